@@ -1,0 +1,47 @@
+"""Identifiers that users see (API rows R23 and V14)."""
+
+from __future__ import annotations
+
+import base64
+import re
+import secrets
+
+__all__ = ["api_key", "call_id", "node_of", "opaque_id", "request_id", "sip_token", "webhook_secret"]
+
+_CALL_ID = re.compile(r"rtc_([a-z0-9]{1,16})_[0-9a-f]{32}")
+
+
+def call_id(node: str) -> str:
+    """Return a new call id, `rtc_<node>_<32 hex>`: unguessable, and it names the node that holds the call."""
+    return f"rtc_{node}_{secrets.token_hex(16)}"
+
+
+def node_of(call: str) -> str | None:
+    """Return the node named in a call id of ours, or `None` if the id is not of our shape."""
+    match = _CALL_ID.fullmatch(call)
+    return match.group(1) if match else None
+
+
+def opaque_id(prefix: str) -> str:
+    """Return a new id such as `event_<24 hex>`, `item_...`, `resp_...`, `sess_...`, `wh_...`."""
+    return f"{prefix}_{secrets.token_hex(12)}"
+
+
+def request_id() -> str:
+    """Return a new value for the `x-request-id` header."""
+    return f"req_{secrets.token_hex(16)}"
+
+
+def sip_token(nbytes: int = 8) -> str:
+    """Return a random token for tags, branches and Call-IDs (RFC 3261 section 19.3 asks for 32 bits or more)."""
+    return secrets.token_hex(nbytes)
+
+
+def api_key() -> str:
+    """Return a new API key, `sk-offhook-...`."""
+    return f"sk-offhook-{secrets.token_urlsafe(32)}"
+
+
+def webhook_secret() -> str:
+    """Return a new signing secret: `whsec_` and padded standard base64 of 32 bytes (API row W08)."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()

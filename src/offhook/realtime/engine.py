@@ -1,0 +1,251 @@
+"""
+What a voice must do for a session.
+
+A session (`offhook.realtime.session`) is pure: it decides. An engine does the work that takes time: it
+hears, transcribes, thinks and speaks. The session hands it commands; it answers with events, in its own time, from the
+event loop's thread. Every event about a response carries the response's id and generation; the session drops
+events of a response that is over, so an engine need not race to stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+__all__ = [
+    "AudioFormat",
+    "CancelResponse",
+    "Engine",
+    "EngineCommand",
+    "EngineEvent",
+    "EngineFactory",
+    "EngineFailed",
+    "EngineStart",
+    "EngineUnavailable",
+    "FunctionCallArguments",
+    "FunctionCallStarted",
+    "Respond",
+    "ResponseFinished",
+    "ResponseSpeech",
+    "ResponseText",
+    "Transcribe",
+    "Transcribed",
+    "TranscriptionFailed",
+    "VoiceActivity",
+]
+
+AudioFormat = Literal["audio/pcmu", "audio/pcma", "audio/pcm"]
+"""G.711 mu-law or A-law at 8 kHz, one byte a sample; or signed 16-bit little-endian at 24 kHz. All mono."""
+
+
+class EngineUnavailable(Exception):
+    """The engine cannot serve one more session now; the message says why."""
+
+
+# Commands: session to engine.
+
+
+@dataclass(frozen=True, slots=True)
+class Transcribe:
+    """
+    Put an utterance into words.
+
+    The session may send this before the turn is over, as soon as the caller pauses, and again with a higher
+    `revision` if the caller went on. Answer each with `Transcribed` or `TranscriptionFailed`; older revisions may be skipped.
+    """
+
+    item_id: str
+    revision: int
+    audio: bytes
+    "The whole utterance, prefix padding included, in the session's audio format."
+    language: str | None = None
+    prompt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Respond:
+    """Create a response. Answer with any number of its parts, then exactly one `ResponseFinished`."""
+
+    response_id: str
+    generation: int
+    items: Sequence[Mapping[str, Any]]
+    """
+    The conversation so far, as API items (`type`: message, function_call, function_call_output). User audio appears as
+    `input_audio` content with its `transcript`; assistant audio as `output_audio` with the transcript that was really heard.
+    """
+    instructions: str
+    tools: Sequence[Mapping[str, Any]]
+    "API tools: `{type: function, name, description?, parameters?}`."
+    tool_choice: str | Mapping[str, Any]
+    audio: bool
+    "Speak (`ResponseSpeech`) when true, else only write (`ResponseText`)."
+    voice: str
+    speed: float
+    max_output_tokens: int | Literal["inf"]
+
+
+@dataclass(frozen=True, slots=True)
+class CancelResponse:
+    """Stop working on a response. Nothing need be answered; late events are dropped."""
+
+    response_id: str
+
+
+EngineCommand = Transcribe | Respond | CancelResponse
+
+
+# Events: engine to session.
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceActivity:
+    """How likely a chunk of the caller's audio is speech. Chunks come in order, without gaps."""
+
+    probability: float
+    end_ms: float
+    "Where the chunk ends, in ms of caller audio since the session's first frame."
+
+
+@dataclass(frozen=True, slots=True)
+class Transcribed:
+    item_id: str
+    revision: int
+    text: str
+    seconds: float
+    "How much audio was transcribed."
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptionFailed:
+    item_id: str
+    revision: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseSpeech:
+    """
+    Something to be said, and its sound.
+
+    `text` belongs to the audio that starts with this event, up to the next event that has text; a sentence may come
+    as one event, or as its text with the first chunk and more chunks with no text.
+    """
+
+    response_id: str
+    generation: int
+    text: str
+    audio: bytes
+    "In the session's audio format; any whole number of samples."
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseText:
+    """Written output, for a response that does not speak."""
+
+    response_id: str
+    generation: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionCallStarted:
+    response_id: str
+    generation: int
+    call_id: str
+    "`call_...`, unique in the session."
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionCallArguments:
+    response_id: str
+    generation: int
+    call_id: str
+    delta: str
+    "A piece of the arguments' JSON text. All pieces together are one JSON object."
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseFinished:
+    response_id: str
+    generation: int
+    status: Literal["completed", "incomplete", "failed"] = "completed"
+    reason: str | None = None
+    "For incomplete: `max_output_tokens` or `content_filter`."
+    error_code: str | None = None
+    error_message: str | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    timings: Mapping[str, float] = field(default_factory=dict)
+    "Where the time went, in ms by name (`brain`, `tts`, ...), for the timeline."
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFailed:
+    """The engine is gone for this session (a worker died and could not be replaced)."""
+
+    message: str
+
+
+EngineEvent = (
+    VoiceActivity
+    | Transcribed
+    | TranscriptionFailed
+    | ResponseSpeech
+    | ResponseText
+    | FunctionCallStarted
+    | FunctionCallArguments
+    | ResponseFinished
+    | EngineFailed
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStart:
+    """What an engine is told when a session starts."""
+
+    session_id: str
+    audio_format: AudioFormat
+    "The format of the audio handed to `hear` and expected in `ResponseSpeech`."
+    model: str
+    "The model name that the app asked for."
+
+
+class Engine(Protocol):
+    """One session's voice. All methods are called from the event loop's thread."""
+
+    async def start(self, start: EngineStart, emit: Callable[[EngineEvent], None]) -> None:
+        """Get ready; return when a first word could be heard and answered. Raises `EngineUnavailable`."""
+
+    def hear(self, audio: bytes) -> None:
+        """Take 20 ms of the caller's audio. Called 50 times a second for each call: it must return within microseconds."""
+
+    def handle(self, command: EngineCommand) -> None:
+        """Take a command. Must not block."""
+
+    async def close(self) -> None:
+        """Free everything. Safe to call twice, and before `start`."""
+
+
+class EngineFactory(Protocol):
+    """One kind of engine on this node; owns what its engines share, such as worker processes."""
+
+    kind: str
+
+    async def start(self) -> None:
+        """Load and warm the models. Raises `EngineUnavailable` with the remedy when something is missing."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether a call could be served now."""
+
+    def create(self) -> Engine:
+        """Reserve a slot and return an engine for one session. Raises `EngineUnavailable` when full."""
+
+    def describe(self) -> Mapping[str, object]:
+        """Say what this engine is and what it cannot do, for logs and `GET /v1/realtime/calls/{id}`."""
+
+    async def close(self) -> None:
+        """End the workers."""
