@@ -1,0 +1,57 @@
+"""Records of one project. They are immutable: a change of configuration makes new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any
+
+__all__ = ["Fallback", "Project", "Trunk", "WebhookEndpoint"]
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookEndpoint:
+    """A URL of the developer's app that is told about events."""
+
+    id: str
+    "`wh_...`"
+    url: str
+    secrets: tuple[str, ...]
+    "Signing secrets, `whsec_...`, the current one first; each makes one signature (API row W11)."
+    events: frozenset[str] = frozenset({"realtime.call.incoming"})
+
+
+@dataclass(frozen=True, slots=True)
+class Trunk:
+    """A SIP peer that may call a project."""
+
+    name: str
+    sources: tuple[IPv4Network | IPv6Network, ...]
+    "Addresses that its requests come from."
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """What becomes of a call that no app accepts in time: an accept body, or a SIP status."""
+
+    status: int = 480
+    accept: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A tenant: its keys open its calls and no others (API row R24)."""
+
+    id: str
+    "`proj_...`, the user part of the SIP URI that its trunks call."
+    api_keys: tuple[str, ...] = ()
+    webhooks: tuple[WebhookEndpoint, ...] = ()
+    trunks: tuple[Trunk, ...] = ()
+    numbers: tuple[str, ...] = ()
+    "Called numbers that also lead here, for trunks that put the number into the Request-URI."
+    hosts: tuple[str, ...] = ()
+    "Request-URI hosts that also lead here."
+    max_calls: int = 0
+    "Concurrent calls; 0 means the node's limit."
+    fallback: Fallback = Fallback()

@@ -1,0 +1,96 @@
+"""Where projects are found. The protocol is what rooms above need; the store will be a second implementation."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Protocol
+
+from .project import Project
+
+__all__ = ["ConfiguredProjects", "Projects"]
+
+
+class Projects(Protocol):
+    """Look-ups by everything that a request can name a project with. All answer from memory."""
+
+    def by_id(self, project_id: str) -> Project | None: ...
+
+    def by_api_key(self, api_key: str) -> Project | None:
+        """Compare in constant time: the answer's delay says nothing about keys."""
+
+    def by_request_uri(self, user: str | None, host: str) -> Project | None:
+        """Find by the Request-URI: its user as a project id, its user as a number, its host. Never by To."""
+
+    def lists_source(self, address: str) -> bool:
+        """Whether any trunk of any project may call from this address."""
+
+    def may_call(self, project: Project, address: str) -> bool:
+        """Whether a trunk of this project may call from this address."""
+
+    def all(self) -> Iterable[Project]: ...
+
+
+class ConfiguredProjects:
+    """Projects named in the configuration, read-only."""
+
+    def __init__(self, projects: Iterable[Project]) -> None:
+        self._projects = {project.id: project for project in projects}
+        self._by_number = {
+            _digits(number): project for project in self._projects.values() for number in project.numbers
+        }
+        self._by_host = {
+            host.lower(): project for project in self._projects.values() for host in project.hosts
+        }
+        self._keys = [(key.encode(), p) for p in self._projects.values() for key in p.api_keys]
+        self._admitted: dict[str, bool] = {}
+
+    def all(self) -> Iterable[Project]:
+        return self._projects.values()
+
+    def by_id(self, project_id: str) -> Project | None:
+        return self._projects.get(project_id)
+
+    def by_api_key(self, api_key: str) -> Project | None:
+        given, found = api_key.encode(), None
+        for key, project in self._keys:
+            if hmac.compare_digest(key, given):
+                found = project
+        return found
+
+    def by_request_uri(self, user: str | None, host: str) -> Project | None:
+        if user is not None and (project := self._projects.get(user)):
+            return project
+        if user is not None and (project := self._by_number.get(_digits(user))):
+            return project
+        return self._by_host.get(host.lower())
+
+    def lists_source(self, address: str) -> bool:
+        known = self._admitted.get(address)
+        if known is None:
+            if len(self._admitted) > 10_000:  # a scan from many addresses must not grow this without end
+                self._admitted.clear()
+            known = any(self.may_call(project, address) for project in self._projects.values())
+            self._admitted[address] = known
+        return known
+
+    def may_call(self, project: Project, address: str) -> bool:
+        ip = _parse_address(address)
+        return ip is not None and any(
+            ip in source for trunk in project.trunks for source in trunk.sources if source.version == ip.version
+        )
+
+
+def _digits(number: str) -> str:
+    """Return a number without the `+` that some carriers leave out."""
+    return number.removeprefix("+")
+
+
+def _parse_address(address: str) -> IPv4Address | IPv6Address | None:
+    try:
+        ip = ip_address(address.split("%")[0])
+    except ValueError:
+        return None
+    # A dual-stack socket shows IPv4 peers as ::ffff:192.0.2.1.
+    return ip.ipv4_mapped or ip if isinstance(ip, IPv6Address) else ip
