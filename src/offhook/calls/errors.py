@@ -38,5 +38,5 @@ class CallError(Exception):
 
 
 def call_not_found() -> CallError:
-    """Return the error for a call that is unknown, over, or another project's (API rows R22, R24): one text for all three."""
+    """Return the error for a call that is unknown, over, or another project's: one text for all (rows R22, R24)."""
     return CallError(404, "No session found for the provided call_id", code="call_id_not_found", param="")

@@ -54,4 +54,5 @@ class Project:
     "Request-URI hosts that also lead here."
     max_calls: int = 0
     "Concurrent calls; 0 means the node's limit."
-    fallback: Fallback = Fallback()
+    fallback: Fallback | None = None
+    "Used when nobody accepts in time; with none, the caller gets 480."

@@ -78,7 +78,10 @@ class ConfiguredProjects:
     def may_call(self, project: Project, address: str) -> bool:
         ip = _parse_address(address)
         return ip is not None and any(
-            ip in source for trunk in project.trunks for source in trunk.sources if source.version == ip.version
+            ip in source
+            for trunk in project.trunks
+            for source in trunk.sources
+            if source.version == ip.version
         )
 
 

@@ -1,0 +1,491 @@
+"""One phone call, from INVITE to its end: the tasks that join a SIP leg, a media port, a session and the app."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from offhook import ids
+from offhook.media import negotiate
+from offhook.media.port import MediaPort, NoFreePort
+from offhook.realtime.engine import AudioFormat, EngineStart, EngineUnavailable
+from offhook.realtime.runner import SessionRunner
+from offhook.realtime.session import Session, SessionNote
+from offhook.realtime.session_config import ConfigError, SessionConfig, parse_accept
+from offhook.sip.endpoint import Leg, LegEnded
+from offhook.sip.message import Request, Response
+from offhook.sip.refer import ReferUpdate
+from offhook.tenants import Project
+
+from .errors import CallError, call_not_found
+from .playout import CallPlayout
+from .ports import Announcement, WebhookAttempt, WebhookEvent
+from .record import EndReason, Result, Termination
+from .services import CallServices
+from .state import CallState, Lifecycle
+from .timeline import Timeline
+from .transfer import Transfer, check_target_uri
+
+__all__ = ["Call"]
+
+log = logging.getLogger("offhook.calls")
+
+_AUDIO_FORMATS: dict[str, AudioFormat] = {"PCMU": "audio/pcmu", "PCMA": "audio/pcma"}
+_CREDENTIALS = frozenset({"authorization", "proxy-authorization"})
+
+INCOMING = "realtime.call.incoming"
+ANSWERED = "realtime.call.answered"
+ENDED = "realtime.call.ended"
+REFER_UPDATED = "realtime.call.refer.updated"
+
+
+class Call:
+    """
+    A call and all that may be asked of it. Raises `CallError` for what cannot be done, and goes on.
+
+    Made by `CallManager` when an INVITE is admitted; `start` rings and tells the app. It is over when
+    `on_ended` has been called, exactly once; `termination` then says how.
+    """
+
+    def __init__(
+        self,
+        call_id: str,
+        project: Project,
+        leg: Leg,
+        services: CallServices,
+        *,
+        offer: negotiate.MediaPlan,
+        on_ended: Callable[[Call], None],
+    ) -> None:
+        self.id = call_id
+        self.project = project
+        self.created_at = services.clock.wall()
+        self.answered_at: float | None = None
+        self.ended_at: float | None = None
+        self.timeline = Timeline(call_id, services.clock)
+        self._services = services
+        self._settings = services.settings
+        self._leg = leg
+        self._offer = offer
+        self._on_ended = on_ended
+        self._life = Lifecycle()
+        self._decided = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._announcement: Announcement | None = None
+        self._last_attempt: WebhookAttempt | None = None
+        self._ring_timer: asyncio.TimerHandle | None = None
+        self._runner: SessionRunner | None = None
+        self._config: SessionConfig | None = None
+        self._playout = CallPlayout()
+        self._port: MediaPort | None = None
+        self._transfer = Transfer(
+            leg, timeout_s=self._settings.refer_timeout_s, on_update=self._refer_updated
+        )
+        leg.listener = self
+        leg.trace = self.timeline.trace
+
+    @property
+    def state(self) -> CallState:
+        return self._life.state
+
+    @property
+    def termination(self) -> Termination | None:
+        return self._life.termination
+
+    @property
+    def leg(self) -> Leg:
+        return self._leg
+
+    def start(self) -> None:
+        """Ring, and tell the app. The call can be found by its id before this is called (decision 1)."""
+        self._leg.ring(180)
+        self._ring_timer = asyncio.get_running_loop().call_later(
+            self._settings.ring_timeout_s, self._ring_timed_out
+        )
+        self._announcement = self._services.announcer.announce(
+            self.project,
+            self._event(INCOMING, self._incoming_data()),
+            urgent=True,
+            on_attempt=self._webhook_attempted,
+            on_exhausted=self._webhook_exhausted,
+        )
+        if self._announcement is None:
+            self._use_fallback("nobody is subscribed to realtime.call.incoming")
+
+    # What the app asks for.
+
+    async def accept(self, body: object) -> None:
+        """
+        Accept, with the session's configuration (API rows R01 to R11).
+
+        Returns when the whole body has been judged and an engine slot is reserved; the phone is answered soon after.
+        """
+        if not self._life.check_accept():
+            return
+        try:
+            config = parse_accept(body)
+        except ConfigError as error:
+            raise CallError(400, str(error), code=error.code, param=error.param) from None
+        try:
+            self._accept(config)
+        except EngineUnavailable as error:
+            raise CallError(
+                503,
+                f"No engine is free for this call: {error}. The call still rings; accept again or reject.",
+                code="engine_unavailable",
+                type="server_error",
+            ) from None
+
+    async def reject(self, status_code: int = 603) -> None:
+        """Answer the INVITE with this status, 300 to 699 (API rows R12 to R14)."""
+        self._life.check_reject()
+        self._leg.refuse(status_code)
+        self._end(EndReason.REJECTED, Result.SUCCESS, f"the app rejected with {status_code}", status_code)
+
+    async def refer(self, target_uri: object) -> None:
+        """Transfer the caller (API rows R15 to R19). Returns when the peer has taken the REFER."""
+        target = check_target_uri(target_uri)
+        self._life.check_refer()
+        if (allow := self._leg.invite.headers.values("Allow")) and "REFER" not in allow:
+            raise CallError(
+                502,
+                f"The peer does not take REFER: its INVITE allows {', '.join(allow)}. "
+                "Enable call transfer on the trunk.",
+                code="refer_not_supported",
+                type="server_error",
+                details={"target_uri": target, "allow": allow},
+            )
+        await self._transfer.refer(target)
+
+    async def hangup(self) -> None:
+        """End the call: BYE when answered, else 480 (API rows R20, R21)."""
+        self._life.check_hangup()
+        status = 480 if self.state in (CallState.RINGING, CallState.ACCEPTED) else None
+        self._leg.hangup()
+        self._end(EndReason.HANGUP, Result.SUCCESS, "the app hung up", status)
+
+    async def session(self, wait_s: float | None = None) -> SessionRunner:
+        """Return the session for a sideband; on a call that still rings, wait for its accept first (API row S11)."""
+        if self.state is CallState.RINGING:
+            try:
+                async with asyncio.timeout(self._settings.attach_timeout_s if wait_s is None else wait_s):
+                    await self._decided.wait()
+            except TimeoutError:
+                raise call_not_found() from None
+        if self._runner is None or self.state is CallState.ENDED:
+            raise call_not_found()
+        return self._runner
+
+    def shut_down(self) -> None:
+        """End the call because the node goes away."""
+        if self.state is not CallState.ENDED:
+            self._leg.hangup()
+            self._end(EndReason.SHUTDOWN, Result.SERVER_ERROR, "the node was shut down")
+
+    def describe(self) -> dict[str, Any]:
+        """Return the body of `GET /v1/realtime/calls/{id}`."""
+        invite, flow = self._leg.invite, self._leg.flow
+        return {
+            "id": self.id,
+            "object": "realtime.call",
+            "project_id": self.project.id,
+            "state": self.state.value,
+            "created_at": int(self.created_at),
+            "answered_at": int(self.answered_at) if self.answered_at else None,
+            "ended_at": int(self.ended_at) if self.ended_at else None,
+            "from": invite.headers.get("From"),
+            "to": invite.headers.get("To"),
+            "request_uri": invite.uri,
+            "sip_call_id": self._leg.call_id,
+            "transport": flow.transport if flow else None,
+            "remote": f"{flow.remote[0]}:{flow.remote[1]}" if flow else None,
+            "codec": self._offer.codec,
+            "engine": dict(self._services.engine.describe()),
+            "session": self._config.to_api() if self._config else None,
+            "refers": self._transfer.to_api(),
+            "termination": self.termination.to_api() if self.termination else None,
+        }
+
+    # What the SIP leg says.
+
+    def leg_provisional(self, leg: Leg, response: Response) -> None:
+        """Only legs that we placed have these."""
+
+    def leg_answered(self, leg: Leg, response: Response) -> None:
+        """Only legs that we placed have these."""
+
+    def leg_refused(self, leg: Leg, response: Response | None, reason: str) -> None:
+        """Only legs that we placed have these."""
+
+    def leg_cancelled(self, leg: Leg, reason_header: str | None) -> None:
+        cause = "the caller hung up while it rang" + (f" ({reason_header})" if reason_header else "")
+        self._end(EndReason.CANCELLED, Result.CLIENT_ERROR, cause, 487)
+
+    def leg_confirmed(self, leg: Leg) -> None:
+        self._life.confirmed()
+        if self._port is not None:
+            self._playout.open(self._port)
+
+    def leg_offered(self, leg: Leg, request: Request) -> None:
+        """Take a re-INVITE or UPDATE: a new offer moves the media, none repeats what stands."""
+        if self._port is None or not request.body:
+            leg.respond(request, 488, "Not Acceptable Here")
+            return
+        try:
+            answer = negotiate.answer(request.body, self._local_media(self._port, version=2))
+        except negotiate.NotAcceptable as error:
+            self.timeline.record("sdp", f"refused a new offer: {error}")
+            leg.respond(request, 488, "Not Acceptable Here")
+            return
+        self._port.update(answer.plan)
+        self.timeline.record("sdp", f"media moved to {_hostport(answer.plan.remote)}")
+        leg.respond(request, 200, body=answer.sdp, content_type="application/sdp")
+
+    def leg_requested(self, leg: Leg, request: Request) -> None:
+        leg.respond(request, 501 if request.method not in ("INFO", "REFER", "MESSAGE") else 405)
+
+    def leg_refer_updated(self, leg: Leg, update: ReferUpdate) -> None:
+        self._transfer.updated(update)
+        if self._transfer.completed and self.state is not CallState.ENDED:
+            # The carrier waits for our BYE before it joins caller and target.
+            self._leg.hangup()
+            self._end(EndReason.TRANSFERRED, Result.SUCCESS, "the transfer was completed")
+
+    def leg_ended(self, leg: Leg, ended: LegEnded) -> None:
+        if self._transfer.completed:
+            self._end(EndReason.TRANSFERRED, Result.SUCCESS, "the transfer was completed")
+        elif ended.cause == "remote_bye":
+            cause = "the caller hung up" + (f" ({ended.reason_header})" if ended.reason_header else "")
+            self._end(EndReason.REMOTE_HANGUP, Result.SUCCESS, cause)
+        else:
+            self._end(EndReason.FAILED, Result.CLIENT_ERROR, ended.text or ended.cause)
+
+    # Ringing.
+
+    def _incoming_data(self) -> dict[str, Any]:
+        return {
+            "call_id": self.id,
+            "sip_headers": [
+                {"name": name, "value": value}
+                for name, value in self._leg.invite.headers
+                if name.lower() not in _CREDENTIALS
+            ],
+            "sip_media_security": "rtp",
+        }
+
+    def _webhook_attempted(self, attempt: WebhookAttempt) -> None:
+        self._last_attempt = attempt
+        outcome = f"HTTP {attempt.status}" if attempt.status is not None else "no answer"
+        if attempt.error:
+            outcome += f": {attempt.error}"
+        self.timeline.record(
+            "webhook",
+            f"attempt {attempt.number} to {attempt.endpoint}: {outcome}",
+            at=attempt.started_at,
+            attempt=attempt.number,
+            endpoint=attempt.endpoint,
+            status=attempt.status,
+            duration_ms=round(attempt.duration_ms, 1),
+            error=attempt.error,
+            will_retry=attempt.will_retry,
+        )
+
+    def _webhook_exhausted(self, reason: str) -> None:
+        self.timeline.record("webhook", f"no more attempts: {reason}")
+
+    def _ring_timed_out(self) -> None:
+        cause = f"nobody accepted within {self._settings.ring_timeout_s:g} s"
+        if (attempt := self._last_attempt) is None:
+            cause += "; no webhook attempt has ended yet"
+        elif attempt.error:
+            cause += f"; the last webhook attempt failed: {attempt.error}"
+        else:
+            cause += f"; the webhook was answered {attempt.status} after {attempt.duration_ms:.0f} ms"
+        self._use_fallback(cause)
+
+    def _use_fallback(self, cause: str) -> None:
+        """Nobody will decide: do what the project says (decision 10)."""
+        if self.state is not CallState.RINGING:
+            return
+        fallback = self.project.fallback
+        if fallback is not None and fallback.accept is not None:
+            self.timeline.record("call", f"fallback accepts: {cause}")
+            try:
+                self._accept(parse_accept(dict(fallback.accept)))
+            except (EngineUnavailable, ConfigError) as error:
+                self._refuse(
+                    503, EndReason.FAILED, Result.SERVER_ERROR, f"{cause}; the fallback failed: {error}"
+                )
+            return
+        status = fallback.status if fallback is not None else 480
+        self._refuse(status, EndReason.UNANSWERED, Result.UPSTREAM_ERROR, cause)
+
+    def _refuse(self, status: int, reason: EndReason, result: Result, cause: str) -> None:
+        text = cause.replace("\\", " ").replace('"', "'")
+        self._leg.refuse(status, headers=[("Reason", f'SIP;cause={status};text="{text}"')])
+        self._end(reason, result, cause, status)
+
+    # From accept to the first word.
+
+    def _accept(self, config: SessionConfig) -> None:
+        engine = self._services.engine.create()
+        self._life.accept()
+        self._stop_ringing()
+        self._config = config
+        audio_format = _AUDIO_FORMATS[self._offer.codec]
+        session_id = ids.opaque_id("sess")
+        session = Session(
+            config, session_id=session_id, audio_format=audio_format, new_id=ids.opaque_id, sip=True
+        )
+        self._runner = SessionRunner(
+            session, engine, clock=self._services.clock, playout=self._playout, on_note=self._noted
+        )
+        self.timeline.record("call", "accepted", model=config.model)
+        self._decided.set()
+        self._spawn(self._establish(EngineStart(session_id, audio_format, config.model or "")))
+
+    async def _establish(self, start: EngineStart) -> None:
+        """Warm the engine while it rings, then answer."""
+        runner = self._runner
+        assert runner is not None
+        try:
+            async with asyncio.timeout(self._settings.engine_timeout_s):
+                await runner.start(start)
+            port = await self._services.ports.open()
+        except TimeoutError:
+            self._fail(f"the engine was not ready within {self._settings.engine_timeout_s:g} s")
+            return
+        except (EngineUnavailable, NoFreePort) as error:
+            self._fail(str(error))
+            return
+        if self.state is not CallState.ACCEPTED:
+            port.close()
+            return
+        self._answer(port, runner)
+
+    def _answer(self, port: MediaPort, runner: SessionRunner) -> None:
+        answer = negotiate.answer(self._leg.invite.body, self._local_media(port))
+        self._port = port
+        self._life.answered()
+        self.answered_at = self._services.clock.wall()
+        plan = answer.plan
+        self.timeline.record(
+            "sdp",
+            f"answered {plan.codec} to {_hostport(plan.remote)} from port {port.port}",
+            codec=plan.codec,
+            telephone_event=plan.dtmf_payload_type,
+        )
+        port.start(
+            plan,
+            pacer=self._services.pacer,
+            on_frame=self._first_frame,
+            on_digit=self._digit,
+            on_drained=runner.playout_drained,
+        )
+        self._leg.answer(answer.sdp)
+        self._announce(ANSWERED, {})
+
+    def _first_frame(self, audio: bytes) -> None:
+        """The caller's sound is here, so ours can be heard, whatever became of the ACK."""
+        assert self._port is not None
+        assert self._runner is not None
+        self.timeline.record("media", "first packet from the caller")
+        self._playout.open(self._port)
+        self._port.on_frame = self._runner.receive_audio
+        self._runner.receive_audio(audio)
+
+    def _digit(self, digit: str) -> None:
+        self.timeline.record("media", f"digit {digit}")
+        if self._runner is not None:
+            self._runner.receive_digit(digit)
+
+    def _noted(self, note: SessionNote) -> None:
+        self.timeline.record(note.kind, note.title, **note.details)
+
+    def _fail(self, cause: str) -> None:
+        """An accepted call cannot be served after all."""
+        if self.state is not CallState.ACCEPTED:
+            return
+        fallback = self.project.fallback
+        status = fallback.status if fallback is not None and fallback.accept is None else 503
+        self._refuse(status, EndReason.FAILED, Result.SERVER_ERROR, cause)
+
+    # The end.
+
+    def _refer_updated(self, update: dict[str, Any]) -> None:
+        title = f"transfer {update['refer']} to {update['target_uri']}: {update['status']}"
+        self.timeline.record("call", title, sip_status=update["sip_status"], reason=update["reason"])
+        if self._runner is not None:
+            self._runner.publish_extension({"type": "call.refer.updated", "call_id": self.id, **update})
+        self._announce(REFER_UPDATED, update)
+
+    def session_expired(self) -> None:
+        """The session reached its limit: end the call as a hangup would (API row S20)."""
+        if self.state is not CallState.ENDED:
+            self._leg.hangup()
+            self._end(EndReason.SESSION_EXPIRED, Result.SUCCESS, "the session reached its time limit")
+
+    def _end(self, reason: EndReason, result: Result, cause: str, sip_status: int | None = None) -> None:
+        termination = Termination(result, reason, sip_status, cause)
+        if not self._life.end(termination):
+            return
+        self.ended_at = self._services.clock.wall()
+        self._stop_ringing()
+        self._decided.set()
+        self._playout.close()
+        if self._port is not None:
+            self.timeline.record("media", "rtp totals", **self._port.stats().to_api())
+            self._port.close()
+        self.timeline.record("call", f"ended: {cause}", **termination.to_api())
+        data = termination.to_api()
+        if self._runner is not None:
+            self._runner.publish_extension({"type": "call.ended", "call_id": self.id, **data})
+            self._spawn(self._runner.close(reason.value))
+        self._announce(ENDED, data)
+        self._on_ended(self)
+
+    def _stop_ringing(self) -> None:
+        if self._ring_timer is not None:
+            self._ring_timer.cancel()
+            self._ring_timer = None
+        if self._announcement is not None:
+            self._announcement.expire()
+
+    def _announce(self, event_type: str, data: dict[str, Any]) -> None:
+        self._services.announcer.announce(
+            self.project,
+            self._event(event_type, {"call_id": self.id, **data}),
+            urgent=False,
+            on_attempt=self._webhook_attempted,
+            on_exhausted=self._webhook_exhausted,
+        )
+
+    def _event(self, event_type: str, data: dict[str, Any]) -> WebhookEvent:
+        return WebhookEvent(ids.opaque_id("evt"), event_type, int(self._services.clock.wall()), data)
+
+    def _local_media(self, port: MediaPort, version: int = 1) -> negotiate.LocalMedia:
+        return negotiate.LocalMedia(
+            host=self._settings.media_host,
+            port=port.port,
+            session_id=int(self.created_at),
+            session_version=version,
+        )
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("call task failed", exc_info=error, extra={"event": "call.bug", "call_id": self.id})
+            self._leg.hangup()
+            self._end(EndReason.FAILED, Result.SERVER_ERROR, f"internal error: {error!r}", 500)
+
+
+def _hostport(address: tuple[str, int]) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,51 @@
+"""What is stored and shown of a call."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+__all__ = ["EndReason", "Result", "Termination"]
+
+
+class Result(StrEnum):
+    """Whose doing an end was."""
+
+    SUCCESS = "success"
+    CLIENT_ERROR = "client_error"
+    "The caller's side or the trunk."
+    SERVER_ERROR = "server_error"
+    "This node."
+    UPSTREAM_ERROR = "upstream_error"
+    "The app, its webhook endpoint, or the engine's upstream."
+    INDETERMINATE = "indeterminate"
+
+
+class EndReason(StrEnum):
+    """Why a call ended, as `realtime.call.ended` says it."""
+
+    REMOTE_HANGUP = "remote_hangup"
+    HANGUP = "hangup"
+    REJECTED = "rejected"
+    CANCELLED = "cancelled"
+    UNANSWERED = "unanswered"
+    TRANSFERRED = "transferred"
+    SESSION_EXPIRED = "session_expired"
+    FAILED = "failed"
+    SHUTDOWN = "shutdown"
+
+
+@dataclass(frozen=True, slots=True)
+class Termination:
+    """The one value that REST, webhook, log and timeline print of a call's end."""
+
+    result: Result
+    reason: EndReason
+    sip_status: int | None = None
+    "The final status of the INVITE when the call was never answered."
+    cause: str = ""
+    "In words, for people: what happened and, where there is one, the remedy."
+
+    def to_api(self) -> dict[str, Any]:
+        return {key: value for key, value in asdict(self).items() if value not in (None, "")}

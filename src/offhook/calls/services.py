@@ -1,0 +1,42 @@
+"""What every call of a node shares, handed in by `offhook.app`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from offhook.clock import Clock
+from offhook.media.pacer import Pacer
+from offhook.media.port import PortPool
+from offhook.realtime.engine import EngineFactory
+
+from .ports import Announcer
+
+__all__ = ["CallServices", "CallSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class CallSettings:
+    """Numbers of the `[calls]` and `[media]` tables. Times in seconds."""
+
+    media_host: str
+    "The literal address that SDP names."
+    ring_timeout_s: float = 30.0
+    "How long a phone rings before the fallback."
+    engine_timeout_s: float = 5.0
+    "How long an accepted call may wait for its engine."
+    attach_timeout_s: float = 5.0
+    "How long a sideband that came before the accept is held (API row S11)."
+    refer_timeout_s: float = 8.0
+    "How long `/refer` waits for the peer's final response (API row R17)."
+    session_limit_s: float = 3600.0
+    "How long a session may last (API row S20)."
+
+
+@dataclass(frozen=True, slots=True)
+class CallServices:
+    clock: Clock
+    announcer: Announcer
+    ports: PortPool
+    pacer: Pacer
+    engine: EngineFactory
+    settings: CallSettings

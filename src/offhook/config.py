@@ -1,0 +1,301 @@
+"""
+The configuration: a TOML file, overridden by environment variables, checked whole before anything starts.
+
+Every key is also a variable: `OFFHOOK_SIP__PUBLIC_HOST=sip.example.net`, lists as JSON:
+`OFFHOOK_SIP__LISTEN='["udp:0.0.0.0:5060"]'`. Without a file, a project with a key and a signing secret is
+made once and kept in `data_dir`. `docs/reference/configuration.md` lists every key.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from offhook import ids
+from offhook.realtime.session_config import ConfigError as SessionConfigError
+from offhook.realtime.session_config import parse_accept
+from offhook.tenants import Fallback, Project, Trunk, WebhookEndpoint
+
+__all__ = ["Config", "ConfigError", "generated_project", "load"]
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. The message names each key, its fault and the remedy."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerTable(_Table):
+    http: str = "127.0.0.1:8080"
+    "REST and WebSocket. Empty: off."
+    https: str = "127.0.0.1:8443"
+    "The same over TLS. Empty: off."
+    data_dir: Path = Path("offhook-data")
+    "Keys, certificates, models' cache."
+    node: Annotated[str, Field(pattern=r"^[a-z0-9]{1,16}$")] = "u0"
+    "This node's name, part of every call id."
+    shutdown_grace_s: Annotated[float, Field(ge=0)] = 10.0
+    "How long SIGTERM lets calls go on."
+
+
+class TlsTable(_Table):
+    cert: str = ""
+    key: str = ""
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> TlsTable:
+        if bool(self.cert) != bool(self.key):
+            raise ValueError("give both cert and key, or neither for a development CA")
+        return self
+
+
+class SipTable(_Table):
+    listen: tuple[str, ...] = ("udp:127.0.0.1:5060", "tcp:127.0.0.1:5060", "tls:127.0.0.1:5061")
+    "`transport:host:port`, IPv6 hosts in brackets."
+    public_host: str = ""
+    "What Contact says, when it is not the bound address."
+
+    @field_validator("listen")
+    @classmethod
+    def _known_transports(cls, listen: tuple[str, ...]) -> tuple[str, ...]:
+        for item in listen:
+            transport, _, rest = item.partition(":")
+            if transport not in ("udp", "tcp", "tls") or not rest.rpartition(":")[2].isdigit():
+                raise ValueError(f"{item!r} is not transport:host:port with transport udp, tcp or tls")
+        return listen
+
+
+class MediaTable(_Table):
+    bind: str = "127.0.0.1"
+    "The address that RTP ports are bound to."
+    public_ip: str = ""
+    "A literal address for SDP; required when bound to 0.0.0.0."
+    ports: str = "20000-20998"
+    "Two for each call."
+
+    @property
+    def port_range(self) -> tuple[int, int]:
+        first, _, last = self.ports.partition("-")
+        return int(first), int(last)
+
+    @property
+    def sdp_host(self) -> str:
+        return self.public_ip or self.bind
+
+    @model_validator(mode="after")
+    def _check(self) -> MediaTable:
+        first, dash, last = self.ports.partition("-")
+        if not (dash and first.isdigit() and last.isdigit() and 1024 <= int(first) < int(last) <= 65535):
+            raise ValueError(f"ports = {self.ports!r} is not first-last within 1024-65535")
+        if self.public_ip:
+            ip_address(self.public_ip)
+        elif ip_address(self.bind).is_unspecified:
+            raise ValueError(
+                f"public_ip is required when bind is {self.bind}: callers cannot send sound to an unspecified address"
+            )
+        return self
+
+
+class CallsTable(_Table):
+    ring_timeout_s: Annotated[float, Field(gt=0, le=180)] = 30.0
+    max_concurrent: Annotated[int, Field(gt=0)] = 400
+    session_limit_s: Annotated[float, Field(gt=0)] = 3600.0
+    webhook_timeout_s: Annotated[float, Field(gt=0, le=60)] = 10.0
+
+
+class BrainTable(_Table):
+    kind: Literal["rules", "chat_completions"] = "rules"
+    rules: str = ""
+    "A TOML file of rules. Empty: the built-in receptionist."
+    base_url: str = ""
+    model: str = ""
+    api_key: str = ""
+    timeout_s: Annotated[float, Field(gt=0)] = 15.0
+    "How long to wait for the first word of an answer."
+
+    @model_validator(mode="after")
+    def _complete(self) -> BrainTable:
+        if self.kind == "chat_completions" and not (self.base_url and self.model):
+            raise ValueError('kind = "chat_completions" needs base_url and model')
+        return self
+
+
+class EngineTable(_Table):
+    kind: Literal["local", "scripted"] = "local"
+    workers: int = 0
+    "Speech worker processes; 0: one for each core."
+    script: str = ""
+    'For kind = "scripted": a JSON file with the script; empty: a short built-in one.'
+    model_dir: str = ""
+    "Where prepared models are kept; empty: under data_dir."
+    brain: BrainTable = BrainTable()
+
+
+class TrunkTable(_Table):
+    name: str = "trunk"
+    sources: tuple[str, ...]
+
+    @field_validator("sources")
+    @classmethod
+    def _networks(cls, sources: tuple[str, ...]) -> tuple[str, ...]:
+        for source in sources:
+            ip_network(source)
+        return sources
+
+
+class WebhookTable(_Table):
+    url: Annotated[str, Field(max_length=2048, pattern=r"^https?://")]
+    secret: Annotated[str, Field(pattern=r"^whsec_[A-Za-z0-9+/]+={0,2}$")]
+    old_secrets: tuple[str, ...] = ()
+    "Secrets that still sign beside the current one, while receivers change over."
+    events: tuple[str, ...] = ("realtime.call.incoming",)
+
+
+class FallbackTable(_Table):
+    status: Annotated[int, Field(ge=300, le=699)] = 480
+    accept: dict[str, Any] | None = None
+
+    @field_validator("accept")
+    @classmethod
+    def _acceptable(cls, accept: dict[str, Any] | None) -> dict[str, Any] | None:
+        if accept is not None:
+            try:
+                parse_accept(accept)
+            except SessionConfigError as error:
+                raise ValueError(f"{error} (param {error.param})") from None
+        return accept
+
+
+class ProjectTable(_Table):
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    api_keys: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    max_calls: Annotated[int, Field(ge=0)] = 0
+    fallback: FallbackTable | None = None
+    trunks: tuple[TrunkTable, ...] = ()
+    webhooks: tuple[WebhookTable, ...] = ()
+
+    def to_project(self) -> Project:
+        return Project(
+            id=self.id,
+            api_keys=self.api_keys,
+            numbers=self.numbers,
+            hosts=self.hosts,
+            max_calls=self.max_calls,
+            fallback=Fallback(self.fallback.status, self.fallback.accept) if self.fallback else None,
+            trunks=tuple(
+                Trunk(trunk.name, tuple(ip_network(source) for source in trunk.sources))
+                for trunk in self.trunks
+            ),
+            webhooks=tuple(
+                WebhookEndpoint(
+                    f"wh_{self.id}_{index}",
+                    hook.url,
+                    (hook.secret, *hook.old_secrets),
+                    frozenset(hook.events),
+                )
+                for index, hook in enumerate(self.webhooks)
+            ),
+        )
+
+
+class Config(BaseSettings):
+    """All of it, immutable. Read once at the edge and passed down."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="OFFHOOK_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    server: ServerTable = ServerTable()
+    tls: TlsTable = TlsTable()
+    sip: SipTable = SipTable()
+    media: MediaTable = MediaTable()
+    calls: CallsTable = CallsTable()
+    engine: EngineTable = EngineTable()
+    projects: tuple[ProjectTable, ...] = ()
+
+    @model_validator(mode="after")
+    def _unique(self) -> Config:
+        seen: dict[str, str] = {}
+        for project in self.projects:
+            for name in (project.id, *project.api_keys):
+                if name in seen:
+                    raise ValueError(f"{project.id} repeats an id or key that {seen[name]} has")
+                seen[name] = project.id
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # The environment goes over the file, which comes in as keyword arguments.
+        return env_settings, init_settings
+
+
+def load(path: Path | None) -> Config:
+    """Read the file, if any, and the environment. Raises `ConfigError`."""
+    values: dict[str, Any] = {}
+    if path is not None:
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such file")
+        try:
+            values = TomlConfigSettingsSource(Config, toml_file=path)()
+        except ValueError as error:
+            raise ConfigError(f"{path}: {error}") from None
+    try:
+        return Config(**values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, path)) from None
+
+
+def generated_project(data_dir: Path) -> tuple[ProjectTable, Path, bool]:
+    """
+    Return the project of a node that was given none, the file that keeps it, and whether it was made just now.
+
+    It may be called from loopback only; its webhook goes to `http://127.0.0.1:9099/`.
+    """
+    path = data_dir / "project.json"
+    if path.is_file():
+        return ProjectTable.model_validate(json.loads(path.read_text())), path, False
+    project = ProjectTable(
+        id="proj_test",
+        api_keys=(ids.api_key(),),
+        trunks=(TrunkTable(name="loopback", sources=("127.0.0.0/8", "::1/128")),),
+        webhooks=(WebhookTable(url="http://127.0.0.1:9099/", secret=ids.webhook_secret()),),
+    )
+    data_dir.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(project.model_dump_json(indent=2) + "\n")
+    return project, path, True
+
+
+def _explain(error: ValidationError, path: Path | None) -> str:
+    where = str(path) if path is not None else "environment"
+    lines = []
+    for fault in error.errors():
+        key = ".".join(str(part) for part in fault["loc"]) or "(all)"
+        message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            message = "no such key; see docs/reference/configuration.md"
+        lines.append(f"{where}: {key}: {message}")
+    return "\n".join(lines)
