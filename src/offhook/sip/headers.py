@@ -1,0 +1,559 @@
+"""
+SIP header fields: the list as received, and typed views of single fields (RFC 3261 sections 7.3, 20 and 25).
+
+`Headers` keeps names, values, order and repeats as they came. Nothing is parsed until a typed view is asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from .uri import (
+    Params,
+    SipUri,
+    UriError,
+    find_param,
+    format_host_port,
+    format_params,
+    has_param,
+    parse_host_port,
+)
+
+__all__ = [
+    "CSeq",
+    "ContentType",
+    "HeaderError",
+    "Headers",
+    "Latin1Str",
+    "NameAddr",
+    "Via",
+    "canonical",
+    "is_token",
+    "parse_content_type",
+    "parse_cseq",
+    "parse_int",
+    "parse_name_addr",
+    "parse_via",
+    "quote",
+    "split_list",
+    "unquote",
+]
+
+_TOKEN = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.!%*_+`'~"
+"The characters of a token (RFC 3261 section 25.1)."
+LWS = " \t"
+
+# The IANA registry of compact forms.
+_COMPACT = {
+    "a": "accept-contact",
+    "b": "referred-by",
+    "c": "content-type",
+    "d": "request-disposition",
+    "e": "content-encoding",
+    "f": "from",
+    "i": "call-id",
+    "j": "reject-contact",
+    "k": "supported",
+    "l": "content-length",
+    "m": "contact",
+    "n": "identity-info",
+    "o": "event",
+    "r": "refer-to",
+    "s": "subject",
+    "t": "to",
+    "u": "allow-events",
+    "v": "via",
+    "x": "session-expires",
+    "y": "identity",
+}
+# Names whose capitals are not those of their words.
+_IRREGULAR = {
+    "call-id": "Call-ID",
+    "cseq": "CSeq",
+    "mime-version": "MIME-Version",
+    "min-se": "Min-SE",
+    "p-charging-vector": "P-Charging-Vector",
+    "rack": "RAck",
+    "rseq": "RSeq",
+    "sip-etag": "SIP-ETag",
+    "sip-if-match": "SIP-If-Match",
+    "www-authenticate": "WWW-Authenticate",
+}
+
+
+class HeaderError(ValueError):
+    """A header field cannot be read. `header` is its full name, `value` what it held (shortened)."""
+
+    def __init__(self, header: str, fault: str, value: str = "") -> None:
+        self.header = header
+        self.value = value[:200]
+        super().__init__(f"{header}: {fault}" + (f": {value[:80]!r}" if value else ""))
+
+
+class Latin1Str(str):
+    """A value that was not UTF-8 on the wire. It is sent as the bytes it came as."""
+
+    __slots__ = ()
+
+
+def canonical(name: str) -> str:
+    """Return the full name, in its usual capitals, of a header given in compact form or in any case."""
+    key = header_key(name)
+    return _IRREGULAR.get(key) or "-".join([word.capitalize() for word in key.split("-")])
+
+
+def header_key(name: str) -> str:
+    """Return the lower-case full name: what makes two spellings of one header equal."""
+    key = name.lower()
+    return _COMPACT.get(key, key) if len(key) == 1 else key
+
+
+class Headers:
+    """
+    The header fields of one message, in order.
+
+    Lookups take any case and either the full or the compact name. Iterating gives `(name, value)` as received:
+    names in the sender's spelling, values unfolded and without the white space around them.
+    """
+
+    __slots__ = ("_items", "_keys", "cache")
+
+    def __init__(self, items: Iterable[tuple[str, str]] = ()) -> None:
+        """Raises `HeaderError` for a name that is not a token or a value with a line break."""
+        self._items: list[tuple[str, str]] = []
+        self._keys: list[str] = []
+        self.cache: dict[str, object] = {}
+        "Typed views of these headers, kept by the message. Any change of the headers empties it."
+        for name, value in items:
+            self.add(name, value)
+
+    @classmethod
+    def from_wire(cls, items: list[tuple[str, str]]) -> Headers:
+        """Take fields that the message parser has cut at line breaks already."""
+        headers = cls.__new__(cls)
+        headers._items = items
+        headers._keys = [header_key(name) for name, _ in items]
+        headers.cache = {}
+        return headers
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __contains__(self, name: str) -> bool:
+        return header_key(name) in self._keys
+
+    def __eq__(self, other: object) -> bool:
+        return self._items == other._items if isinstance(other, Headers) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # it can change
+
+    def __repr__(self) -> str:
+        return f"Headers({self._items!r})"
+
+    def copy(self) -> Headers:
+        """Return headers that can be changed without changing these."""
+        return Headers.from_wire(list(self._items))
+
+    def count(self, name: str) -> int:
+        """Return how many lines have that name."""
+        return self._keys.count(header_key(name))
+
+    def get(self, name: str) -> str | None:
+        """Return the value of the first line of that name, or `None`."""
+        key = header_key(name)
+        return self._items[self._keys.index(key)][1] if key in self._keys else None
+
+    def get_all(self, name: str) -> list[str]:
+        """Return the value of every line of that name, in order."""
+        key = header_key(name)
+        return [self._items[at][1] for at, found in enumerate(self._keys) if found == key]
+
+    def values(self, name: str) -> list[str]:
+        """
+        Return the elements of a comma-separated header, over all its lines, each as received.
+
+        Not for headers that are no lists, such as Date, Subject, From or the authentication headers.
+        """
+        elements: list[str] = []
+        for value in self.get_all(name):
+            elements += split_list(value)
+        return elements
+
+    def add(self, name: str, value: str) -> None:
+        """Append a line. Raises `HeaderError` for a name that is not a token or a value with a line break."""
+        _check(name, value)
+        self._items.append((name, value))
+        self._keys.append(header_key(name))
+        self.cache.clear()
+
+    def prepend(self, name: str, value: str) -> None:
+        """Put a line before all others. Raises `HeaderError` like `add`."""
+        _check(name, value)
+        self._items.insert(0, (name, value))
+        self._keys.insert(0, header_key(name))
+        self.cache.clear()
+
+    def set(self, name: str, value: str) -> None:
+        """Put one line in the place of the first of that name and drop the others; append if there is none."""
+        _check(name, value)
+        key = header_key(name)
+        if key not in self._keys:
+            self.add(name, value)
+            return
+        at = self._keys.index(key)
+        self._items[at] = (name, value)
+        self._drop(key, keep=at)
+
+    def set_first(self, name: str, value: str) -> None:
+        """Replace the first line of that name and keep the others. Raises `KeyError` if there is none."""
+        _check(name, value)
+        key = header_key(name)
+        if key not in self._keys:
+            raise KeyError(name)
+        self._items[self._keys.index(key)] = (name, value)
+        self.cache.clear()
+
+    def remove(self, name: str) -> None:
+        """Drop every line of that name, if any."""
+        self._drop(header_key(name), keep=-1)
+
+    def _drop(self, key: str, keep: int) -> None:
+        kept = [at for at, found in enumerate(self._keys) if found != key or at == keep]
+        self._items = [self._items[at] for at in kept]
+        self._keys = [self._keys[at] for at in kept]
+        self.cache.clear()
+
+
+def _check(name: str, value: str) -> None:
+    # A line break in a value would let whoever chose the value write headers of their own.
+    if not is_token(name):
+        raise HeaderError(name[:40], "header name is not a token")
+    if "\r" in value or "\n" in value:
+        raise HeaderError(name, "value with a line break", value)
+
+
+@dataclass(frozen=True, slots=True)
+class Via:
+    """One Via value (RFC 3261 section 20.42)."""
+
+    transport: str
+    "In upper case, known or not."
+    host: str
+    "IPv6 without brackets."
+    port: int | None
+    params: Params = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Via:
+        """Parse one value. Raises `HeaderError`."""
+        head, semicolon, params = text.partition(";")
+        transport, sent_by = _parse_sent_protocol(head, text)
+        host, port = _parse_sent_by(sent_by, text)
+        return cls(transport, host, port, _parse_params("Via", params, text) if semicolon else ())
+
+    def __str__(self) -> str:
+        return (
+            f"SIP/2.0/{self.transport} {format_host_port(self.host, self.port)}{format_params(self.params)}"
+        )
+
+    def param(self, name: str) -> str | None:
+        """Return a parameter's value; `None` if it is absent or has no value."""
+        return find_param(self.params, name)
+
+    def has_param(self, name: str) -> bool:
+        return has_param(self.params, name)
+
+    def with_param(self, name: str, value: str | None) -> Via:
+        """Return a Via with that parameter set: in its place if it is there, else at the end."""
+        if not self.has_param(name):
+            return replace(self, params=(*self.params, (name, value)))
+        key = name.lower()
+        return replace(self, params=tuple([(n, value if n.lower() == key else v) for n, v in self.params]))
+
+    @property
+    def branch(self) -> str | None:
+        return find_param(self.params, "branch")
+
+    @property
+    def received(self) -> str | None:
+        """The address in `received`, without the brackets that some put around IPv6."""
+        value = find_param(self.params, "received")
+        return value.strip("[]") if value else None
+
+    @property
+    def rport(self) -> int | None:
+        """The port in `rport` (RFC 3581); `None` if absent, empty or no port. `has_param` tells an empty one."""
+        value = find_param(self.params, "rport")
+        if value and value.isascii() and value.isdigit() and len(value) <= 5 and int(value) <= 65535:
+            return int(value)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class NameAddr:
+    """A From, To, Contact, Route, Record-Route, Refer-To, ... value (RFC 3261 section 20.10)."""
+
+    display_name: str
+    "Without quotes and escapes; empty if there is none."
+    uri: SipUri | str
+    "The raw text when the scheme is not sip, sips or tel, or when the URI cannot be parsed."
+    params: Params = ()
+    "The header's parameters, values as received (quoted ones in their quotes)."
+
+    def __str__(self) -> str:
+        name = f"{quote(self.display_name)} " if self.display_name else ""
+        return f"{name}<{self.uri}>{format_params(self.params)}"
+
+    def param(self, name: str) -> str | None:
+        """Return a parameter's value, unquoted; `None` if it is absent or has no value."""
+        value = find_param(self.params, name)
+        return unquote(value) if value else value
+
+    def has_param(self, name: str) -> bool:
+        return has_param(self.params, name)
+
+    @property
+    def tag(self) -> str | None:
+        return find_param(self.params, "tag") or None
+
+
+@dataclass(frozen=True, slots=True)
+class CSeq:
+    """A CSeq value (RFC 3261 section 20.16)."""
+
+    number: int
+    method: str
+
+    def __str__(self) -> str:
+        return f"{self.number} {self.method}"
+
+
+@dataclass(frozen=True, slots=True)
+class ContentType:
+    """A Content-Type value (RFC 3261 section 20.15). `type` and `subtype` are in lower case."""
+
+    type: str
+    subtype: str
+    params: Params = ()
+
+    def __str__(self) -> str:
+        return f"{self.type}/{self.subtype}{format_params(self.params)}"
+
+    def __iter__(self) -> Iterator[str | Params]:
+        return iter((self.type, self.subtype, self.params))
+
+    @property
+    def media_type(self) -> str:
+        """For comparing: `application/sdp`."""
+        return f"{self.type}/{self.subtype}"
+
+    def param(self, name: str) -> str | None:
+        """Return a parameter's value, unquoted; `None` if it is absent or has no value."""
+        value = find_param(self.params, name)
+        return unquote(value) if value else value
+
+
+def parse_via(values: Iterable[str]) -> list[Via]:
+    """Parse Via values; each string may hold several, separated by commas. Raises `HeaderError`."""
+    return [Via.parse(element) for value in values for element in split_list(value)]
+
+
+def parse_name_addr(text: str, header: str = "name-addr") -> NameAddr:
+    """
+    Parse `"Name" <uri>;params`, `Name <uri>;params` or `uri;params`.
+
+    An unquoted name may hold any character but `<` and `"`: trunks send such, and nothing is ambiguous. Spaces
+    around the URI are dropped. Without angle brackets, parameters belong to the header, and a `?` is refused
+    (section 20.10). Raises `HeaderError` that names `header`.
+    """
+    text = text.strip(LWS)
+    name = ""
+    if text.startswith('"'):
+        end = _end_of_quoted(text, 0)
+        if end < 0:
+            raise HeaderError(header, "quoted name without its closing quote", text)
+        name = unquote(text[: end + 1])
+        rest = text[end + 1 :].lstrip(LWS)
+        if not rest.startswith("<"):
+            raise HeaderError(header, "no <URI> after the quoted name", text)
+    else:
+        name, bracket, rest = text.partition("<")
+        if not bracket or '"' in name:
+            return _parse_addr_spec(text, header)
+        name = name.strip(LWS)
+        rest = "<" + rest
+    raw, bracket, rest = rest[1:].partition(">")
+    raw = raw.strip(LWS)
+    rest = rest.strip(LWS)
+    if not bracket or not raw:
+        raise HeaderError(header, "no URI between angle brackets", text)
+    if rest and not rest.startswith(";"):
+        raise HeaderError(header, "text other than parameters after the URI", text)
+    return NameAddr(name, _parse_uri(raw), _parse_params(header, rest[1:], text) if rest else ())
+
+
+def parse_cseq(text: str) -> CSeq:
+    """Parse `number method`. The number is below 2**31 (RFC 3261 section 8.1.1.5). Raises `HeaderError`."""
+    parts = text.split()
+    if len(parts) != 2 or not is_token(parts[1]):
+        raise HeaderError("CSeq", "not a number and a method", text)
+    return CSeq(parse_int("CSeq", parts[0], 2**31 - 1), parts[1])
+
+
+def parse_content_type(text: str) -> ContentType:
+    """Parse `type/subtype;params`. Raises `HeaderError`."""
+    head, semicolon, params = text.partition(";")
+    kind, slash, subtype = head.partition("/")
+    kind, subtype = kind.strip(LWS).lower(), subtype.strip(LWS).lower()
+    if not slash or not is_token(kind) or not is_token(subtype):
+        raise HeaderError("Content-Type", "not type/subtype", text)
+    return ContentType(kind, subtype, _parse_params("Content-Type", params, text) if semicolon else ())
+
+
+def parse_int(header: str, text: str, maximum: int = 2**32 - 1) -> int:
+    """Parse a header of decimal digits, such as Expires or Content-Length. Raises `HeaderError`."""
+    digits = text.strip(LWS)
+    if not (digits.isascii() and digits.isdigit()):
+        raise HeaderError(header, "not a number of decimal digits", text)
+    digits = digits.lstrip("0") or "0"
+    # The length first: the time to convert digits grows with the square of their number.
+    if len(digits) > 20 or int(digits) > maximum:
+        raise HeaderError(header, f"number above {maximum}", text)
+    return int(digits)
+
+
+def is_token(text: str) -> bool:
+    """Tell whether the text is a token (RFC 3261 section 25.1)."""
+    return bool(text) and not text.strip(_TOKEN)
+
+
+def quote(text: str) -> str:
+    """Return the text as a quoted string."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def unquote(text: str) -> str:
+    """Return what a quoted string says; any other text comes back as it is."""
+    if len(text) < 2 or text[0] != '"' or text[-1] != '"':
+        return text
+    inner = text[1:-1]
+    return _ESCAPED.sub(r"\1", inner) if "\\" in inner else inner
+
+
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+
+
+def split_list(text: str) -> list[str]:
+    """Split at commas that are not inside quotes or angle brackets. Empty elements are left out."""
+    return [element for piece in _split(text, ",") if (element := piece.strip(LWS))]
+
+
+def _split(text: str, separator: str) -> list[str]:
+    if separator not in text:
+        return [text]
+    if '"' not in text and "<" not in text:
+        return text.split(separator)
+    pieces: list[str] = []
+    start = at = 0
+    brackets = True
+    special = _SPECIAL[separator]
+    while found := special.search(text, at):
+        at = found.end()
+        char = found.group()
+        if char == separator:
+            pieces.append(text[start : at - 1])
+            start = at
+        elif char == '"':
+            end = _end_of_quoted(text, at - 1)
+            if end < 0:
+                break
+            at = end + 1
+        elif brackets:
+            end = text.find(">", at)
+            # Look for a missing bracket once only, or a line of `<` would take quadratic time.
+            brackets = end >= 0
+            at = end + 1 if brackets else at
+    pieces.append(text[start:])
+    return pieces
+
+
+_SPECIAL = {",": re.compile('[,"<]'), ";": re.compile('[;"<]')}
+
+
+def _end_of_quoted(text: str, start: int) -> int:
+    """Return where the quoted string that opens at `start` closes, or -1."""
+    at = start
+    while (at := text.find('"', at + 1)) >= 0:
+        escape = at - 1
+        while escape > start and text[escape] == "\\":
+            escape -= 1
+        if (at - escape) % 2 == 1:
+            return at
+    return -1
+
+
+def _parse_params(header: str, text: str, value: str) -> Params:
+    params: list[tuple[str, str | None]] = []
+    pieces = _split(text, ";")
+    # One semicolon too many at the end is common and harmless. More are refused (RFC 4475 section 3.1.2.1).
+    if len(pieces) > 1 and not pieces[-1].strip(LWS):
+        pieces.pop()
+    for piece in pieces:
+        name, equals, param = piece.partition("=")
+        name, param = name.strip(LWS), param.strip(LWS)
+        if not is_token(name):
+            raise HeaderError(header, "empty or malformed parameter", value)
+        if param.startswith('"'):
+            if _end_of_quoted(param, 0) != len(param) - 1:
+                raise HeaderError(header, "malformed quoted parameter", value)
+        elif " " in param or "\t" in param:
+            raise HeaderError(header, "parameter with white space in its value", value)
+        params.append((name, param if equals else None))
+    return tuple(params)
+
+
+def _parse_sent_protocol(text: str, value: str) -> tuple[str, str]:
+    protocol, _, rest = text.partition("/")
+    version, slash, rest = rest.partition("/")
+    parts = rest.split(None, 1)
+    if protocol.strip(LWS).upper() != "SIP" or not slash or not version.strip(LWS) or len(parts) != 2:
+        raise HeaderError("Via", "not SIP/2.0/transport and an address", value)
+    if not is_token(parts[0]):
+        raise HeaderError("Via", "malformed transport", value)
+    return parts[0].upper(), parts[1].strip(LWS)
+
+
+def _parse_sent_by(text: str, value: str) -> tuple[str, int | None]:
+    # COLON in the grammar allows white space around it.
+    if " " in text or "\t" in text:
+        text = ":".join([part.strip(LWS) for part in text.split(":")])
+    # IPv6 without brackets: not legal, but sent.
+    if text.count(":") > 1 and not text.startswith("["):
+        text = f"[{text}]"
+    try:
+        return parse_host_port(text)
+    except ValueError as error:
+        raise HeaderError("Via", str(error), value) from None
+
+
+def _parse_addr_spec(text: str, header: str) -> NameAddr:
+    raw, semicolon, params = text.partition(";")
+    raw = raw.strip(LWS)
+    if not raw or '"' in raw or " " in raw or ":" not in raw:
+        raise HeaderError(header, "no URI", text)
+    if "?" in raw:
+        raise HeaderError(header, "URI with `?` needs angle brackets", text)
+    return NameAddr("", _parse_uri(raw), _parse_params(header, params, text) if semicolon else ())
+
+
+def _parse_uri(raw: str) -> SipUri | str:
+    try:
+        uri = SipUri.parse(raw)
+    except UriError:
+        return raw
+    return uri if uri.scheme in ("sip", "sips", "tel") else raw
