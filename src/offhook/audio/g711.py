@@ -46,7 +46,7 @@ def _encode_ulaw() -> npt.NDArray[np.uint8]:
     magnitude = np.minimum(np.abs(linear), _ULAW_CLIP) + _ULAW_BIAS
     segment = _bit_length(magnitude) - 6
     code = segment << 4 | (magnitude >> (segment + 1) & 0x0F)
-    return (code ^ np.where(linear < 0, 0x7F, 0xFF)).astype(np.uint8)
+    return _octets(code ^ np.where(linear < 0, 0x7F, 0xFF))
 
 
 def _encode_alaw() -> npt.NDArray[np.uint8]:
@@ -54,13 +54,17 @@ def _encode_alaw() -> npt.NDArray[np.uint8]:
     magnitude = np.where(linear < 0, -linear - 1, linear)
     segment = np.maximum(_bit_length(magnitude) - 5, 0)
     code = segment << 4 | (magnitude >> np.maximum(segment, 1) & 0x0F)
-    return (code ^ np.where(linear < 0, 0x55, 0xD5)).astype(np.uint8)
+    return _octets(code ^ np.where(linear < 0, 0x55, 0xD5))
 
 
 def _every_sample() -> npt.NDArray[np.int32]:
     """Return all 16-bit values, ordered by their bits read as unsigned: the order of the encoding tables."""
     values: npt.NDArray[np.int32] = np.arange(65536, dtype=np.uint16).view(np.int16).astype(np.int32)
     return values
+
+
+def _octets(codes: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
+    return codes.astype(np.uint8)
 
 
 def _bit_length(values: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:

@@ -1,0 +1,320 @@
+"""
+Offer and answer (RFC 3264) for one stream of telephone sound.
+
+One audio stream, G.711 and telephone-event, packets of 20 ms. An offer becomes an answer and a `MediaPlan`, or a reason
+why not. Addresses in an offer decide where we send, so those that could turn us against others are refused here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from offhook.audio.frames import FRAME_MS, SAMPLE_RATE, Law
+from offhook.media.sdp import Connection, Direction, MediaDescription, RtpMap, SdpError, SessionDescription
+
+__all__ = [
+    "Address",
+    "Answer",
+    "Direction",
+    "LocalMedia",
+    "MediaPlan",
+    "NotAcceptable",
+    "answer",
+    "complete",
+    "offer",
+]
+
+Address = tuple[str, int]
+_PLAIN_PROFILES: Final = ("RTP/AVP", "RTP/AVPF")
+_CODECS: Final[dict[str, Law]] = {"PCMU": "PCMU", "PCMA": "PCMA"}
+_PAYLOAD_TYPE: Final[dict[Law, int]] = {"PCMU": 0, "PCMA": 8}
+_OFFERED_EVENT_TYPE: Final = 101
+_EVENTS: Final = "0-15"
+
+
+class NotAcceptable(Exception):  # noqa: N818 - the name of the SIP answer it becomes
+    """The description cannot be agreed to. The message is the reason, fit for a 488 and for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalMedia:
+    """What we bring to the negotiation."""
+
+    host: str
+    "The literal address that peers shall send to."
+    port: int
+    session_id: int
+    "Numeric, the same for the whole call (RFC 4566 section 5.2)."
+    session_version: int
+    "To be raised with every description that differs from the last."
+    codecs: tuple[Law, ...] = ("PCMU", "PCMA")
+    "What we take; in an answer the offer's order decides, in an offer ours."
+    direction: Direction = "sendrecv"
+    "What we want; the answer gives no more than the offer allows."
+    allow_loopback: bool = False
+    "Take loopback addresses although our own is none."
+    own_ports: tuple[int, int] | None = None
+    "First and last of our media ports: an offer that names one of them at our own address is refused."
+
+
+@dataclass(frozen=True, slots=True)
+class MediaPlan:
+    """What was agreed: all that a stream needs to know."""
+
+    codec: Law
+    payload_type: int
+    dtmf_payload_type: int | None
+    "What digits are sent as; `None` when the peer takes none."
+    remote: Address
+    remote_rtcp: Address
+    direction: Direction = "sendrecv"
+    "Ours: `recvonly` means that we send nothing."
+    ptime_ms: int = FRAME_MS
+    dtmf_receive: frozenset[int] = frozenset()
+    "Payload types that digits may come as, `dtmf_payload_type` among them."
+    held: bool = False
+    "The peer put us on hold, by direction or by the address 0.0.0.0 (RFC 3264 section 8.4)."
+
+    @property
+    def sends(self) -> bool:
+        """Whether we send sound."""
+        return self.direction in ("sendrecv", "sendonly")
+
+    @property
+    def receives(self) -> bool:
+        """Whether the peer may send sound."""
+        return self.direction in ("sendrecv", "recvonly")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    sdp: bytes
+    plan: MediaPlan
+
+
+def answer(offer: bytes, local: LocalMedia) -> Answer:
+    """
+    Answer an offer: one line per offered line, in order, all but one audio stream refused (RFC 3264 section 6).
+
+    Raises `NotAcceptable` when no audio stream can be agreed on, with the reason for each that was offered.
+    """
+    session = _parse(offer, "offer")
+    faults = []
+    for chosen in session.media:
+        if chosen.kind != "audio":
+            continue
+        try:
+            plan = _plan(session, chosen, local)
+        except (NotAcceptable, SdpError) as error:
+            faults.append(str(error))
+            continue
+        return Answer(_answer_text(session, chosen, plan, local), plan)
+    raise NotAcceptable("; ".join(faults) or "the offer has no m=audio line")
+
+
+def offer(local: LocalMedia) -> bytes:
+    """Return an offer of one audio stream: our codecs, then telephone-event."""
+    maps = [RtpMap(_PAYLOAD_TYPE[codec], codec, SAMPLE_RATE) for codec in local.codecs]
+    return bytes(
+        SessionDescription(
+            _session_lines(local, "0 0"),
+            [_audio(local, "RTP/AVP", maps, _OFFERED_EVENT_TYPE, local.direction)],
+        )
+    )
+
+
+def complete(offer: bytes, answer: bytes, *, allow_loopback: bool = False) -> MediaPlan:
+    """
+    Return what the peer's answer to our offer agreed on.
+
+    Raises `NotAcceptable` when the audio stream was refused or the answer does not fit the offer.
+    """
+    ours = _parse(offer, "offer")
+    theirs = _parse(answer, "answer")
+    index = next((i for i, media in enumerate(ours.media) if media.kind == "audio"), None)
+    if index is None:
+        raise NotAcceptable("our offer has no m=audio line")
+    if index >= len(theirs.media) or theirs.media[index].kind != "audio":
+        raise NotAcceptable("the answer has no m=audio line where the offer has one")
+    offered, answered = ours.media[index], theirs.media[index]
+    local = _local_of(ours, offered, allow_loopback)
+    try:
+        plan = _plan(theirs, answered, local)
+    except SdpError as error:
+        raise NotAcceptable(str(error)) from None
+    # The peer may send digits under its own number or, as RFC 3264 section 5.1 has it, under ours.
+    events = frozenset(number for number, _ in _events(offered))
+    return replace(plan, dtmf_receive=plan.dtmf_receive | events)
+
+
+def _parse(data: bytes, what: str) -> SessionDescription:
+    try:
+        return SessionDescription.parse(data)
+    except SdpError as error:
+        raise NotAcceptable(f"the {what} cannot be understood: {error}") from None
+
+
+def _plan(session: SessionDescription, media: MediaDescription, local: LocalMedia) -> MediaPlan:
+    """Return what the peer's audio stream and ours have in common, or raise why not."""
+    if media.port == 0:
+        raise NotAcceptable("the m=audio line has port 0")
+    _check_profile(media)
+    codec, payload_type = _choose_codec(media, local)
+    connection = media.connection or session.connection
+    if connection is None:
+        raise NotAcceptable("m=audio has no c= line, nor has the session")
+    host, silent = _remote_host(connection, media.port, local)
+    direction, held = _direction(session, media, local, silent)
+    events = list(_events(media))
+    return MediaPlan(
+        codec=codec,
+        payload_type=payload_type,
+        # The clock of telephone-event must be the codec's (RFC 4733 section 2.1).
+        dtmf_payload_type=next((number for number, rate in events if rate == SAMPLE_RATE), None),
+        remote=(host, media.port),
+        remote_rtcp=_remote_rtcp(media, host, local),
+        direction=direction,
+        dtmf_receive=frozenset(number for number, _ in events),
+        held=held,
+    )
+
+
+def _check_profile(media: MediaDescription) -> None:
+    profile = media.protocol.upper()
+    if profile in _PLAIN_PROFILES:
+        return
+    if "SAVP" in profile:
+        raise NotAcceptable(f"{media.protocol}: SRTP is not available here, offer RTP/AVP")
+    raise NotAcceptable(f"{media.protocol}: offer RTP/AVP")
+
+
+def _choose_codec(media: MediaDescription, local: LocalMedia) -> tuple[Law, int]:
+    for number, entry in media.rtpmap().items():
+        codec = _CODECS.get(entry.encoding.upper())
+        if codec in local.codecs and entry.clock_rate == SAMPLE_RATE and entry.channels == 1:
+            return codec, number
+    offered = ", ".join(entry.encoding[:40] for entry in media.rtpmap().values()) or "nothing known"
+    raise NotAcceptable(f"no common codec: {offered} offered, {' and '.join(local.codecs)} taken")
+
+
+def _events(media: MediaDescription) -> Iterator[tuple[int, int]]:
+    for number, entry in media.rtpmap().items():
+        if entry.encoding.lower() == "telephone-event":
+            yield number, entry.clock_rate
+
+
+def _remote_host(connection: Connection, port: int, local: LocalMedia) -> tuple[str, bool]:
+    """Return the host to send to, and whether it is the address that means silence."""
+    address = connection.address
+    if address is None:
+        raise NotAcceptable(f"c= names {connection.host[:80]!r}: give a literal address")
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    own = ipaddress.ip_address(local.host)
+    if address.version != own.version:
+        raise NotAcceptable(f"c= has an IPv{address.version} address, media here is IPv{own.version}")
+    if address.is_unspecified:
+        return str(address), True
+    if address.is_multicast or address.is_reserved:
+        raise NotAcceptable(f"c= has {address}: only unicast addresses are sent to")
+    if address.is_loopback and not (own.is_loopback or local.allow_loopback):
+        raise NotAcceptable(f"c= has {address}: loopback is not sent to from {own}")
+    if address == own and _is_ours(port, local):
+        raise NotAcceptable(f"c= and m= name {address}:{port}, a media port of ours")
+    return str(address), False
+
+
+def _is_ours(port: int, local: LocalMedia) -> bool:
+    if port in (local.port, local.port + 1):
+        return True
+    return local.own_ports is not None and local.own_ports[0] <= port <= local.own_ports[1]
+
+
+def _remote_rtcp(media: MediaDescription, host: str, local: LocalMedia) -> Address:
+    """Return where reports go: `a=rtcp` (RFC 3605) or the port above. A bad `a=rtcp` is passed over."""
+    default = (host, min(media.port + 1, 65535))
+    words = (media.attribute("rtcp") or "").split(None, 1)
+    if not words or not words[0].isascii() or not words[0].isdigit() or not 0 < len(words[0]) <= 5:
+        return default
+    port = int(words[0])
+    if not 0 < port < 65536:
+        return default
+    try:
+        other = _remote_host(Connection.parse(words[1]), port, local)[0] if len(words) > 1 else host
+    except (SdpError, NotAcceptable):
+        return default
+    return other, port
+
+
+def _direction(
+    session: SessionDescription, media: MediaDescription, local: LocalMedia, silent: bool
+) -> tuple[Direction, bool]:
+    theirs = media.direction or session.direction or "sendrecv"
+    they_receive = theirs in ("sendrecv", "recvonly") and not silent
+    they_send = theirs in ("sendrecv", "sendonly")
+    send = they_receive and local.direction in ("sendrecv", "sendonly")
+    receive = they_send and local.direction in ("sendrecv", "recvonly")
+    if send:
+        return ("sendrecv" if receive else "sendonly"), False
+    return ("recvonly" if receive else "inactive"), not they_receive
+
+
+def _answer_text(
+    session: SessionDescription, chosen: MediaDescription, plan: MediaPlan, local: LocalMedia
+) -> bytes:
+    # The answer's t= line must equal the offer's (RFC 3264 section 6).
+    lines = _session_lines(local, session.value("t") or "0 0")
+    codec = RtpMap(plan.payload_type, plan.codec, SAMPLE_RATE)
+    accepted = _audio(local, chosen.protocol, [codec], plan.dtmf_payload_type, plan.direction)
+    media = [accepted if each is chosen else _refused(each) for each in session.media]
+    return bytes(SessionDescription(lines, media))
+
+
+def _session_lines(local: LocalMedia, timing: str) -> list[tuple[str, str]]:
+    connection = Connection.of(local.host)
+    return [
+        ("v", "0"),
+        ("o", f"- {local.session_id} {local.session_version} {connection}"),
+        ("s", "-"),
+        ("c", str(connection)),
+        ("t", timing),
+    ]
+
+
+def _audio(
+    local: LocalMedia, protocol: str, maps: list[RtpMap], event_type: int | None, direction: Direction
+) -> MediaDescription:
+    media = MediaDescription("audio", local.port, protocol, tuple(str(entry.payload_type) for entry in maps))
+    media.lines = [("a", f"rtpmap:{entry}") for entry in maps]
+    if event_type is not None:
+        media.formats += (str(event_type),)
+        media.lines.append(("a", f"rtpmap:{event_type} telephone-event/{SAMPLE_RATE}"))
+        media.lines.append(("a", f"fmtp:{event_type} {_EVENTS}"))
+    media.lines.append(("a", f"ptime:{FRAME_MS}"))
+    media.lines.append(("a", direction))
+    return media
+
+
+def _refused(media: MediaDescription) -> MediaDescription:
+    # A format is required by the grammar even where the port is 0; the offered ones do.
+    return MediaDescription(media.kind, 0, media.protocol, media.formats or ("0",))
+
+
+def _local_of(ours: SessionDescription, media: MediaDescription, allow_loopback: bool) -> LocalMedia:
+    """Read back from our offer what we brought."""
+    connection = media.connection or ours.connection
+    if connection is None or connection.address is None:
+        raise NotAcceptable("our offer has no literal address")
+    names = (_CODECS.get(entry.encoding.upper()) for entry in media.rtpmap().values())
+    return LocalMedia(
+        host=connection.host,
+        port=media.port,
+        session_id=0,
+        session_version=0,
+        codecs=tuple(name for name in names if name is not None),
+        direction=media.direction or ours.direction or "sendrecv",
+        allow_loopback=allow_loopback,
+    )
