@@ -1,0 +1,55 @@
+# `make` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo listen test lint format types imports unit models-test compat interop bench clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/installed: pyproject.toml
+	@echo "Making a virtual environment and installing (some 300 MB with the speech models, once) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local,test]'
+	@touch $@
+
+install: $(VENV)/installed  ## make the virtual environment and install everything into it
+
+demo: install  ## place a real phone call to the example app, and watch it (DEMO_TRANSPORT=tls|tcp|udp)
+	@$(BIN)/offhook demo
+
+listen: install  ## the same server and app, waiting for a call from your own softphone
+	@$(BIN)/offhook demo --listen
+
+test: install lint types imports unit  ## lint, types, import rules and all tests that need only Python packages
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install  ## let ruff format and mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: install
+	$(BIN)/mypy
+
+imports: install
+	$(BIN)/lint-imports
+
+unit: install
+	$(BIN)/pytest -q
+
+interop: install  ## SIPp against `offhook serve` (needs Debian's sip-tester and iptables)
+	$(BIN)/python tests/interop/sipp.py
+
+compat: install  ## openai-node against the sideband over TLS (needs node and npm)
+	tests/compat/node/run $(BIN)/python
+
+bench: install  ## pacing of RTP under 10 to 200 calls
+	$(BIN)/python bench/pacing.py
+
+clean:  ## remove what the targets made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-data

@@ -1,0 +1,54 @@
+"""One JSON line for each thing that happens, written by a thread of its own so that a slow disk delays no packet."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import logging.handlers
+import queue
+import sys
+from typing import Any, TextIO
+
+import orjson
+
+__all__ = ["JsonLines", "start"]
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class JsonLines(logging.Formatter):
+    """Formats a record as `{"at", "level", "logger", "event", "text", ...}`, with whatever `extra` it carries."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+        line: dict[str, Any] = {
+            "at": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "text": record.getMessage(),
+        }
+        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+class _Queue(logging.handlers.QueueHandler):
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        # The listener is in this process: nothing need be made picklable, and exc_info must survive.
+        return record
+
+
+def start(level: str = "INFO", stream: TextIO | None = None) -> logging.handlers.QueueListener:
+    """Send all logging to `stream` (standard error). Call `stop()` of what is returned to write what is left."""
+    output = logging.StreamHandler(stream or sys.stderr)
+    output.setFormatter(JsonLines())
+    records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+    root = logging.getLogger()
+    root.handlers[:] = [_Queue(records)]
+    root.setLevel(level)
+    for noisy in ("httpx", "httpx2", "httpcore", "httpcore2", "websockets", "uvicorn.access", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    listener = logging.handlers.QueueListener(records, output)
+    listener.start()
+    return listener

@@ -1,0 +1,343 @@
+"""
+The one HTTP client for addresses that others chose: webhook URLs, tool servers.
+
+A name is resolved once, its addresses are judged, and the connection goes to the very address that was
+judged: a name cannot show one address to the check and another to the socket. Redirects are never followed,
+proxies from the environment are not used, no cookies are kept, and of an answer only a bounded part is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterable, Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from typing import Literal, NamedTuple
+
+import httpcore2
+import httpx2
+
+__all__ = [
+    "OPERATOR",
+    "STRANGER",
+    "OutboundClient",
+    "OutboundError",
+    "OutboundPolicy",
+    "OutboundResponse",
+    "judge_address",
+    "resolve",
+]
+
+MAX_TARGETS = 3
+"How many of a name's addresses are tried."
+CONNECT_TIMEOUT = 3.0
+"For each address, so that one dead address leaves time for the next."
+MAX_IDLE_PER_ORIGIN = 64
+KEEPALIVE = 30.0
+
+_NAT64 = IPv6Network("64:ff9b::/96")
+
+
+@dataclass(frozen=True, slots=True)
+class OutboundPolicy:
+    """What a URL may point at. It goes by who chose the URL."""
+
+    private: bool = False
+    "Addresses that are not global: private, link-local, shared, unique local."
+    loopback: bool = False
+    plaintext: bool = False
+    "`http:` to any address. To a loopback address `http:` is allowed whenever `loopback` is."
+
+
+OPERATOR = OutboundPolicy(private=True, loopback=True, plaintext=True)
+"For URLs from the configuration file: the operator knows the own network."
+STRANGER = OutboundPolicy()
+"For URLs that came by API: global addresses, https."
+
+ErrorKind = Literal["url", "refused", "dns", "connect", "tls", "timeout", "protocol"]
+
+
+class OutboundError(Exception):
+    """
+    A request that got no answer.
+
+    `kind` says where it stopped. After `url` and `refused` the same request cannot succeed later
+    without a change of the URL or of the policy.
+    """
+
+    def __init__(self, kind: ErrorKind, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+    @property
+    def permanent(self) -> bool:
+        return self.kind in ("url", "refused")
+
+
+@dataclass(frozen=True, slots=True)
+class OutboundResponse:
+    status: int
+    headers: Mapping[str, str]
+    "Names in lower case; of a repeated header the last value."
+    body: bytes
+    "At most `max_body` bytes."
+    truncated: bool
+    "The body was longer, or broke off."
+
+
+class _Key(NamedTuple):
+    """What a kept connection may be used for. The policy is part of it: it judged the address."""
+
+    scheme: bytes
+    host: bytes
+    port: int
+    policy: OutboundPolicy
+
+
+_backend = httpcore2.AnyIOBackend()
+
+
+class OutboundClient:
+    """
+    Sends requests, and keeps connections to each origin for the next one.
+
+    `tls` is the context that verifies servers; without one, the system's trust store is used.
+    """
+
+    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls or ssl.create_default_context()
+        self._idle: dict[_Key, list[httpcore2.AsyncHTTP11Connection]] = {}
+        self._active: set[httpcore2.AsyncHTTP11Connection] = set()
+        self._closed = False
+
+    async def post(
+        self,
+        url: str,
+        *,
+        content: bytes,
+        headers: Iterable[tuple[str, str]],
+        policy: OutboundPolicy,
+        timeout: float = 10.0,
+        max_body: int = 4096,
+    ) -> OutboundResponse:
+        """
+        Send a POST and return the answer, whatever its status. `timeout` is for all of it, in seconds.
+
+        Raises `OutboundError`. A request that meets a kept connection just as its server closes it is sent
+        once more, on a new one.
+        """
+        target = _parse_url(url, policy)
+        request = httpcore2.Request(
+            "POST",
+            target,
+            headers=[("host", _host_header(target)), ("content-length", str(len(content))), *headers],
+            content=content,
+        )
+        key = _Key(target.scheme, target.host, target.origin.port, policy)
+        deadline = asyncio.get_running_loop().time() + timeout
+        try:
+            async with asyncio.timeout_at(deadline):
+                connection, response = await self._send(key, request)
+        except TimeoutError:
+            raise OutboundError("timeout", f"no answer within {timeout:g} s") from None
+        try:
+            body, truncated = await _read_body(response, max_body, deadline)
+        finally:
+            await self._give_back(key, connection)
+        fields = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+        return OutboundResponse(response.status, fields, body, truncated)
+
+    async def close(self) -> None:
+        """Close every connection. Requests under way fail."""
+        self._closed = True
+        connections = [*self._active, *(c for stack in self._idle.values() for c in stack)]
+        self._idle.clear()
+        for connection in connections:
+            await connection.aclose()
+
+    async def _send(
+        self, key: _Key, request: httpcore2.Request
+    ) -> tuple[httpcore2.AsyncHTTP11Connection, httpcore2.Response]:
+        connection = await self._take_idle(key)
+        if connection is not None:
+            try:
+                return connection, await self._request(connection, request)
+            except OutboundError:
+                pass
+        connection = await self._connect(key)
+        return connection, await self._request(connection, request)
+
+    async def _request(
+        self, connection: httpcore2.AsyncHTTP11Connection, request: httpcore2.Request
+    ) -> httpcore2.Response:
+        self._active.add(connection)
+        try:
+            return await connection.handle_async_request(request)
+        except httpcore2.ProtocolError as error:
+            self._active.discard(connection)
+            raise OutboundError("protocol", str(error)) from error
+        except httpcore2.NetworkError as error:
+            self._active.discard(connection)
+            raise OutboundError("protocol", "the connection broke off before an answer") from error
+        except BaseException:
+            self._active.discard(connection)
+            raise
+
+    async def _take_idle(self, key: _Key) -> httpcore2.AsyncHTTP11Connection | None:
+        stack = self._idle.get(key, [])
+        while stack:
+            # The one used last is the one least likely to have been closed at the other end.
+            connection = stack.pop()
+            if not connection.has_expired():
+                return connection
+            await connection.aclose()
+        return None
+
+    async def _give_back(self, key: _Key, connection: httpcore2.AsyncHTTP11Connection) -> None:
+        self._active.discard(connection)
+        stack = self._idle.get(key, [])
+        if not connection.is_idle() or len(stack) >= MAX_IDLE_PER_ORIGIN or self._closed:
+            await connection.aclose()
+            return
+        if not stack:
+            self._forget_dead_origins()
+            self._idle[key] = stack
+        stack.append(connection)
+
+    def _forget_dead_origins(self) -> None:
+        for key in [key for key, stack in self._idle.items() if not stack]:
+            del self._idle[key]
+
+    async def _connect(self, key: _Key) -> httpcore2.AsyncHTTP11Connection:
+        if self._closed:
+            raise OutboundError("connect", "the client is closed")
+        host = key.host.decode("ascii")
+        addresses = await resolve(host, key.port, key.policy)
+        stream = await _connect_first(host, addresses, key.port)
+        if key.scheme == b"https":
+            try:
+                stream = await stream.start_tls(self._tls, server_hostname=host)
+            except httpcore2.ConnectError as error:
+                raise OutboundError("tls", f"TLS with {host} failed: {_cause(error)}") from error
+        return httpcore2.AsyncHTTP11Connection(
+            origin=httpcore2.Origin(key.scheme, key.host, key.port), stream=stream, keepalive_expiry=KEEPALIVE
+        )
+
+
+async def resolve(host: str, port: int, policy: OutboundPolicy) -> list[str]:
+    """
+    Return up to three addresses of a name that the policy allows. Connect to these, not to the name.
+
+    Raises `OutboundError`: `dns` when there is none, `refused` when the policy forbids any of them. One
+    forbidden address is enough, since nobody needs a name that points both ways.
+    """
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise OutboundError("dns", f"cannot resolve {host}: {error.strerror or error}") from error
+    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    if not addresses:
+        raise OutboundError("dns", f"{host} has no address")
+    for address in addresses:
+        if (fault := judge_address(address, policy)) is not None:
+            raise OutboundError("refused", f"{host} is at {address}, {fault}")
+    return addresses[:MAX_TARGETS]
+
+
+def judge_address(address: str, policy: OutboundPolicy) -> str | None:
+    """Return why the policy forbids an address, or `None`."""
+    ip = ip_address(address)
+    for inner in (ip, *_embedded(ip)):
+        if inner.is_multicast or inner.is_unspecified:
+            return "which is not the address of a host"
+        if inner.is_loopback:
+            if not policy.loopback:
+                return "which is this machine; only URLs from the configuration may point there"
+        elif not inner.is_global and not policy.private:
+            return "which is not a public address; only URLs from the configuration may point there"
+    return None
+
+
+def _embedded(ip: IPv4Address | IPv6Address) -> list[IPv4Address]:
+    """Return the IPv4 addresses that an IPv6 address leads to by itself."""
+    if isinstance(ip, IPv4Address):
+        return []
+    found = [ip.ipv4_mapped, ip.sixtofour]
+    if ip in _NAT64:
+        found.append(IPv4Address(int(ip) & 0xFFFFFFFF))
+    return [inner for inner in found if inner is not None]
+
+
+async def _connect_first(host: str, addresses: list[str], port: int) -> httpcore2.AsyncNetworkStream:
+    faults = []
+    for address in addresses:
+        try:
+            return await _backend.connect_tcp(address, port, timeout=CONNECT_TIMEOUT)
+        except httpcore2.ConnectTimeout:
+            faults.append(f"{address} port {port}: no connection within {CONNECT_TIMEOUT:g} s")
+        except httpcore2.ConnectError as error:
+            faults.append(f"{address} port {port}: {_cause(error)}")
+    raise OutboundError("connect", f"cannot connect to {host}: " + "; ".join(faults))
+
+
+async def _read_body(response: httpcore2.Response, limit: int, deadline: float) -> tuple[bytes, bool]:
+    """Return what came of the body, and whether more was to come. It may fail: the status is known."""
+    body = b""
+    stream = response.stream
+    assert isinstance(stream, AsyncIterable)
+    try:
+        async with asyncio.timeout_at(deadline):
+            async for chunk in stream:
+                body += chunk
+                if len(body) > limit:
+                    return body[:limit], True
+    except (httpcore2.NetworkError, httpcore2.ProtocolError, TimeoutError):
+        return body, True
+    finally:
+        await response.aclose()
+    return body, False
+
+
+def _parse_url(url: str, policy: OutboundPolicy) -> httpcore2.URL:
+    try:
+        parsed = httpx2.URL(url)
+    except httpx2.InvalidURL as error:
+        raise OutboundError("url", f"{url!r} is not a URL: {error}") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise OutboundError("url", f"{url!r} is not an http or https URL")
+    if parsed.scheme == "http" and not (policy.plaintext or (policy.loopback and _is_loopback(parsed.host))):
+        raise OutboundError("refused", f"{url!r} is not https")
+    return httpcore2.URL(
+        scheme=parsed.raw_scheme, host=parsed.raw_host, port=parsed.port, target=parsed.raw_path
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _host_header(url: httpcore2.URL) -> str:
+    host = url.host.decode("ascii")
+    if ":" in host:
+        host = f"[{host}]"
+    return host if url.port is None else f"{host}:{url.port}"
+
+
+def _cause(error: BaseException) -> str:
+    """Return what the operating system or OpenSSL said, which the wrapping exceptions hide."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, BaseExceptionGroup):
+            seen = seen.exceptions[0]
+            continue
+        if isinstance(seen, ssl.SSLCertVerificationError):
+            return seen.verify_message
+        if isinstance(seen, OSError) and seen.strerror:
+            return seen.strerror
+        seen = seen.__cause__ or seen.__context__
+    return str(error) or "refused"

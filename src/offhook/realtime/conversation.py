@@ -1,0 +1,158 @@
+"""The conversation of a session: its items in order, the audio they hold, and their truncation."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from offhook.realtime.validation import RequestError
+
+__all__ = ["Conversation", "Item"]
+
+MAX_ITEMS = 4000
+AUDIO_HELD_S = 120
+"How much audio all items of one conversation hold together; the oldest is forgotten first."
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """One item. `content` holds API parts without their audio, which is kept apart as bytes."""
+
+    id: str
+    type: str
+    status: str = "completed"
+    role: str = ""
+    content: list[dict[str, Any]] = field(default_factory=list)
+    name: str = ""
+    call_id: str = ""
+    arguments: str = ""
+    output: str = ""
+    audio: bytearray = field(default_factory=bytearray)
+    "The sound of the one audio part, in the session's audio format."
+    audio_ms: int = 0
+    "How long the audio is, also after `audio` was forgotten."
+    truncated: bool = False
+
+    @property
+    def audio_index(self) -> int | None:
+        """Which content part is audio."""
+        for index, part in enumerate(self.content):
+            if part["type"] in ("input_audio", "output_audio"):
+                return index
+        return None
+
+    @property
+    def transcript(self) -> str | None:
+        index = self.audio_index
+        text = self.content[index].get("transcript") if index is not None else None
+        return text if isinstance(text, str) else None
+
+    @transcript.setter
+    def transcript(self, text: str | None) -> None:
+        index = self.audio_index
+        if index is not None:
+            self.content[index]["transcript"] = text
+
+    def to_api(self, encode: Callable[[bytes], bytes] | None = None) -> dict[str, Any]:
+        """Return the API's item; with `encode` (to the client's audio format) its audio too."""
+        api: dict[str, Any] = {"id": self.id, "object": "realtime.item", "type": self.type, "status": self.status}
+        if self.type == "message":
+            api["role"] = self.role
+            api["content"] = [dict(part) for part in self.content]
+            index = self.audio_index
+            if encode is not None and index is not None and self.audio:
+                api["content"][index]["audio"] = base64.b64encode(encode(bytes(self.audio))).decode()
+        elif self.type == "function_call":
+            api |= {"name": self.name, "call_id": self.call_id, "arguments": self.arguments}
+        else:
+            api |= {"call_id": self.call_id, "output": self.output}
+        return api
+
+
+class Conversation:
+    """Items in order. The session emits the events; this only keeps the truth."""
+
+    def __init__(self, id: str, *, bytes_per_ms: int) -> None:
+        self.id = id
+        self._items: dict[str, Item] = {}
+        self._order: list[str] = []
+        self._bytes_per_ms = bytes_per_ms
+
+    def __iter__(self) -> Iterator[Item]:
+        return (self._items[item_id] for item_id in self._order)
+
+    def __contains__(self, item_id: str) -> bool:
+        return item_id in self._items
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @property
+    def last_id(self) -> str | None:
+        return self._order[-1] if self._order else None
+
+    def get(self, item_id: str) -> Item | None:
+        return self._items.get(item_id)
+
+    def insert(self, item: Item, previous_item_id: str | None = None) -> str | None:
+        """
+        Put an item behind another (`None`: at the end; `"root"`: first) and return the id before it (row E18).
+
+        Raises `RequestError` for an id in use, an unknown `previous_item_id` or a full conversation.
+        """
+        if item.id in self._items:
+            message = f"Error adding item: an item with id '{item.id}' already exists in the conversation."
+            raise RequestError("item_create_duplicate_item_id", message, "item.id")
+        if len(self._order) >= MAX_ITEMS:
+            message = f"Error adding item: the conversation holds {MAX_ITEMS} items; delete some first."
+            raise RequestError("conversation_full", message, "item")
+        if previous_item_id is None:
+            index = len(self._order)
+        elif previous_item_id == "root":
+            index = 0
+        elif previous_item_id in self._items:
+            index = self._order.index(previous_item_id) + 1
+        else:
+            message = f"Error adding item: the previous item with id '{previous_item_id}' does not exist."
+            raise RequestError("item_create_invalid_previous_item_id", message, "previous_item_id")
+        self._order.insert(index, item.id)
+        self._items[item.id] = item
+        return self._order[index - 1] if index else None
+
+    def append(self, item: Item) -> str | None:
+        """Add an item of the session's own at the end; the oldest gives way when the conversation is full."""
+        while len(self._order) >= MAX_ITEMS:
+            self.delete(self._order[0])
+        return self.insert(item)
+
+    def delete(self, item_id: str) -> None:
+        del self._items[item_id]
+        self._order.remove(item_id)
+
+    def forget_audio(self) -> None:
+        """Drop the oldest items' audio beyond what a conversation may hold."""
+        room = AUDIO_HELD_S * 1000 * self._bytes_per_ms
+        for item_id in reversed(self._order):
+            item = self._items[item_id]
+            room -= len(item.audio)
+            if room < 0:
+                item.audio = bytearray()
+
+    def truncate(self, item: Item, audio_end_ms: int, heard: str) -> None:
+        """Cut an assistant's audio and its transcript down to what was heard (row E21)."""
+        item.audio_ms = audio_end_ms
+        del item.audio[audio_end_ms * self._bytes_per_ms :]
+        item.transcript = heard
+        item.truncated = True
+
+    def to_engine(self) -> list[dict[str, Any]]:
+        """Return the items as an engine gets them: no audio, and nothing that was never said."""
+        return [item.to_api() for item in self if not _is_unheard(item)]
+
+
+def _is_unheard(item: Item) -> bool:
+    if item.type != "message" or item.role != "assistant":
+        return False
+    return not any(part.get("transcript") or part.get("text") for part in item.content)

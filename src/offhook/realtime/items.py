@@ -1,0 +1,143 @@
+"""Conversation items as clients may write them (row E19): messages, function calls and their outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, Tag
+
+from offhook.realtime.validation import ApiModel, by_type, choose
+
+__all__ = [
+    "AssistantMessage",
+    "ClientItem",
+    "FunctionCall",
+    "FunctionCallOutput",
+    "InputItem",
+    "ItemReference",
+    "Status",
+    "SystemMessage",
+    "UserMessage",
+]
+
+Status = Literal["completed", "incomplete", "in_progress"]
+ItemId = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class InputText(ApiModel):
+    type: Literal["input_text"]
+    text: str
+
+
+class InputAudio(ApiModel):
+    type: Literal["input_audio"]
+    audio: str | None = None
+    transcript: str | None = None
+
+
+class InputImage(ApiModel):
+    type: Literal["input_image"]
+    image_url: str
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class OutputText(ApiModel):
+    type: Literal["output_text"]
+    text: str
+
+
+class OutputAudio(ApiModel):
+    type: Literal["output_audio"]
+    audio: str | None = None
+    transcript: str | None = None
+
+
+UserContent = Annotated[
+    Annotated[InputText, Tag("@text")] | Annotated[InputAudio, Tag("@audio")] | Annotated[InputImage, Tag("@image")],
+    by_type({"input_text": "@text", "input_audio": "@audio", "input_image": "@image"}),
+]
+AssistantContent = Annotated[
+    Annotated[OutputText, Tag("@text")] | Annotated[OutputAudio, Tag("@audio")],
+    by_type({"output_text": "@text", "output_audio": "@audio"}),
+]
+
+
+class _Item(ApiModel):
+    id: ItemId | None = None
+    object: Literal["realtime.item"] | None = None
+    status: Status | None = None
+
+
+class SystemMessage(_Item):
+    type: Literal["message"]
+    role: Literal["system"]
+    content: list[InputText]
+
+
+class UserMessage(_Item):
+    type: Literal["message"]
+    role: Literal["user"]
+    content: list[UserContent]
+
+
+class AssistantMessage(_Item):
+    type: Literal["message"]
+    role: Literal["assistant"]
+    content: list[AssistantContent]
+
+
+class FunctionCall(_Item):
+    type: Literal["function_call"]
+    name: str
+    arguments: str
+    call_id: str | None = None
+
+
+class FunctionCallOutput(_Item):
+    type: Literal["function_call_output"]
+    call_id: str
+    output: str
+
+
+class ItemReference(ApiModel):
+    type: Literal["item_reference"]
+    id: str
+
+
+class _RoleOnly(ApiModel):
+    """What a message with an unknown role is judged as, so that the error names the role."""
+
+    type: Literal["message"]
+    role: Literal["system", "user", "assistant"]
+
+
+def _item_tag(value: Any) -> str | None:
+    if not isinstance(value, Mapping):
+        return None
+    kind, role = value.get("type"), value.get("role")
+    if kind == "message":
+        return f"@{role}" if role in ("system", "user", "assistant") else "@role"
+    return f"@{kind}" if kind in ("function_call", "function_call_output", "item_reference") else None
+
+
+ClientItem = Annotated[
+    Annotated[SystemMessage, Tag("@system")]
+    | Annotated[UserMessage, Tag("@user")]
+    | Annotated[AssistantMessage, Tag("@assistant")]
+    | Annotated[_RoleOnly, Tag("@role")]
+    | Annotated[FunctionCall, Tag("@function_call")]
+    | Annotated[FunctionCallOutput, Tag("@function_call_output")],
+    choose(_item_tag),
+]
+InputItem = Annotated[
+    Annotated[SystemMessage, Tag("@system")]
+    | Annotated[UserMessage, Tag("@user")]
+    | Annotated[AssistantMessage, Tag("@assistant")]
+    | Annotated[_RoleOnly, Tag("@role")]
+    | Annotated[FunctionCall, Tag("@function_call")]
+    | Annotated[FunctionCallOutput, Tag("@function_call_output")]
+    | Annotated[ItemReference, Tag("@item_reference")],
+    choose(_item_tag),
+]
+"""An item of `response.create`'s `input`: a new one, or a reference to one in the conversation (row E15)."""

@@ -1,0 +1,159 @@
+"""Pydantic's complaints in the words of the Realtime API: one code, one message, one dotted `param`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Discriminator, ValidationError
+from pydantic_core import ErrorDetails
+
+__all__ = ["ApiModel", "RequestError", "by_type", "choose", "kind_of", "to_request_error"]
+
+
+class RequestError(ValueError):
+    """A client's request cannot be served. Carries the fields of the API's error object."""
+
+    def __init__(
+        self, code: str, message: str, param: str | None = None, *, type: str = "invalid_request_error"
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.param = param
+        self.type = type
+
+
+class ApiModel(BaseModel):
+    """Base of what clients send: no coercion, no unknown fields."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+def by_type(tags: Mapping[str, str]) -> Discriminator:
+    """
+    Choose a union's member by the input's `type`.
+
+    `tags` maps the value of `type` to a pydantic tag, which must start with `@` so that it can be told from a
+    field's name in an error's location.
+    """
+
+    def choose(value: Any) -> str | None:
+        kind = value.get("type") if isinstance(value, Mapping) else getattr(value, "type", None)
+        return tags.get(kind) if isinstance(kind, str) else None
+
+    return Discriminator(choose)
+
+
+def choose(tag_of: Callable[[Any], str | None]) -> Discriminator:
+    """Choose a union's member by a function of the input that returns one of its tags (which start with `@`)."""
+    return Discriminator(tag_of)
+
+
+_EXPECTED = {
+    "bool_type": "a boolean",
+    "dict_type": "an object",
+    "float_type": "a number",
+    "int_from_float": "an integer",
+    "int_type": "an integer",
+    "list_type": "an array",
+    "mapping_type": "an object",
+    "model_attributes_type": "an object",
+    "model_type": "an object",
+    "string_type": "a string",
+}
+
+
+def kind_of(value: object) -> str:
+    """Name a JSON value's kind for a message."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    for kind, name in ((int, "an integer"), (float, "a decimal"), (str, "a string"), (Mapping, "an object")):
+        if isinstance(value, kind):
+            return name
+    return "an array" if isinstance(value, Sequence) else "an unknown value"
+
+
+def to_request_error(
+    error: ValidationError,
+    prefix: str = "",
+    *,
+    unknown_hints: Mapping[str, str] | None = None,
+    error_type: type[RequestError] = RequestError,
+) -> RequestError:
+    """
+    Return the first complaint of a `ValidationError` as the API states it.
+
+    `unknown_hints` maps the path of a field that was renamed to its present path.
+    """
+    details = error.errors(include_url=False)
+    # A missing field explains more than what else is wrong; an unknown one, less.
+    first = min(details, key=lambda detail: (detail["type"] != "missing", detail["type"] == "extra_forbidden"))
+    param = _dotted(prefix, [part for part in first["loc"] if not str(part).startswith("@")])
+    code, message, param = _explain(first, param)
+    if code == "unknown_parameter" and unknown_hints and param in unknown_hints:
+        message += f" In the GA API this is '{unknown_hints[param]}'."
+    return error_type(code, message, param or None)
+
+
+def _explain(detail: ErrorDetails, param: str) -> tuple[str, str, str]:
+    kind, value = detail["type"], detail["input"]
+    if kind == "missing":
+        return _missing(param)
+    if kind == "extra_forbidden":
+        return "unknown_parameter", f"Unknown parameter: '{param}'.", param
+    if kind == "union_tag_not_found":
+        return _explain_union(value, param)
+    if kind in _EXPECTED:
+        return _mistyped(param, _EXPECTED[kind], value)
+    context = detail.get("ctx") or {}
+    if kind == "literal_error":
+        expected = str(context["expected"]).replace(" or ", " and ")
+        if not isinstance(value, str) and "'" in expected:
+            return _mistyped(param, "a string", value)
+        return "invalid_value", f"Invalid value: '{_short(value)}'. Supported values are: {expected}.", param
+    if kind == "value_error":
+        return "invalid_value", f"Invalid value for '{param}': {context.get('error', detail['msg'])}.", param
+    reason = detail["msg"][:1].lower() + detail["msg"][1:]
+    return "invalid_value", f"Invalid value for '{param}': {reason}, but got {_short(value)}.", param
+
+
+def _explain_union(value: object, param: str) -> tuple[str, str, str]:
+    if not isinstance(value, Mapping):
+        return _mistyped(param, "an object", value)
+    path = f"{param}.type" if param else "type"
+    if "type" not in value:
+        return _missing(path)
+    kind = value["type"]
+    if not isinstance(kind, str):
+        return _mistyped(path, "a string", kind)
+    message = f"Invalid value for '{path}': '{_short(kind)}' is not supported."
+    if kind.startswith("mcp"):
+        message += " This server does not speak MCP: register function tools and call the MCP server from your app."
+    return "invalid_value", message, path
+
+
+def _missing(param: str) -> tuple[str, str, str]:
+    return "missing_required_parameter", f"Missing required parameter: '{param}'.", param
+
+
+def _mistyped(param: str, expected: str, value: object) -> tuple[str, str, str]:
+    got = kind_of(value)
+    return "invalid_type", f"Invalid type for '{param}': expected {expected}, but got {got} instead.", param
+
+
+def _dotted(prefix: str, location: Sequence[object]) -> str:
+    path = prefix
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        else:
+            path += f".{part}" if path else str(part)
+    return path
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else text[:77] + "..."

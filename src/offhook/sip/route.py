@@ -1,0 +1,207 @@
+"""
+Where the next request of a dialog goes, and the reason in words.
+
+The order (RFC 3261 section 12.2.1.1, and what NATs and firewalls add to it):
+
+1. TCP and TLS: the live connection that the INVITE came by, or went by. It is the only path known to work;
+   dialling back often meets a firewall. The Route headers are sent all the same.
+2. The first Route of the route set, else the Contact, by RFC 3263.
+3. UDP with no route set: the Contact, unless it cannot be what the peer is reached by, in which case the
+   address that the INVITE came from. That is so when the Contact's host is an address of private, shared, link-local,
+   loopback or unspecified scope and is not the source address: a NAT stands between, and the source address has
+   carried our responses already. A routable Contact other than the source is taken at its word (the peer moved
+   the dialog to another box), so is the source's own address with any port. A Contact that is a
+   name is tried first, and the source address when it does not resolve.
+
+Addresses that a peer named are checked (`refusal`): a Record-Route must not make us talk to the
+services of our own host.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from functools import lru_cache
+
+from .dialog import Dialog
+from .flow import Flow, format_address
+from .headers import HeaderError, parse_name_addr
+from .uri import SipUri, UriError
+
+__all__ = ["Attempt", "Hop", "Plan", "RouteError", "hop_for_uri", "plan_in_dialog", "refusal"]
+
+TRANSPORTS = ("udp", "tcp", "tls")
+
+_LOCAL_SCOPE = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
+        "192.168.0.0/16", "::/128", "::1/128", "fc00::/7", "fe80::/10",
+    )
+)  # fmt: skip
+
+
+class RouteError(ValueError):
+    """A URI that no request can be sent to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One place to try, before DNS."""
+
+    transport: str | None
+    "`udp`, `tcp` or `tls`; `None` when NAPTR and SRV records decide (RFC 3263 section 4.1)."
+    host: str
+    port: int | None
+    rule: str
+    "What named it: `Route`, `Contact`, `INVITE's source address`, `Request-URI`."
+    secure: bool = False
+    "The URI was `sips`, or asked for TLS."
+    trusted: bool = False
+    "Named by our own side, or proven by traffic: `refusal` does not apply."
+
+    def __str__(self) -> str:
+        port = f":{self.port}" if self.port else ""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.transport or 'sip'} {host}{port} from {self.rule}"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One target that was tried in vain."""
+
+    hop: str
+    "What named the target, and the target: `Route, 192.0.2.1:5060`."
+    transport: str
+    error: str
+    errno: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A live flow to use, or the hops to try in order."""
+
+    flow: Flow | None
+    hops: tuple[Hop, ...]
+    text: str
+
+
+def hop_for_uri(uri: SipUri, rule: str, *, trusted: bool = False, transport: str | None = None) -> Hop:
+    """
+    Return the hop that a URI names. `transport` is used when the URI does not name one.
+
+    Raises `RouteError` for schemes other than `sip` and `sips`, and for transports we do not have.
+    """
+    if uri.scheme not in ("sip", "sips"):
+        raise RouteError(f"{rule} is a {uri.scheme}: URI, which names no host to send to")
+    secure = uri.scheme == "sips"
+    named = (uri.transport or "").lower()
+    if named and named not in TRANSPORTS:
+        raise RouteError(f"{rule} asks for transport {named!r}; there is udp, tcp and tls")
+    maddr = uri.param("maddr")
+    host = maddr or uri.host
+    if secure:
+        chosen: str | None = "tls" if named != "udp" else None
+    elif named:
+        chosen = named
+    elif transport:
+        chosen = transport
+    else:
+        chosen = "udp" if uri.port or _address(host) else None
+    return Hop(chosen, host, uri.port, rule, secure or chosen == "tls", trusted)
+
+
+def plan_in_dialog(dialog: Dialog, flow: Flow, *, alive: bool) -> Plan:
+    """
+    Return where the next request of `dialog` goes.
+
+    `flow` is the INVITE's; `alive` says whether its connection is still open (any value on UDP).
+    Raises `RouteError` when nothing names a place.
+    """
+    if flow.is_reliable and alive:
+        return Plan(flow, (), f"by the INVITE's connection, {flow.transport} {format_address(flow.remote)}")
+    gone = "the INVITE's connection is gone; " if flow.is_reliable else ""
+    if dialog.route_set:
+        hop = hop_for_uri(_route_uri(dialog.route_set[0]), "Route")
+        return Plan(None, (_trust_peer(hop, flow),), f"{gone}{hop}")
+    if flow.is_reliable:
+        hop = hop_for_uri(_target_uri(dialog), "Contact", transport=flow.transport)
+        return Plan(None, (_trust_peer(hop, flow),), f"{gone}no Route; {hop}")
+    return _plan_udp_without_route(dialog, flow)
+
+
+def refusal(transport: str, host: str, port: int, *, peer: str) -> str | None:
+    """
+    Return why an address that a peer named must not be sent to, or `None` if it may.
+
+    `peer` is the address that the INVITE itself came from: only a peer on loopback may name loopback.
+    """
+    address = _address(host)
+    if address is None:
+        return None
+    if address.is_multicast or address.is_unspecified:
+        return f"{host} is not an address of one host"
+    if address.is_loopback and not _is_loopback(peer):
+        return f"{host} is our own host's loopback address, named by {peer}"
+    if port < 1024:
+        return f"port {port} is below 1024, where no SIP server listens"
+    return None
+
+
+def _plan_udp_without_route(dialog: Dialog, flow: Flow) -> Plan:
+    source = Hop("udp", *flow.remote, "INVITE's source address", trusted=True)
+    try:
+        contact = _trust_peer(hop_for_uri(_target_uri(dialog), "Contact"), flow)
+    except RouteError as exc:
+        return Plan(None, (source,), f"{exc}; {source}")
+    if _address(contact.host) is None:
+        return Plan(None, (contact, source), f"{contact}, then {source}")
+    if _is_behind_nat(contact.host, flow.remote[0]):
+        return Plan(None, (source,), f"Contact host {contact.host} is behind a NAT; {source}")
+    return Plan(None, (contact,), f"no Route; {contact}")
+
+
+def _trust_peer(hop: Hop, flow: Flow) -> Hop:
+    """The peer's own address and port need no further proof."""
+    if (hop.host, hop.port) == flow.remote:
+        return Hop(hop.transport, hop.host, hop.port, hop.rule, hop.secure, True)
+    return hop
+
+
+def _route_uri(route: str) -> SipUri:
+    try:
+        uri = parse_name_addr(route).uri
+    except (HeaderError, UriError) as exc:
+        raise RouteError(f"Route {route!r} cannot be read: {exc}") from None
+    if not isinstance(uri, SipUri):
+        raise RouteError(f"Route {route!r} is not a SIP URI")
+    return uri
+
+
+def _target_uri(dialog: Dialog) -> SipUri:
+    try:
+        return SipUri.parse(dialog.remote_target)
+    except UriError as exc:
+        raise RouteError(f"Contact {dialog.remote_target!r} cannot be read: {exc}") from None
+
+
+@lru_cache(maxsize=1024)
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _is_loopback(host: str) -> bool:
+    address = _address(host)
+    return address is not None and address.is_loopback
+
+
+@lru_cache(maxsize=1024)
+def _is_behind_nat(contact: str, source: str) -> bool:
+    address = _address(contact)
+    assert address is not None
+    if address == _address(source):
+        return False
+    return any(address.version == network.version and address in network for network in _LOCAL_SCOPE)

@@ -1,0 +1,134 @@
+"""What waits for one endpoint, and what may start now. Pure: time is handed in."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from .breaker import Breaker
+from .schedule import Attempts, DeliveryState
+
+__all__ = ["EndpointQueue", "Queued", "QueueLimits"]
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    urgent: int = 256
+    "Attempts at once for ringing phones. A handler may await accept inside its delivery, so they last."
+    ordinary: int = 16
+    "Attempts at once for all else. They have their own places: they cannot take a ringing phone's."
+    waiting: int = 10_000
+    "Ordinary deliveries that wait for a retry or a place."
+
+
+@dataclass(eq=False, slots=True)
+class Queued(Generic[Item]):
+    """One delivery in the queue."""
+
+    item: Item
+    attempts: Attempts
+    urgent: bool
+    probe: bool = field(default=False, init=False)
+    "Whether the attempt under way is the one that an open breaker let through."
+
+
+class _Lane(Generic[Item]):
+    """Deliveries of one kind by due time, with a number of places."""
+
+    def __init__(self, places: int) -> None:
+        self.places = places
+        self.in_flight = 0
+        self._heap: list[tuple[float, int, Queued[Item]]] = []
+        self._order = itertools.count()
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def push(self, queued: Queued[Item]) -> None:
+        heapq.heappush(self._heap, (queued.attempts.due, next(self._order), queued))
+
+    def due(self) -> float | None:
+        """When the next delivery wants a place; `None` when none waits or there is no place."""
+        while self._heap and self._heap[0][2].attempts.state is not DeliveryState.WAITING:
+            heapq.heappop(self._heap)  # expired while it waited
+        return self._heap[0][0] if self._heap and self.in_flight < self.places else None
+
+    def pop(self) -> Queued[Item]:
+        return heapq.heappop(self._heap)[2]
+
+
+class EndpointQueue(Generic[Item]):
+    """
+    Deliveries for one endpoint.
+
+    After each `add`, `finish` and at `next_timer`, start every delivery that `take` returns; report each with `finish`.
+    """
+
+    def __init__(self, limits: QueueLimits, breaker: Breaker) -> None:
+        self._limits = limits
+        self._breaker = breaker
+        self._urgent: _Lane[Item] = _Lane(limits.urgent)
+        self._ordinary: _Lane[Item] = _Lane(limits.ordinary)
+        self._first: deque[Queued[Item]] = deque()
+
+    @property
+    def in_flight(self) -> int:
+        return self._urgent.in_flight + self._ordinary.in_flight
+
+    def add(self, queued: Queued[Item]) -> bool:
+        """Take a new delivery. False when too many wait; an urgent one is always taken."""
+        if queued.urgent:
+            self._first.append(queued)
+        elif len(self._ordinary) >= self._limits.waiting:
+            return False
+        else:
+            self._ordinary.push(queued)
+        return True
+
+    def take(self, now: float) -> list[Queued[Item]]:
+        """Return the deliveries whose next attempt starts now; they have begun."""
+        started = []
+        while self._first and self._urgent.in_flight < self._urgent.places:
+            queued = self._first.popleft()
+            if queued.attempts.state is DeliveryState.WAITING:
+                started.append(self._start(queued, self._urgent))
+        for lane in (self._urgent, self._ordinary):
+            while (due := lane.due()) is not None and due <= now and self._breaker.admit(now):
+                queued = lane.pop()
+                queued.probe = self._breaker.open_until is not None
+                started.append(self._start(queued, lane))
+        return started
+
+    def finish(self, queued: Queued[Item], *, delivered: bool, permanent: bool = False, now: float) -> bool:
+        """Report an attempt's end. Return whether there will be another."""
+        lane = self._urgent if queued.urgent else self._ordinary
+        lane.in_flight -= 1
+        probe, queued.probe = queued.probe, False
+        if delivered:
+            queued.attempts.succeed()
+            self._breaker.succeeded()
+            return False
+        self._breaker.failed(now, probe=probe)
+        will_retry = queued.attempts.fail(now, permanent=permanent)
+        if will_retry:
+            lane.push(queued)
+        return will_retry
+
+    def next_timer(self) -> float | None:
+        """When `take` next has something to return, as far as time decides it."""
+        dues = [due for lane in (self._urgent, self._ordinary) if (due := lane.due()) is not None]
+        opens = self._breaker.next_timer
+        if not dues or opens is None:
+            return None
+        return max(min(dues), opens)
+
+    @staticmethod
+    def _start(queued: Queued[Item], lane: _Lane[Item]) -> Queued[Item]:
+        lane.in_flight += 1
+        queued.attempts.begin()
+        return queued

@@ -1,0 +1,90 @@
+import stat
+
+import pytest
+
+from offhook.config import ConfigError, generated_project, load
+
+
+def write(tmp_path, text):
+    path = tmp_path / "offhook.toml"
+    path.write_text(text)
+    return path
+
+
+def test_without_a_file_everything_is_on_loopback():
+    config = load(None)
+    assert config.server.http == "127.0.0.1:8080"
+    assert config.sip.listen == ("udp:127.0.0.1:5060", "tcp:127.0.0.1:5060", "tls:127.0.0.1:5061")
+    assert config.media.port_range == (20000, 20998)
+
+
+def test_the_environment_goes_over_the_file(tmp_path, monkeypatch):
+    path = write(tmp_path, '[server]\nhttp = "127.0.0.1:1"\nnode = "a1"\n[sip]\npublic_host = "file"')
+    monkeypatch.setenv("OFFHOOK_SERVER__HTTP", "127.0.0.1:2")
+    monkeypatch.setenv("OFFHOOK_SIP__LISTEN", '["udp:127.0.0.1:7"]')
+    config = load(path)
+    assert (config.server.http, config.server.node) == ("127.0.0.1:2", "a1")
+    assert (config.sip.listen, config.sip.public_host) == (("udp:127.0.0.1:7",), "file")
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "remedy"),
+    [
+        ("[sip]\nlisten = ['sctp:1.2.3.4:5']", "sip.listen", "udp, tcp or tls"),
+        ("[sip]\nlsten = []", "sip.lsten", "no such key"),
+        ("[media]\nbind = '0.0.0.0'", "media", "public_ip is required"),
+        ("[media]\nports = '20'", "media", "first-last"),
+        ("[tls]\ncert = 'x'", "tls", "both cert and key"),
+        ("[engine.brain]\nkind = 'chat_completions'", "engine.brain", "needs base_url and model"),
+        ("[[projects]]\nid = 'p q'", "projects.0.id", "match"),
+        ("[[projects]]\nid='a'\n[[projects.webhooks]]\nurl='ftp://x'\nsecret='whsec_YQ=='", "webhooks.0.url", "match"),
+        ("[[projects]]\nid='a'\n[projects.fallback]\naccept={type='x'}", "fallback.accept", "type"),
+        ("[[projects]]\nid='a'\n[[projects]]\nid='a'", "(all)", "repeats"),
+        ("[sip\n", "offhook.toml", ""),
+    ],
+)
+def test_a_fault_names_the_key_and_the_remedy(tmp_path, text, key, remedy):
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, text))
+    assert key in str(caught.value)
+    assert remedy in str(caught.value)
+
+
+def test_a_missing_file_is_said(tmp_path):
+    with pytest.raises(ConfigError, match="no such file"):
+        load(tmp_path / "none.toml")
+
+
+def test_the_generated_project_is_made_once_and_kept_private(tmp_path):
+    project, path, made = generated_project(tmp_path / "data")
+    again, _, made_again = generated_project(tmp_path / "data")
+    assert (made, made_again) == (True, False)
+    assert again == project
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert project.to_project().webhooks[0].secrets[0].startswith("whsec_")
+
+
+def test_a_projects_records_follow_the_file(tmp_path):
+    config = load(
+        write(
+            tmp_path,
+            """
+            [[projects]]
+            id = "proj_a"
+            api_keys = ["sk-1"]
+            numbers = ["+1"]
+            max_calls = 3
+            fallback = { accept = { type = "realtime", instructions = "Hi" } }
+            [[projects.trunks]]
+            sources = ["192.0.2.0/24", "2001:db8::/32"]
+            [[projects.webhooks]]
+            url = "https://app.example.net/hook"
+            secret = "whsec_YWJj"
+            old_secrets = ["whsec_ZGVm"]
+            """,
+        )
+    )
+    project = config.projects[0].to_project()
+    assert project.fallback.accept == {"type": "realtime", "instructions": "Hi"}
+    assert project.webhooks[0].secrets == ("whsec_YWJj", "whsec_ZGVm")
+    assert [str(source) for source in project.trunks[0].sources] == ["192.0.2.0/24", "2001:db8::/32"]
