@@ -9,6 +9,7 @@ proxies from the environment are not used, no cookies are kept, and of an answer
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterable, Iterable, Mapping
@@ -337,7 +338,9 @@ def _cause(error: BaseException) -> str:
             continue
         if isinstance(seen, ssl.SSLCertVerificationError):
             return seen.verify_message
-        if isinstance(seen, OSError) and seen.strerror:
-            return seen.strerror
+        if isinstance(seen, ssl.SSLError) and seen.reason:
+            return seen.reason
+        if isinstance(seen, OSError) and seen.errno:
+            return os.strerror(seen.errno)
         seen = seen.__cause__ or seen.__context__
     return str(error) or "refused"

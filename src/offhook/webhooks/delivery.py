@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import TypeVar
 
@@ -33,7 +33,7 @@ USER_AGENT = "OpenAI/1.0 (+https://platform.openai.com/docs/webhooks)"
 class DeliverySettings:
     timeout_s: float = 10.0
     "For each attempt. Handlers await accept before they answer (API rows R05, W17)."
-    limits: QueueLimits = QueueLimits()
+    limits: QueueLimits = field(default_factory=QueueLimits)
     urgent: RetryPolicy = URGENT
     ordinary: RetryPolicy = BACKOFF
     breaker_failures: int = 5

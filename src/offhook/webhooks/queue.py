@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from .breaker import Breaker
 from .schedule import Attempts, DeliveryState
 
-__all__ = ["EndpointQueue", "Queued", "QueueLimits"]
+__all__ = ["EndpointQueue", "QueueLimits", "Queued"]
 
 Item = TypeVar("Item")
 
