@@ -6,20 +6,23 @@ SIP header fields: the list as received, and typed views of single fields (RFC 3
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from .uri import (
+from .grammar import (
+    LWS,
     Params,
-    SipUri,
-    UriError,
+    end_of_quoted,
     find_param,
-    format_host_port,
     format_params,
     has_param,
-    parse_host_port,
+    is_token,
+    quote,
+    split,
+    split_list,
+    unquote,
 )
+from .uri import SipUri, UriError, format_host_port, parse_host_port
 
 __all__ = [
     "CSeq",
@@ -29,7 +32,9 @@ __all__ = [
     "Latin1Str",
     "NameAddr",
     "Via",
+    "add_tag",
     "canonical",
+    "header_key",
     "is_token",
     "parse_content_type",
     "parse_cseq",
@@ -40,10 +45,6 @@ __all__ = [
     "split_list",
     "unquote",
 ]
-
-_TOKEN = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.!%*_+`'~"
-"The characters of a token (RFC 3261 section 25.1)."
-LWS = " \t"
 
 # The IANA registry of compact forms.
 _COMPACT = {
@@ -181,7 +182,10 @@ class Headers:
         """
         elements: list[str] = []
         for value in self.get_all(name):
-            elements += split_list(value)
+            if type(value) is Latin1Str:
+                elements += [Latin1Str(element) for element in split_list(value)]
+            else:
+                elements += split_list(value)
         return elements
 
     def add(self, name: str, value: str) -> None:
@@ -344,9 +348,6 @@ class ContentType:
     def __str__(self) -> str:
         return f"{self.type}/{self.subtype}{format_params(self.params)}"
 
-    def __iter__(self) -> Iterator[str | Params]:
-        return iter((self.type, self.subtype, self.params))
-
     @property
     def media_type(self) -> str:
         """For comparing: `application/sdp`."""
@@ -356,6 +357,18 @@ class ContentType:
         """Return a parameter's value, unquoted; `None` if it is absent or has no value."""
         value = find_param(self.params, name)
         return unquote(value) if value else value
+
+
+def add_tag(value: str, tag: str) -> str:
+    """Return a From or To value with that tag, unless it has one already or cannot be parsed."""
+    try:
+        if parse_name_addr(value).tag:
+            return value
+    except HeaderError:
+        return value
+    # The parser forgives a semicolon at the end; two in a row would be malformed.
+    tagged = f"{value.rstrip(' ;')};tag={tag}"
+    return Latin1Str(tagged) if type(value) is Latin1Str else tagged
 
 
 def parse_via(values: Iterable[str]) -> list[Via]:
@@ -374,7 +387,7 @@ def parse_name_addr(text: str, header: str = "name-addr") -> NameAddr:
     text = text.strip(LWS)
     name = ""
     if text.startswith('"'):
-        end = _end_of_quoted(text, 0)
+        end = end_of_quoted(text, 0)
         if end < 0:
             raise HeaderError(header, "quoted name without its closing quote", text)
         name = unquote(text[: end + 1])
@@ -427,79 +440,9 @@ def parse_int(header: str, text: str, maximum: int = 2**32 - 1) -> int:
     return int(digits)
 
 
-def is_token(text: str) -> bool:
-    """Tell whether the text is a token (RFC 3261 section 25.1)."""
-    return bool(text) and not text.strip(_TOKEN)
-
-
-def quote(text: str) -> str:
-    """Return the text as a quoted string."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def unquote(text: str) -> str:
-    """Return what a quoted string says; any other text comes back as it is."""
-    if len(text) < 2 or text[0] != '"' or text[-1] != '"':
-        return text
-    inner = text[1:-1]
-    return _ESCAPED.sub(r"\1", inner) if "\\" in inner else inner
-
-
-_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
-
-
-def split_list(text: str) -> list[str]:
-    """Split at commas that are not inside quotes or angle brackets. Empty elements are left out."""
-    return [element for piece in _split(text, ",") if (element := piece.strip(LWS))]
-
-
-def _split(text: str, separator: str) -> list[str]:
-    if separator not in text:
-        return [text]
-    if '"' not in text and "<" not in text:
-        return text.split(separator)
-    pieces: list[str] = []
-    start = at = 0
-    brackets = True
-    special = _SPECIAL[separator]
-    while found := special.search(text, at):
-        at = found.end()
-        char = found.group()
-        if char == separator:
-            pieces.append(text[start : at - 1])
-            start = at
-        elif char == '"':
-            end = _end_of_quoted(text, at - 1)
-            if end < 0:
-                break
-            at = end + 1
-        elif brackets:
-            end = text.find(">", at)
-            # Look for a missing bracket once only, or a line of `<` would take quadratic time.
-            brackets = end >= 0
-            at = end + 1 if brackets else at
-    pieces.append(text[start:])
-    return pieces
-
-
-_SPECIAL = {",": re.compile('[,"<]'), ";": re.compile('[;"<]')}
-
-
-def _end_of_quoted(text: str, start: int) -> int:
-    """Return where the quoted string that opens at `start` closes, or -1."""
-    at = start
-    while (at := text.find('"', at + 1)) >= 0:
-        escape = at - 1
-        while escape > start and text[escape] == "\\":
-            escape -= 1
-        if (at - escape) % 2 == 1:
-            return at
-    return -1
-
-
 def _parse_params(header: str, text: str, value: str) -> Params:
     params: list[tuple[str, str | None]] = []
-    pieces = _split(text, ";")
+    pieces = split(text, ";")
     # One semicolon too many at the end is common and harmless. More are refused (RFC 4475 section 3.1.2.1).
     if len(pieces) > 1 and not pieces[-1].strip(LWS):
         pieces.pop()
@@ -509,7 +452,7 @@ def _parse_params(header: str, text: str, value: str) -> Params:
         if not is_token(name):
             raise HeaderError(header, "empty or malformed parameter", value)
         if param.startswith('"'):
-            if _end_of_quoted(param, 0) != len(param) - 1:
+            if end_of_quoted(param, 0) != len(param) - 1:
                 raise HeaderError(header, "malformed quoted parameter", value)
         elif " " in param or "\t" in param:
             raise HeaderError(header, "parameter with white space in its value", value)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
+from .grammar import LWS, is_token, split_list
 from .headers import (
-    LWS,
     ContentType,
     CSeq,
     HeaderError,
@@ -21,13 +21,14 @@ from .headers import (
     Latin1Str,
     NameAddr,
     Via,
-    is_token,
+    add_tag,
+    header_key,
     parse_content_type,
     parse_cseq,
     parse_int,
     parse_name_addr,
-    split_list,
 )
+from .status import REASONS, reason_phrase
 from .uri import SipUri, UriError
 
 __all__ = [
@@ -58,92 +59,6 @@ METHODS = frozenset(
     | {"REGISTER", "SUBSCRIBE", "UPDATE"}
 )
 "The methods of the IANA registry."
-
-REASONS: dict[int, str] = {
-    100: "Trying",
-    180: "Ringing",
-    181: "Call Is Being Forwarded",
-    182: "Queued",
-    183: "Session Progress",
-    199: "Early Dialog Terminated",
-    200: "OK",
-    202: "Accepted",
-    204: "No Notification",
-    300: "Multiple Choices",
-    301: "Moved Permanently",
-    302: "Moved Temporarily",
-    305: "Use Proxy",
-    380: "Alternative Service",
-    400: "Bad Request",
-    401: "Unauthorized",
-    402: "Payment Required",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    406: "Not Acceptable",
-    407: "Proxy Authentication Required",
-    408: "Request Timeout",
-    410: "Gone",
-    412: "Conditional Request Failed",
-    413: "Request Entity Too Large",
-    414: "Request-URI Too Long",
-    415: "Unsupported Media Type",
-    416: "Unsupported URI Scheme",
-    417: "Unknown Resource-Priority",
-    420: "Bad Extension",
-    421: "Extension Required",
-    422: "Session Interval Too Small",
-    423: "Interval Too Brief",
-    424: "Bad Location Information",
-    425: "Bad Alert Message",
-    428: "Use Identity Header",
-    429: "Provide Referrer Identity",
-    430: "Flow Failed",
-    433: "Anonymity Disallowed",
-    436: "Bad Identity Info",
-    437: "Unsupported Credential",
-    438: "Invalid Identity Header",
-    439: "First Hop Lacks Outbound Support",
-    440: "Max-Breadth Exceeded",
-    469: "Bad Info Package",
-    470: "Consent Needed",
-    480: "Temporarily Unavailable",
-    481: "Call/Transaction Does Not Exist",
-    482: "Loop Detected",
-    483: "Too Many Hops",
-    484: "Address Incomplete",
-    485: "Ambiguous",
-    486: "Busy Here",
-    487: "Request Terminated",
-    488: "Not Acceptable Here",
-    489: "Bad Event",
-    491: "Request Pending",
-    493: "Undecipherable",
-    494: "Security Agreement Required",
-    500: "Server Internal Error",
-    501: "Not Implemented",
-    502: "Bad Gateway",
-    503: "Service Unavailable",
-    504: "Server Time-out",
-    505: "Version Not Supported",
-    513: "Message Too Large",
-    555: "Push Notification Service Not Supported",
-    580: "Precondition Failure",
-    600: "Busy Everywhere",
-    603: "Decline",
-    604: "Does Not Exist Anywhere",
-    606: "Not Acceptable",
-    607: "Unwanted",
-    608: "Rejected",
-}
-_CLASS_REASONS = {
-    1: "Progress",
-    2: "OK",
-    3: "Redirection",
-    4: "Client Error",
-    5: "Server Error",
-    6: "Failure",
-}
 
 # Headers that a request or response must have, once (RFC 3261 section 8.1.1). Max-Forwards is missing from
 # what RFC 2543 clients send (RFC 4475 section 3.4.1), so its absence is no fault.
@@ -239,7 +154,7 @@ class _Message:
         lines = [start_line.encode("utf-8", "replace")]
         length: str | None = str(len(self.body))
         for name, value in self.headers:
-            if name in ("Content-Length", "l") or name.lower() == "content-length":
+            if header_key(name) == "content-length":
                 # The first tells the length; a second would contradict it.
                 if length is None:
                     continue
@@ -290,9 +205,7 @@ def parse_message(data: bytes) -> Request | Response:
     Bytes beyond Content-Length are dropped; without Content-Length the body goes to the end (RFC 3261 section
     18.3). Raises `MessageError`.
     """
-    start = 0
-    while data.startswith(b"\r\n", start):
-        start += 2
+    start = len(data) - len(data.lstrip(b"\r\n"))
     end = data.find(b"\r\n\r\n", start, start + MAX_MESSAGE)
     head = data[start:end] if end >= 0 else data[start : start + MAX_MESSAGE]
     message, fault = _parse_head(head)
@@ -325,7 +238,6 @@ def _parse_head(head: bytes) -> tuple[Request | Response, str | None]:
     """Return the message without its body, and the fault that makes it unusable, if any."""
     lines, fault = _decode_lines(head)
     items: list[tuple[str, str]] = []
-    vias = 0
     for line in lines[1 : MAX_HEADERS + 1]:
         name, colon, value = line.partition(":")
         name = name.rstrip(LWS)
@@ -336,14 +248,13 @@ def _parse_head(head: bytes) -> tuple[Request | Response, str | None]:
         if len(value) > MAX_HEADER_VALUE:
             fault = fault or f"{name[:40]}: more than {MAX_HEADER_VALUE} characters"
             continue
-        if len(name) <= 3 and name in ("Via", "v", "V", "VIA", "via"):
-            vias += 1 + value.count(",")
         items.append((name, Latin1Str(value) if type(line) is Latin1Str else value))
     if len(lines) > MAX_HEADERS + 1:
         fault = fault or f"more than {MAX_HEADERS} headers"
-    if vias > MAX_VIAS:
+    headers = Headers.from_wire(items)
+    if sum([1 + value.count(",") for value in headers.get_all("Via")]) > MAX_VIAS:
         fault = fault or f"more than {MAX_VIAS} Via"
-    return _parse_start_line(lines[0], Headers.from_wire(items)), fault
+    return _parse_start_line(lines[0], headers), fault
 
 
 def _decode_lines(head: bytes) -> tuple[list[str], str | None]:
@@ -460,7 +371,7 @@ def create_response(
     built = Headers()
     for name in ("Via", "From", "To", "Call-ID", "CSeq"):
         for value in request.headers.get_all(name):
-            built.add(name, _with_tag(value, to_tag) if name == "To" and to_tag else value)
+            built.add(name, add_tag(value, to_tag) if name == "To" and to_tag else value)
     if request.method == "INVITE" and 100 < status < 300:
         for value in request.headers.get_all("Record-Route"):
             built.add("Record-Route", value)
@@ -470,19 +381,7 @@ def create_response(
         built.add(name, value)
     if body and content_type:
         built.add("Content-Type", content_type)
-    if reason is None:
-        reason = REASONS.get(status) or _CLASS_REASONS.get(status // 100, "Unknown")
-    return Response(status, reason, headers=built, body=body)
-
-
-def _with_tag(to: str, tag: str) -> str:
-    try:
-        if parse_name_addr(to, "To").tag:
-            return to
-    except HeaderError:
-        return to
-    tagged = f"{to};tag={tag}"
-    return Latin1Str(tagged) if type(to) is Latin1Str else tagged
+    return Response(status, reason_phrase(status) if reason is None else reason, headers=built, body=body)
 
 
 def _validate_headers(message: Request | Response) -> None:
@@ -526,7 +425,7 @@ def _salvage(request: Request) -> Request | None:
             return None
     if not vias:
         return None
-    items = [(name, value) for name, value in request.headers if name not in ("Via", "v")]
+    items = [(name, value) for name, value in request.headers if header_key(name) != "via"]
     headers = Headers.from_wire([("Via", element) for element in vias] + items)
     return Request(request.method, request.uri, headers=headers, version=request.version)
 

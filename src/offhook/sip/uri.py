@@ -10,10 +10,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["Params", "SipUri", "UriError"]
+from .grammar import Params, find_param, format_params, has_param
 
-Params = tuple[tuple[str, str | None], ...]
-"Parameters in the order received: `(name, value)`, and `(name, None)` for one without `=`."
+__all__ = ["SipUri", "UriError", "format_host_port", "parse_host_port"]
 
 # Each pattern is one character class, so that matching takes linear time on any input.
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f<>\"]")
@@ -146,26 +145,6 @@ def format_host_port(host: str, port: int | None) -> str:
     """Return `host:port` with brackets around an IPv6 host."""
     shown = f"[{host}]" if ":" in host else host
     return shown if port is None else f"{shown}:{port}"
-
-
-def format_params(params: Params) -> str:
-    """Return `;name=value;name` in the order given."""
-    return "".join([f";{name}" if value is None else f";{name}={value}" for name, value in params])
-
-
-def find_param(params: Params, name: str) -> str | None:
-    """Return the value of the first parameter of that name (any case), or `None`."""
-    name = name.lower()
-    for key, value in params:
-        if key.lower() == name:
-            return value
-    return None
-
-
-def has_param(params: Params, name: str) -> bool:
-    """Tell whether a parameter of that name (any case) is there."""
-    name = name.lower()
-    return any(key.lower() == name for key, _ in params)
 
 
 def _parse_params(text: str) -> Params:
