@@ -6,13 +6,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from .headers import HeaderError, parse_content_type
-from .message import Request
+from .message import METHODS, Request
 
 __all__ = ["Refusal", "refuse_body", "refuse_request"]
 
-KNOWN_METHODS = frozenset(
-    "ACK BYE CANCEL INFO INVITE MESSAGE NOTIFY OPTIONS PRACK PUBLISH REFER REGISTER SUBSCRIBE UPDATE".split()
-)
 SCHEMES = frozenset(("sip", "sips", "tel"))
 ACCEPTED_TYPES = ("application/sdp", "multipart/mixed", "multipart/alternative", "multipart/related")
 
@@ -35,7 +32,7 @@ def refuse_request(
     `merged` says that the same request came by another path and is still being answered (section 8.2.2.2).
     """
     allow_header = ("Allow", ", ".join(allow))
-    if request.method not in KNOWN_METHODS:
+    if request.method not in METHODS:
         return Refusal(501, headers=(allow_header,))
     # A method that is known and not allowed can still make sense inside a dialog, to its listener.
     if request.method not in allow and request.to.tag is None:

@@ -135,4 +135,4 @@ def create_ack(invite: Request, response: Response) -> Request:
         ("CSeq", f"{invite.cseq.number} ACK"),
         ("Max-Forwards", "70"),
     ]
-    return Request("ACK", invite.uri, Headers(items), b"")
+    return Request("ACK", invite.uri, headers=Headers(items))

@@ -1,0 +1,587 @@
+"""
+The SIP user agent as a pure object: bytes and intents in, bytes and events out, one deadline.
+
+The driver feeds `receive`, `connection_opened`, `connection_lost` and `reached`, calls intents on the usages that
+come out, then takes `outputs()` and arms one timer for `next_timer()`. Nothing here reads a clock or opens a socket.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from offhook.trace import WireMessage
+
+from .dialog import Dialog, DialogId
+from .events import LegEvent
+from .exchange import ClientExchange, ServerExchange
+from .flow import Address, Flow, format_address
+from .headers import HeaderError, Headers
+from .message import (
+    MessageError,
+    Request,
+    Response,
+    create_response,
+    parse_message,
+    validate_request,
+    validate_response,
+)
+from .responses import DEFAULT_PORTS, dial_back_address, note_source, response_flow
+from .route import Attempt, Hop, Plan, hop_for_uri, refusal
+from .screening import ACCEPTED_TYPES, refuse_request
+from .transaction import TimerValues
+from .uac import UacUsage
+from .uas import UasUsage
+from .uri import SipUri
+from .usage import InviteUsage
+
+__all__ = ["Incoming", "Listening", "Output", "Reach", "Stack", "StackConfig", "Transmit", "UsageEvent"]
+
+DEFAULT_ALLOW = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "NOTIFY", "INFO", "UPDATE")
+MAGIC_COOKIE = "z9hG4bK"
+CRLF_PING = b"\r\n\r\n"
+WILDCARDS = ("0.0.0.0", "::")  # noqa: S104  (compared with, not bound)
+
+
+@dataclass(frozen=True)
+class StackConfig:
+    """What a user agent is, apart from its sockets."""
+
+    public_host: str = ""
+    "What Contact and Via say instead of the local address."
+    user_agent: str = "Offhook/0.1"
+    allow: tuple[str, ...] = DEFAULT_ALLOW
+    supported: tuple[str, ...] = ()
+    "Option tags that requests may require."
+    timers: TimerValues = field(default_factory=TimerValues)
+    refer_notify_timeout: float = 60.0
+    "How long an accepted REFER may be silent before its outcome is `timeout`."
+    keep_alive: float = 30.0
+    "Seconds between CRLF pings on a connection that holds a dialog; carriers close quiet ones after about 120."
+    max_transactions: int = 20_000
+    "Requests being answered at one time; above it new ones are dropped, so that a flood cannot fill the memory."
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """An address that the driver has bound."""
+
+    transport: str
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Transmit:
+    """Put these bytes on that flow."""
+
+    flow: Flow
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Find a flow to the first of these hops that works, then call `Stack.reached` with this key."""
+
+    key: int
+    hops: tuple[Hop, ...]
+    peer: str
+    "The address that the hops were named by, for `route.refusal`."
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A new call; 100 was sent."""
+
+    usage: UasUsage
+
+
+@dataclass(frozen=True, slots=True)
+class UsageEvent:
+    usage: InviteUsage
+    event: LegEvent
+
+
+Output = Transmit | Reach | Incoming | UsageEvent
+Reached = Callable[[Flow | None, tuple[Attempt, ...], float], None]
+ServerKey = tuple[str, ...]
+
+
+class Timed(Protocol):
+    armed: float | None
+
+    def next_timer(self) -> float | None: ...
+    def handle_timer(self, *, now: float) -> None: ...
+
+
+class KeepAlive:
+    """Pings one connection while dialogs hold it (RFC 5626 section 4.4.1)."""
+
+    __slots__ = ("armed", "deadline", "flow", "holders", "interval", "stack")
+
+    def __init__(self, stack: Stack, flow: Flow, interval: float) -> None:
+        self.stack = stack
+        self.flow = flow
+        self.interval = interval
+        self.holders = 0
+        self.armed: float | None = None
+        self.deadline: float | None = None
+
+    def next_timer(self) -> float | None:
+        return self.deadline if self.holders else None
+
+    def handle_timer(self, *, now: float) -> None:
+        if self.holders and self.deadline is not None and now >= self.deadline:
+            self.deadline = now + self.interval
+            self.stack.send_ping(self.flow)
+            self.stack.arm(self)
+
+
+class Stack:
+    """All transactions and calls of one user agent."""
+
+    def __init__(
+        self,
+        config: StackConfig,
+        *,
+        new_token: Callable[[], str],
+        accept_calls: bool = True,
+        now: float = 0.0,
+    ) -> None:
+        self.config = config
+        self.new_token = new_token
+        self.counters: Counter[str] = Counter()
+        "How often things happened that have no other trace: `malformed`, `stray_response`, `stray_ack`, ..."
+        self.allow = ", ".join(config.allow)
+        self.capabilities = [("Allow", self.allow), ("Supported", ", ".join(config.supported))]
+        self._accept_calls = accept_calls
+        self._now = now
+        self._listening: list[Listening] = []
+        self._outputs: list[Output] = []
+        self._timers: list[tuple[float, int, Timed]] = []
+        self._sequence = 0
+        self._server: dict[ServerKey, ServerExchange] = {}
+        self._merged: dict[tuple[str, str, int, str], ServerExchange] = {}
+        self._client: dict[tuple[str, str], ClientExchange] = {}
+        self._dialogs: dict[DialogId, InviteUsage] = {}
+        self._dialogs_of: dict[InviteUsage, list[DialogId]] = {}
+        self._reaching: dict[int, Reached] = {}
+        self._open: set[int] = set()
+        self._keep_alives: dict[int, KeepAlive] = {}
+
+    # Inputs from the driver.
+
+    def listen(self, transport: str, host: str, port: int) -> None:
+        """Note an address that is bound: Contact and Via are made of these."""
+        self._listening.append(Listening(transport, host, port))
+
+    def connection_opened(self, flow: Flow) -> None:
+        assert flow.connection is not None
+        self._open.add(flow.connection)
+
+    def connection_lost(self, flow: Flow, *, now: float) -> None:
+        """Note that a connection closed: what waits on it goes another way or fails."""
+        self._now = now
+        assert flow.connection is not None
+        self._open.discard(flow.connection)
+        self._keep_alives.pop(flow.connection, None)
+        for exchange in [e for e in self._client.values() if e.flow == flow]:
+            exchange.connection_lost(now=now)
+
+    def receive(self, data: bytes, flow: Flow, *, now: float) -> None:
+        """Handle one message: a datagram, or what the framer cut out of a stream. Never raises for bad input."""
+        self._now = now
+        try:
+            message = parse_message(data)
+            if isinstance(message, Request):
+                validate_request(message)
+                self._receive_request(message, data, flow, now)
+            else:
+                validate_response(message)
+                self._receive_response(message, data, flow, now)
+        except MessageError as exc:
+            self._refuse_malformed(exc, flow)
+
+    def reached(self, key: int, flow: Flow | None, attempts: tuple[Attempt, ...], *, now: float) -> None:
+        """Answer a `Reach`: the flow, or `None` and what was tried."""
+        self._now = now
+        if callback := self._reaching.pop(key, None):
+            callback(flow, attempts, now)
+
+    def next_timer(self) -> float | None:
+        """Return when `handle_timer` must be called, or `None`. It may come early, never late."""
+        return self._timers[0][0] if self._timers else None
+
+    def handle_timer(self, *, now: float) -> None:
+        """Fire everything that is due."""
+        self._now = now
+        while self._timers and self._timers[0][0] <= now:
+            deadline, _, timed = heapq.heappop(self._timers)
+            if timed.armed != deadline:
+                continue
+            timed.armed = None
+            due = timed.next_timer()
+            if due is not None and due <= now:
+                timed.handle_timer(now=now)
+            self.arm(timed)
+
+    def outputs(self) -> list[Output]:
+        """Take everything that happened since the last call, in order."""
+        outputs, self._outputs = self._outputs, []
+        return outputs
+
+    # Intents.
+
+    def invite(
+        self,
+        uri: str,
+        *,
+        from_uri: str,
+        sdp: bytes,
+        now: float,
+        headers: Iterable[tuple[str, str]] = (),
+        via: tuple[str, str, int] | None = None,
+    ) -> UacUsage:
+        """
+        Place a call. `via` is the hop to send it to, when that is not what the URI names.
+
+        Raises `UriError`, `HeaderError` and `RouteError` for what cannot be sent.
+        """
+        self._now = now
+        target = SipUri.parse(uri)
+        if via is not None:
+            hop = Hop(via[0], via[1], via[2], "the hop that was asked for", via[0] == "tls", trusted=True)
+        else:
+            hop = hop_for_uri(target, "Request-URI", trusted=True)
+        from_value = from_uri if "<" in from_uri else f"<{from_uri}>"
+        items = [
+            ("Max-Forwards", "70"),
+            ("From", f"{from_value};tag={self.new_token()}"),
+            ("To", f"<{uri}>"),
+            ("Call-ID", self.new_token() + self.new_token()),
+            ("CSeq", "1 INVITE"),
+            ("Allow", self.allow),
+            ("User-Agent", self.config.user_agent),
+            *headers,
+        ]
+        if sdp:
+            items.append(("Content-Type", "application/sdp"))
+        request = Request("INVITE", uri, headers=Headers(items), body=sdp)
+        usage = UacUsage(self, request)
+        usage.start(Plan(None, (hop,), f"to {hop}"), now=now)
+        return usage
+
+    @property
+    def call_count(self) -> int:
+        """Usages that are not forgotten yet."""
+        return len(self._dialogs_of)
+
+    @property
+    def transaction_count(self) -> int:
+        return len(self._server) + len(self._client)
+
+    # For usages and exchanges.
+
+    def emit(self, usage: InviteUsage, event: LegEvent) -> None:
+        self._outputs.append(UsageEvent(usage, event))
+
+    def next_key(self) -> int:
+        self._sequence += 1
+        return self._sequence
+
+    def arm(self, timed: Timed) -> None:
+        """Put `timed` on the timer heap for its next deadline. Entries are dropped lazily: see `handle_timer`."""
+        deadline = timed.next_timer()
+        if deadline is not None and (timed.armed is None or deadline < timed.armed):
+            timed.armed = deadline
+            heapq.heappush(self._timers, (deadline, self.next_key(), timed))
+
+    def transmit(self, flow: Flow, data: bytes, usage: InviteUsage | None, *, now: float) -> None:
+        self._outputs.append(Transmit(flow, data))
+        if usage is not None:
+            self._note_wire(usage, "out", flow, data, now)
+
+    def send_response(self, exchange: ServerExchange, data: bytes, *, now: float) -> None:
+        """Send by the request's connection or to its source; dial back when the connection is gone."""
+        flow = exchange.flow
+        usage = exchange.usage
+        if self.is_open(flow):
+            self.transmit(response_flow(exchange.request, flow), data, usage, now=now)
+            return
+
+        def reached(flow: Flow | None, attempts: tuple[Attempt, ...], now: float) -> None:
+            if flow is None:
+                self.counters["response_unsendable"] += 1
+            else:
+                self.transmit(flow, data, usage, now=now)
+
+        host, port = dial_back_address(exchange.request, flow)
+        hop = Hop(flow.transport, host, port, "Via", flow.transport == "tls")
+        self.reach(Plan(None, (hop,), "back to the Via"), flow, reached, now=now)
+
+    def send_ping(self, flow: Flow) -> None:
+        if self.is_open(flow):
+            self._outputs.append(Transmit(flow, CRLF_PING))
+
+    def reach(self, plan: Plan, near: Flow | None, reached: Reached, *, now: float) -> None:
+        """Call `reached` with a flow: at once where nothing needs resolving or connecting, else after `Reach`."""
+        if plan.flow is not None:
+            reached(plan.flow, (), now)
+            return
+        if not plan.hops:
+            reached(None, (Attempt("no hop", "", plan.text),), now)
+            return
+        flow = self._direct(plan.hops[0], near)
+        if flow is not None:
+            reached(flow, (), now)
+            return
+        key = self.next_key()
+        self._reaching[key] = reached
+        self._outputs.append(Reach(key, plan.hops, near.remote[0] if near else ""))
+
+    def is_open(self, flow: Flow) -> bool:
+        return flow.connection is None or flow.connection in self._open
+
+    def via_for(self, flow: Flow) -> str:
+        """Return a Via with a new branch for requests on that flow."""
+        address = format_address(self._own_address(flow))
+        return f"SIP/2.0/{flow.transport.upper()} {address};branch={MAGIC_COOKIE}{self.new_token()};rport"
+
+    def contact_for(self, flow: Flow, *, secure: bool = False) -> str:
+        """Return our Contact: the listener of the flow's transport."""
+        transport = "" if flow.transport == "udp" else f";transport={flow.transport}"
+        scheme = "sips" if secure and flow.transport == "tls" else "sip"
+        return f"<{scheme}:{format_address(self._own_address(flow))}{transport}>"
+
+    def remember_client(self, exchange: ClientExchange) -> None:
+        assert exchange.key is not None
+        self._client[exchange.key] = exchange
+
+    def forget_client(self, exchange: ClientExchange) -> None:
+        if exchange.key is not None:
+            self._client.pop(exchange.key, None)
+
+    def forget_server(self, exchange: ServerExchange) -> None:
+        self._server.pop(_server_key(exchange.request, exchange.request.method), None)
+        key = _merge_key(exchange.request)
+        if self._merged.get(key) is exchange:
+            del self._merged[key]
+
+    def remember_dialog(self, dialog: Dialog, usage: InviteUsage) -> None:
+        if dialog.id not in self._dialogs:
+            self._dialogs[dialog.id] = usage
+            self._dialogs_of.setdefault(usage, []).append(dialog.id)
+
+    def forget_usage(self, usage: InviteUsage) -> None:
+        for key in self._dialogs_of.pop(usage, ()):
+            del self._dialogs[key]
+
+    def hold(self, flow: Flow) -> None:
+        """Keep a connection alive for one more dialog."""
+        assert flow.connection is not None
+        keep = self._keep_alives.get(flow.connection)
+        if keep is None:
+            keep = self._keep_alives[flow.connection] = KeepAlive(self, flow, self.config.keep_alive)
+        keep.holders += 1
+        if keep.holders == 1:
+            keep.deadline = self._now + self.config.keep_alive
+            self.arm(keep)
+
+    def release(self, connection: int) -> None:
+        if keep := self._keep_alives.get(connection):
+            keep.holders -= 1
+            if not keep.holders:
+                del self._keep_alives[connection]
+
+    # Requests.
+
+    def _receive_request(self, request: Request, data: bytes, flow: Flow, now: float) -> None:
+        note_source(request, flow)
+        method = request.method
+        exchange = self._server.get(_server_key(request, "INVITE" if method == "ACK" else method))
+        if exchange is not None:
+            if exchange.usage is not None:
+                self._note_wire(exchange.usage, "in", flow, data, now)
+            exchange.receive_request(request, now=now)
+            return
+        usage = self._dialogs.get((request.call_id, request.to.tag or "", request.from_.tag or ""))
+        if usage is not None:
+            self._note_wire(usage, "in", flow, data, now)
+        if method == "ACK":
+            if usage is None:
+                self.counters["stray_ack"] += 1
+            else:
+                usage.receive_ack(request, now=now)
+        elif len(self._server) >= self.config.max_transactions:
+            self.counters["overload"] += 1
+        else:
+            self._serve(request, data, flow, usage, now)
+
+    def _serve(
+        self, request: Request, data: bytes, flow: Flow, usage: InviteUsage | None, now: float
+    ) -> None:
+        exchange = ServerExchange(self, request, flow)
+        exchange.usage = usage
+        self._server[_server_key(request, request.method)] = exchange
+        if request.method == "CANCEL":
+            self._cancel(exchange, data, now)
+            return
+        merge_key = _merge_key(request)
+        merged = request.to.tag is None and merge_key in self._merged
+        refused = refuse_request(
+            request, allow=self.config.allow, supported=self.config.supported, merged=merged
+        )
+        if refused is not None:
+            exchange.respond(refused.status, refused.reason, now=now, headers=refused.headers)
+            return
+        self._merged.setdefault(merge_key, exchange)
+        if usage is not None:
+            usage.receive_request(exchange, now=now)
+        elif request.to.tag is not None:
+            exchange.respond(481, now=now)
+        else:
+            self._serve_outside(exchange, data, now)
+
+    def _serve_outside(self, exchange: ServerExchange, data: bytes, now: float) -> None:
+        """Answer a request that belongs to no dialog."""
+        match exchange.request.method:
+            case "INVITE" if self._accept_calls:
+                usage = UasUsage(self, exchange)
+                exchange.usage = usage
+                self.remember_dialog(usage.dialog, usage)
+                self._note_wire(usage, "in", exchange.flow, data, now)
+                exchange.respond(100, now=now)
+                self._outputs.append(Incoming(usage))
+            case "INVITE":
+                exchange.respond(480, now=now)
+            case "OPTIONS":
+                accept = ("Accept", ", ".join(ACCEPTED_TYPES))
+                exchange.respond(200, now=now, headers=[*self.capabilities, accept])
+            case "BYE" | "UPDATE" | "PRACK" | "INFO":
+                exchange.respond(481, now=now)
+            case "NOTIFY":
+                event = (exchange.request.headers.get("Event") or "").partition(";")[0].strip().lower()
+                status, headers = (481, []) if event == "refer" else (489, [("Allow-Events", "refer")])
+                exchange.respond(status, now=now, headers=headers)
+            case _:
+                exchange.respond(405, now=now, headers=[("Allow", self.allow)])
+
+    def _cancel(self, exchange: ServerExchange, data: bytes, now: float) -> None:
+        """RFC 3261 section 9.2: 200 to the CANCEL, then 487 to the INVITE unless it has its final response."""
+        target = self._server.get(_server_key(exchange.request, "INVITE"))
+        if target is None:
+            exchange.respond(481, now=now)
+            return
+        exchange.to_tag = target.to_tag
+        exchange.usage = usage = target.usage
+        if usage is not None:
+            self._note_wire(usage, "in", exchange.flow, data, now)
+        exchange.respond(200, now=now)
+        if target.is_answered:
+            return
+        if isinstance(usage, UasUsage) and usage.invite is target.request:
+            usage.receive_cancel(exchange.request.headers.get("Reason"), now=now)
+        else:
+            target.respond(487, now=now)
+
+    def _refuse_malformed(self, exc: MessageError, flow: Flow) -> None:
+        """Answer without a transaction what could be read well enough; the rest is dropped and counted."""
+        request = exc.request
+        if exc.status_hint is None or request is None or request.method == "ACK":
+            self.counters["dropped"] += 1
+            return
+        self.counters["malformed"] += 1
+        try:
+            note_source(request, flow)
+            # One line of ASCII: the fault quotes what the peer sent.
+            fault = "".join(c if " " <= c <= "~" else "?" for c in exc.text)[:120]
+            response = create_response(
+                request,
+                exc.status_hint,
+                to_tag=self.new_token(),
+                headers=[("Warning", f'399 {self.config.user_agent.partition("/")[0]} "{_quotable(fault)}"')],
+            )
+            self.transmit(response_flow(request, flow), bytes(response), None, now=self._now)
+        except (HeaderError, ValueError):
+            self.counters["dropped"] += 1
+
+    # Responses.
+
+    def _receive_response(self, response: Response, data: bytes, flow: Flow, now: float) -> None:
+        exchange = self._client.get((response.top_via.branch or "", response.cseq.method))
+        if exchange is not None:
+            self._note_wire(exchange.usage, "in", flow, data, now)
+            exchange.receive_response(response, now=now)
+            return
+        if response.cseq.method == "INVITE" and 200 <= response.status < 300:
+            usage = self._dialogs.get((response.call_id, response.from_.tag or "", response.to.tag or ""))
+            if usage is not None and usage.receive_2xx(response, now=now):
+                return
+        self.counters["stray_response"] += 1
+
+    # Addresses.
+
+    def _own_address(self, flow: Flow) -> Address:
+        host, port = flow.local
+        same = [listening for listening in self._listening if listening.transport == flow.transport]
+        # A connection that we dialled has an ephemeral port here; nobody can reach us at it.
+        if same and all(listening.port != port for listening in same):
+            port = same[0].port
+        return self.config.public_host or host, port
+
+    def _direct(self, hop: Hop, near: Flow | None) -> Flow | None:
+        """Return the UDP flow to a literal address, which needs neither DNS nor a connection."""
+        if hop.transport != "udp" or not _is_literal(hop.host):
+            return None
+        port = hop.port or DEFAULT_PORTS["udp"]
+        if not hop.trusted and (near is None or refusal("udp", hop.host, port, peer=near.remote[0])):
+            return None
+        is_ipv6 = ":" in hop.host
+        if near is not None and near.transport == "udp":
+            return Flow("udp", near.local, (hop.host, port)) if (":" in near.local[0]) == is_ipv6 else None
+        for listening in self._listening:
+            if (
+                listening.transport == "udp"
+                and listening.host not in WILDCARDS
+                and (":" in listening.host) == is_ipv6
+            ):
+                return Flow("udp", (listening.host, listening.port), (hop.host, port))
+        return None
+
+    def _note_wire(self, usage: InviteUsage, direction: str, flow: Flow, data: bytes, now: float) -> None:
+        usage.note(
+            WireMessage(
+                now,
+                "in" if direction == "in" else "out",
+                flow.transport,
+                format_address(flow.local),
+                format_address(flow.remote),
+                data,
+            )
+        )
+
+
+def _server_key(request: Request, method: str) -> ServerKey:
+    """Return what makes two requests of that method one transaction (RFC 3261 section 17.2.3)."""
+    via = request.top_via
+    branch = via.branch or ""
+    if branch.startswith(MAGIC_COOKIE) and len(branch) > len(MAGIC_COOKIE):
+        return (branch, via.host.lower(), str(via.port or ""), method)
+    # RFC 2543 peers: no branch to rely on.
+    tag = request.from_.tag or ""
+    return ("", request.uri, tag, request.call_id, str(request.cseq.number), str(via), method)
+
+
+def _merge_key(request: Request) -> tuple[str, str, int, str]:
+    return (request.call_id, request.from_.tag or "", request.cseq.number, request.method)
+
+
+def _is_literal(host: str) -> bool:
+    return ":" in host or host.replace(".", "").isdigit()
+
+
+def _quotable(text: str) -> str:
+    return text.replace("\\", "/").replace('"', "'")

@@ -1,0 +1,148 @@
+"""The calling side of an INVITE (RFC 3261 section 13.2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .dialog import Dialog
+from .events import Answered, Provisional, Refused
+from .exchange import ClientExchange
+from .headers import Headers
+from .message import Request, Response
+from .route import Attempt, Plan
+from .usage import InviteUsage
+
+if TYPE_CHECKING:
+    from .stack import Stack
+
+__all__ = ["UacUsage"]
+
+
+class UacUsage(InviteUsage):
+    """A call that we place. The first 2xx makes the call; further ones, of other forks, are ended at once."""
+
+    role = "uac"
+
+    def __init__(self, stack: Stack, invite: Request) -> None:
+        super().__init__(stack, invite, None)
+        self._dialogs: dict[str, Dialog] = {}
+        self._cancelled = False
+        self._cancel_sent = False
+        self._exchange = ClientExchange(
+            stack, self, invite, on_response=self._receive_response, on_failure=self._invite_failed
+        )
+
+    def start(self, plan: Plan, *, now: float) -> None:
+        """Send the INVITE."""
+        self._exchange.start(plan, now=now)
+
+    def hangup(self, *, now: float, reason_header: str | None = None) -> None:
+        """End the leg: CANCEL while it rings, else BYE. `Refused` or `Ended` follows."""
+        if self.state == "confirmed":
+            self._send_bye("local_bye", reason_header, "hung up by us", now)
+        elif self.state in ("calling", "early"):
+            self._cancelled = True
+            if self._exchange.transaction is None:
+                self._exchange.abandoned = True
+                self._end_unanswered(None, "cancelled before it was sent", (), now)
+            elif self._exchange.has_response:
+                self._send_cancel(reason_header, now)
+
+    # The INVITE's responses.
+
+    def _receive_response(self, exchange: ClientExchange, response: Response, now: float) -> None:
+        if response.status < 200:
+            self._receive_provisional(response, now)
+        elif response.status < 300:
+            self._receive_answer(response, now)
+        else:
+            self._end_unanswered(response, f"{response.status} {response.reason}", (), now)
+
+    def _receive_provisional(self, response: Response, now: float) -> None:
+        if self.state == "ended":
+            return
+        if response.status > 100:
+            if response.to.tag:
+                self._learn_dialog(response)
+            if self.state == "calling":
+                self._set_state("early", f"received {response.status}", now)
+            if not self._cancelled:
+                self.emit(Provisional(response))
+        # Section 9.1: no CANCEL before the first provisional response.
+        if self._cancelled:
+            self._send_cancel(None, now)
+
+    def _receive_answer(self, response: Response, now: float) -> None:
+        if self.receive_2xx(response, now=now):
+            return
+        dialog = Dialog.from_response(self.invite, response)
+        self._dialogs[dialog.remote_tag] = dialog
+        self.stack.remember_dialog(dialog, self)
+        self._send_ack(dialog, self.invite.cseq.number, now)
+        if self.state not in ("calling", "early"):
+            self._end_fork(dialog, now)
+            return
+        self.dialog = dialog
+        self._hold_connection()
+        if self._cancelled:
+            self._set_state("confirmed", "answered while we cancelled", now)
+            self._answered = True
+            self._send_bye("local_bye", None, "answered while we cancelled", now)
+            return
+        self._answered = True
+        self._set_state("confirmed", f"received {response.status}", now)
+        self.emit(Answered(response))
+
+    def _learn_dialog(self, response: Response) -> None:
+        tag = response.to.tag or ""
+        if tag not in self._dialogs:
+            dialog = Dialog.from_response(self.invite, response)
+            self._dialogs[tag] = dialog
+            self.dialog = self.dialog or dialog
+            self.stack.remember_dialog(dialog, self)
+
+    def _end_fork(self, dialog: Dialog, now: float) -> None:
+        """Section 13.2.2.4: another fork answered too; acknowledge it and hang it up."""
+        request = self._with_agent(dialog.create_request("BYE"))
+        self._start(request, dialog, lambda *_: None, lambda *_: None, now)
+
+    def _invite_failed(
+        self, exchange: ClientExchange, reason: str, attempts: tuple[Attempt, ...], now: float
+    ) -> None:
+        if reason == "no answer" and self._cancelled:
+            reason = "cancelled, and no final response came"
+        self._end_unanswered(None, reason, attempts, now)
+
+    def _end_unanswered(
+        self, response: Response | None, reason: str, attempts: tuple[Attempt, ...], now: float
+    ) -> None:
+        if self.state != "ended":
+            self._end("local_bye", None, reason, now)
+            self.emit(Refused(response, reason, attempts))
+
+    def _send_cancel(self, reason_header: str | None, now: float) -> None:
+        if self._cancel_sent or self._exchange.flow is None:
+            return
+        self._cancel_sent = True
+        invite = self.invite.headers
+        items = [("Via", invite.values("Via")[0])]
+        items += [("Route", route) for route in invite.get_all("Route")]
+        items += [(name, invite.get(name) or "") for name in ("From", "To", "Call-ID")]
+        items += [("CSeq", f"{self.invite.cseq.number} CANCEL"), ("Max-Forwards", "70")]
+        if reason_header is not None:
+            items.append(("Reason", reason_header))
+        request = self._with_agent(Request("CANCEL", self.invite.uri, headers=Headers(items)))
+        cancel = ClientExchange(
+            self.stack, self, request, on_response=lambda *_: None, on_failure=lambda *_: None
+        )
+        flow = self._exchange.flow
+        cancel.start(Plan(flow, (), "by the INVITE's flow"), now=now)
+        self._exchange.give_up(now=now)
+
+    def _dialog_of(self, request: Request) -> Dialog:
+        return self._dialogs.get(request.from_.tag or "") or super()._dialog_of(request)
+
+    def _receive_bye(self, request: Request, now: float) -> None:
+        # A BYE of a fork that lost, or of an early dialog: the INVITE itself goes on.
+        if self.dialog is not None and (request.from_.tag or "") == self.dialog.remote_tag and self._answered:
+            super()._receive_bye(request, now)

@@ -1,0 +1,526 @@
+"""
+An INVITE and the call that it makes: what the UAS and the UAC side share.
+
+RFC 5057 calls this an invite usage. Pure: every method takes `now`; what happens comes out as events of the stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from offhook.trace import RoutingDecision, StateChange, WireMessage
+
+from .dialog import Dialog
+from .events import (
+    Acknowledged,
+    Confirmed,
+    EndCause,
+    Ended,
+    LegEnded,
+    LegEvent,
+    Offered,
+    ReferUpdated,
+    Replied,
+    Requested,
+)
+from .exchange import ClientExchange, ServerExchange
+from .flow import Flow
+from .message import Request, Response
+from .refer import Refer
+from .route import Attempt, Plan, RouteError, plan_in_dialog
+from .transaction import LocalProtocolError
+
+if TYPE_CHECKING:
+    from .stack import Stack
+
+__all__ = ["InviteUsage", "ReferPending", "Trace"]
+
+Trace = WireMessage | StateChange | RoutingDecision
+
+# Requests whose Contact is the peer's new target, or must be there (RFC 3261 table 2, RFC 3311, 3515, 6665).
+_WITH_CONTACT = frozenset(("INVITE", "UPDATE", "REFER", "SUBSCRIBE", "NOTIFY"))
+
+
+class ReferPending(Exception):  # noqa: N818  (a state of the call, not a fault)
+    """An earlier REFER of this leg has no outcome yet."""
+
+
+@dataclass(slots=True)
+class _Unacknowledged:
+    """A 2xx that is repeated until its ACK comes (RFC 3261 section 13.3.1.4)."""
+
+    exchange: ServerExchange
+    response: Response
+    interval: float
+    next_at: float
+    give_up_at: float
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A request that waits for the ACK before it may be sent."""
+
+    key: int
+    send: Callable[[float], None]
+
+
+class InviteUsage:
+    """One leg. Subclasses add how it begins."""
+
+    role = ""
+
+    def __init__(self, stack: Stack, invite: Request, flow: Flow | None) -> None:
+        self.stack = stack
+        self.invite = invite
+        self.flow = flow
+        "The flow of the INVITE; in-dialog requests prefer it."
+        self.state = "calling"
+        self.dialog: Dialog | None = None
+        self.ack: Request | None = None
+        "The last ACK received."
+        self.armed: float | None = None
+        self.tracer: Callable[[Trace], None] | None = None
+        self.early_traces: list[Trace] = []
+        "What was noted before `tracer` was set; bounded."
+        self._answered = False
+        self._open: list[ServerExchange] = []
+        self._own_invites = 0
+        self._unacknowledged: dict[int, _Unacknowledged] = {}
+        self._acks: dict[tuple[str, int], tuple[Flow, bytes]] = {}
+        self._refers: list[Refer] = []
+        self._refers_by_key: dict[int, Refer] = {}
+        self._waiting: list[_Waiting] = []
+        self._hangup: tuple[str | None] | None = None
+        self._held: int | None = None
+        self._bye_pending = False
+        self._release_at: float | None = None
+
+    @property
+    def call_id(self) -> str:
+        return self.invite.call_id
+
+    @property
+    def refer_count(self) -> int:
+        return len(self._refers)
+
+    # Intents.
+
+    def respond(
+        self,
+        request: Request,
+        status: int,
+        reason: str | None = None,
+        *,
+        now: float,
+        headers: Iterable[tuple[str, str]] = (),
+        body: bytes = b"",
+        content_type: str | None = None,
+    ) -> bool:
+        """Answer a request that came as `Offered` or `Requested`; `False` if it is answered already."""
+        exchange = next((e for e in self._open if e.request is request), None)
+        if exchange is None or exchange.is_answered:
+            return False
+        headers = list(headers)
+        if status < 300 and request.method in ("INVITE", "UPDATE"):
+            headers = [("Contact", self.contact()), ("Allow", self.stack.allow), *headers]
+        response = exchange.respond(
+            status, reason, now=now, headers=headers, body=body, content_type=content_type
+        )
+        if exchange.is_answered:
+            self._open.remove(exchange)
+        if 200 <= status < 300 and request.method in ("INVITE", "UPDATE"):
+            self._dialog_of(request).refresh_target(request)
+            if request.method == "INVITE":
+                self._await_ack(exchange, response, now)
+        return True
+
+    def request(
+        self,
+        method: str,
+        *,
+        now: float,
+        headers: Iterable[tuple[str, str]] = (),
+        body: bytes = b"",
+        content_type: str | None = None,
+    ) -> int:
+        """
+        Send a request in the dialog, and return its key: a `Replied` with it follows.
+
+        An answered leg waits for the ACK first. Raises `LocalProtocolError` when there is no dialog, and for
+        methods with machines of their own.
+        """
+        if method in ("ACK", "CANCEL", "BYE", "REFER"):
+            raise LocalProtocolError(f"{method} has a method of its own")
+        return self._request(method, headers, body, content_type, None, now)
+
+    def refer(
+        self,
+        refer_to: str,
+        *,
+        now: float,
+        headers: Iterable[tuple[str, str]] = (),
+        referred_by: str | None = None,
+    ) -> int:
+        """
+        Send a REFER, and return its key: `Replied` follows, and `ReferUpdated` as the outcome becomes known.
+
+        Raises `ReferPending`, and `LocalProtocolError` when there is no dialog.
+        """
+        if any(refer.is_pending for refer in self._refers):
+            raise ReferPending(f"REFER {len(self._refers)} of this leg has no outcome yet")
+        items = [("Refer-To", refer_to if "<" in refer_to else f"<{refer_to}>")]
+        if referred_by is not None:
+            items.append(("Referred-By", referred_by if "<" in referred_by else f"<{referred_by}>"))
+        refer = Refer(len(self._refers) + 1, 0, notify_timeout=self.stack.config.refer_notify_timeout)
+        key = self._request("REFER", [*items, *headers], b"", None, refer, now)
+        self._refers.append(refer)
+        return key
+
+    def stop_waiting(self, key: int, *, now: float) -> None:
+        """Note that nobody waits for request `key` any more; one that was not sent yet is dropped."""
+        before = len(self._waiting)
+        self._waiting = [waiting for waiting in self._waiting if waiting.key != key]
+        if refer := self._refers_by_key.get(key):
+            refer.give_up_waiting()
+            if len(self._waiting) < before:
+                refer.transaction_failed()
+
+    def contact(self) -> str:
+        """Return our Contact on the INVITE's flow."""
+        assert self.flow is not None
+        secure = self.invite.uri[:5].lower() == "sips:"
+        return self.stack.contact_for(self.flow, secure=secure)
+
+    # What the stack feeds in.
+
+    def receive_request(self, exchange: ServerExchange, *, now: float) -> None:
+        """Handle a request in this leg's dialog, other than ACK and CANCEL."""
+        request = exchange.request
+        if not self._dialog_of(request).accepts(request):
+            exchange.respond(500, "CSeq Out Of Order", now=now)
+        elif request.method == "BYE":
+            exchange.respond(200, now=now)
+            self._receive_bye(request, now)
+        elif request.method == "NOTIFY":
+            self._receive_notify(exchange, now)
+        elif self.state == "ended":
+            exchange.respond(481, now=now)
+        elif request.method == "OPTIONS":
+            exchange.respond(200, now=now, headers=self.stack.capabilities)
+        elif request.method in ("INVITE", "UPDATE"):
+            self._receive_offer(exchange, now)
+        else:
+            self._open.append(exchange)
+            self.emit(Requested(request))
+
+    def receive_ack(self, request: Request, *, now: float) -> None:
+        """Handle an ACK to a 2xx; repeats are ignored."""
+        pending = self._unacknowledged.pop(request.cseq.number, None)
+        if pending is None:
+            return
+        self.ack = request
+        if pending.exchange.request is not self.invite:
+            self.emit(Acknowledged(request))
+        elif self.state == "answered":
+            self._set_state("confirmed", "ACK received", now)
+            self.emit(Confirmed(request))
+        if self._hangup is not None and not self._unacknowledged:
+            self._send_bye("local_bye", self._hangup[0], "hung up by us", now)
+            return
+        waiting, self._waiting = self._waiting, []
+        for item in waiting:
+            item.send(now)
+
+    def receive_2xx(self, response: Response, *, now: float) -> bool:
+        """Acknowledge a repeated 2xx to an INVITE of ours; `False` if it is not a repeat."""
+        sent = self._acks.get((response.to.tag or "", response.cseq.number))
+        if sent is None:
+            return False
+        self.stack.transmit(*sent, self, now=now)
+        return True
+
+    def next_timer(self) -> float | None:
+        deadlines = [d for refer in self._refers if (d := refer.next_timer()) is not None]
+        for pending in self._unacknowledged.values():
+            deadlines += [pending.next_at, pending.give_up_at]
+        if self._release_at is not None:
+            deadlines.append(self._release_at)
+        return min(deadlines, default=None)
+
+    def handle_timer(self, *, now: float) -> None:
+        for cseq, pending in list(self._unacknowledged.items()):
+            if now >= pending.give_up_at:
+                del self._unacknowledged[cseq]
+                self._set_state(self.state, f"no ACK within {64 * self.stack.config.timers.t1:g} s", now)
+                self._send_bye("no_ack", None, "our 200 was never acknowledged", now)
+            elif now >= pending.next_at:
+                pending.exchange.repeat(pending.response, now=now)
+                pending.interval = min(2 * pending.interval, self.stack.config.timers.t2)
+                pending.next_at += pending.interval
+        for refer in self._refers:
+            refer.handle_timer(now=now)
+            self._drain_refer(refer)
+        if self._release_at is not None and now >= self._release_at:
+            self._release()
+        self.stack.arm(self)
+
+    def emit(self, event: LegEvent) -> None:
+        self.stack.emit(self, event)
+
+    def note(self, trace: Trace) -> None:
+        """Hand a trace on, or keep it until somebody asks."""
+        if self.tracer is not None:
+            self.tracer(trace)
+        elif len(self.early_traces) < 64:
+            self.early_traces.append(trace)
+
+    # Dialogs and the end.
+
+    def _dialog_of(self, request: Request) -> Dialog:
+        assert self.dialog is not None
+        return self.dialog
+
+    def _hold_connection(self) -> None:
+        if self.flow is not None and self.flow.connection is not None and self._held is None:
+            self._held = self.flow.connection
+            self.stack.hold(self.flow)
+
+    def _set_state(self, state: str, reason: str, now: float) -> None:
+        self.state = state
+        self.note(StateChange(now, "leg", state, reason))
+
+    def _end(self, cause: EndCause, reason_header: str | None, text: str, now: float) -> None:
+        if self.state == "ended":
+            return
+        was_answered, self._answered = self._answered, False
+        self._set_state("ended", text, now)
+        self._unacknowledged.clear()
+        for exchange in self._open:
+            if not exchange.is_answered:
+                exchange.respond(487, now=now)
+        self._open.clear()
+        waiting, self._waiting = self._waiting, []
+        for item in waiting:
+            self.emit(Replied(item.key, None, "the leg ended"))
+        for refer in self._refers:
+            if cause == "remote_bye":
+                refer.receive_bye()
+            else:
+                refer.hung_up()
+            self._drain_refer(refer)
+        if was_answered:
+            self.emit(Ended(LegEnded(cause, reason_header, text)))
+        self._release_when_quiet(now)
+
+    def _release_when_quiet(self, now: float) -> None:
+        """Forget the dialog: at once, or after 64*T1 when a NOTIFY may still come (RFC 5057 section 4.2)."""
+        if self._bye_pending or self.state != "ended":
+            return
+        if self._refers and self._release_at is None:
+            self._release_at = now + 64 * self.stack.config.timers.t1
+            self.stack.arm(self)
+        elif not self._refers:
+            self._release()
+
+    def _release(self) -> None:
+        self._release_at = None
+        self.stack.forget_usage(self)
+        if self._held is not None:
+            self.stack.release(self._held)
+            self._held = None
+
+    def _receive_bye(self, request: Request, now: float) -> None:
+        self._end("remote_bye", request.headers.get("Reason"), "hung up by the peer", now)
+
+    def _send_bye(self, cause: EndCause, reason_header: str | None, text: str, now: float) -> None:
+        if self.state == "ended":
+            return
+        headers = [] if reason_header is None else [("Reason", reason_header)]
+        assert self.dialog is not None
+        self._bye_pending = True
+        request = self._with_agent(self.dialog.create_request("BYE", headers=headers))
+        self._start(request, self.dialog, self._bye_answered, self._bye_failed, now)
+        self._end(cause, reason_header, text, now)
+
+    def _bye_answered(self, exchange: ClientExchange, response: Response, now: float) -> None:
+        if response.status >= 200:
+            self._bye_pending = False
+            self._release_when_quiet(now)
+
+    def _bye_failed(
+        self, exchange: ClientExchange, reason: str, attempts: tuple[Attempt, ...], now: float
+    ) -> None:
+        self.note(StateChange(now, "BYE", "failed", reason))
+        self._bye_pending = False
+        self._release_when_quiet(now)
+
+    # Requests that we answer.
+
+    def _receive_offer(self, exchange: ServerExchange, now: float) -> None:
+        request = exchange.request
+        if any(e.request.method in ("INVITE", "UPDATE") for e in self._open):
+            # RFC 3261 section 14.2 and RFC 3311 section 5.2: theirs is still being answered.
+            after = int(self.stack.new_token(), 16) % 11
+            exchange.respond(500, now=now, headers=[("Retry-After", str(after))])
+        elif self._own_invites or self.state in ("calling", "early"):
+            exchange.respond(491, now=now)
+        else:
+            exchange.usage = self
+            self._open.append(exchange)
+            if request.method == "INVITE":
+                exchange.respond(100, now=now)
+            self.emit(Offered(request))
+
+    def _receive_notify(self, exchange: ServerExchange, now: float) -> None:
+        request = exchange.request
+        event, _, params = (request.headers.get("Event") or "").partition(";")
+        if event.strip().lower() != "refer":
+            exchange.respond(489, now=now, headers=[("Allow-Events", "refer")])
+            return
+        refer = self._find_refer(params)
+        if refer is None:
+            exchange.respond(481, "Subscription Does Not Exist", now=now)
+            return
+        exchange.respond(200, now=now)
+        refer.receive_notify(request, now=now)
+        self._drain_refer(refer)
+
+    def _find_refer(self, params: str) -> Refer | None:
+        """RFC 3515 section 2.4.6: `id` is the REFER's CSeq; it may be left out, and often is."""
+        for param in params.split(";"):
+            name, _, value = param.partition("=")
+            if name.strip().lower() == "id":
+                return next((r for r in self._refers if r.cseq and str(r.cseq) == value.strip()), None)
+        sent = [refer for refer in self._refers if refer.cseq]
+        return next((refer for refer in sent if refer.is_pending), sent[-1] if sent else None)
+
+    def _drain_refer(self, refer: Refer) -> None:
+        for update in refer.outputs():
+            self.emit(ReferUpdated(update))
+        self.stack.arm(self)
+
+    def _await_ack(self, exchange: ServerExchange, response: Response, now: float) -> None:
+        t1 = self.stack.config.timers.t1
+        number = exchange.request.cseq.number
+        self._unacknowledged[number] = _Unacknowledged(exchange, response, t1, now + t1, now + 64 * t1)
+        self.stack.arm(self)
+
+    # Requests that we send.
+
+    def _request(
+        self,
+        method: str,
+        headers: Iterable[tuple[str, str]],
+        body: bytes,
+        content_type: str | None,
+        refer: Refer | None,
+        now: float,
+    ) -> int:
+        dialog = self.dialog
+        if dialog is None or self.state not in ("answered", "confirmed"):
+            raise LocalProtocolError(f"no dialog to send {method} in: the leg is {self.state}")
+        key = self.stack.next_key()
+        items = list(headers)
+        if method in _WITH_CONTACT:
+            items.insert(0, ("Contact", self.contact()))
+        # Judge the headers now, where the caller can see the fault.
+        request = self._with_agent(
+            dialog.create_request(method, headers=items, body=body, content_type=content_type)
+        )
+        if refer is not None:
+            self._refers_by_key[key] = refer
+
+        def send(now: float) -> None:
+            if refer is not None:
+                refer.cseq = request.cseq.number
+            if method == "INVITE":
+                self._own_invites += 1
+            self._start(request, dialog, on_response, on_failure, now)
+
+        def on_response(exchange: ClientExchange, response: Response, now: float) -> None:
+            self._receive_reply(key, dialog, response, refer, now)
+
+        def on_failure(
+            exchange: ClientExchange, reason: str, attempts: tuple[Attempt, ...], now: float
+        ) -> None:
+            if method == "INVITE":
+                self._own_invites -= 1
+            if refer is not None:
+                refer.transaction_failed()
+            self.emit(Replied(key, None, reason, attempts))
+
+        if self.state == "answered" or self._waiting:
+            self._waiting.append(_Waiting(key, send))
+        else:
+            send(now)
+        return key
+
+    def _receive_reply(
+        self, key: int, dialog: Dialog, response: Response, refer: Refer | None, now: float
+    ) -> None:
+        method = response.cseq.method
+        if refer is not None:
+            refer.receive_response(response, now=now)
+        if response.status < 200:
+            return
+        if method == "INVITE":
+            if response.status < 300:
+                if self.receive_2xx(response, now=now):
+                    return
+                self._send_ack(dialog, response.cseq.number, now)
+            self._own_invites -= 1
+        if response.status < 300 and method in ("INVITE", "UPDATE"):
+            dialog.refresh_target(response)
+        self.emit(Replied(key, response))
+        if refer is not None:
+            self._drain_refer(refer)
+        # RFC 3261 section 12.2.1.2: the peer does not know the dialog, or never answers.
+        if response.status in (481, 408) and self.state == "confirmed" and method != "REFER":
+            self._send_bye("timeout", None, f"the peer answered {response.status} to {method}", now)
+
+    def _send_ack(self, dialog: Dialog, cseq: int, now: float) -> None:
+        ack = self._with_agent(dialog.create_ack(cseq))
+        assert self.flow is not None
+
+        def reached(flow: Flow | None, attempts: tuple[Attempt, ...], now: float) -> None:
+            if flow is None:
+                text = "; ".join(f"{a.transport} {a.hop}: {a.error}" for a in attempts)
+                self.note(RoutingDecision(now, "ACK", f"could not send ACK: {text}"))
+                return
+            ack.headers.prepend("Via", self.stack.via_for(flow))
+            data = bytes(ack)
+            self._acks[(dialog.remote_tag, cseq)] = (flow, data)
+            self.stack.transmit(flow, data, self, now=now)
+
+        self.stack.reach(self._plan(dialog), self.flow, reached, now=now)
+
+    def _start(
+        self,
+        request: Request,
+        dialog: Dialog,
+        on_response: Callable[[ClientExchange, Response, float], None],
+        on_failure: Callable[[ClientExchange, str, tuple[Attempt, ...], float], None],
+        now: float,
+    ) -> None:
+        exchange = ClientExchange(
+            self.stack,
+            self,
+            request,
+            on_response=on_response,
+            on_failure=on_failure,
+            replan=lambda: self._plan(dialog),
+        )
+        exchange.start(self._plan(dialog), now=now)
+
+    def _plan(self, dialog: Dialog) -> Plan:
+        assert self.flow is not None
+        try:
+            return plan_in_dialog(dialog, self.flow, alive=self.stack.is_open(self.flow))
+        except RouteError as exc:
+            return Plan(None, (), str(exc))
+
+    def _with_agent(self, request: Request) -> Request:
+        request.headers.add("User-Agent", self.stack.config.user_agent)
+        return request
