@@ -21,7 +21,7 @@ class BrainConfig:
     """Who decides what is said."""
 
     kind: Literal["rules", "chat_completions"] = "rules"
-    "`rules`: a TOML file of patterns and sentences. `chat_completions`: a language model behind an OpenAI-compatible URL."
+    "`rules`: a TOML file of patterns and sentences. `chat_completions`: a language model at an OpenAI-compatible URL."
     rules: Path | None = None
     "For `rules`: the file. None: the built-in receptionist."
     base_url: str = ""

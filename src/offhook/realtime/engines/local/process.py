@@ -23,9 +23,9 @@ log = logging.getLogger("offhook.realtime")
 _BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 5.0)
 "Waits before a lost worker is replaced, by how many were lost in a row without becoming ready. The last one repeats."
 
-_ONE_THREAD = {
-    name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-}
+_ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,14 @@ class WorkerProcess(asyncio.Protocol):
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         options = json.dumps({**self.role.options, "nice": self.role.nice})
-        command = [sys.executable, "-m", f"{__package__}.child", self.role.name, str(theirs.fileno()), options]
+        command = [
+            sys.executable,
+            "-m",
+            f"{__package__}.child",
+            self.role.name,
+            str(theirs.fileno()),
+            options,
+        ]
         try:
             self._process = subprocess.Popen(  # noqa: S603, ASYNC220 - our own module; returns once exec has succeeded
                 command,
@@ -269,7 +276,12 @@ class Supervisor:
         try:
             await self._spawn()
         except OSError as exc:
-            log.error("%s worker could not be started: %s", self.role.name, exc, extra={"event": "engine.worker.failed"})
+            log.error(
+                "%s worker could not be started: %s",
+                self.role.name,
+                exc,
+                extra={"event": "engine.worker.failed"},
+            )
             self._run(self._replace(lost))
 
     def _run(self, work: Any) -> None:

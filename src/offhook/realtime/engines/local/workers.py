@@ -6,17 +6,17 @@ import asyncio
 import heapq
 import itertools
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from . import wire
 from .process import Role, Supervisor, WorkerProcess
 
-__all__ = ["Job", "JobFailed", "JobPool"]
+__all__ = ["Job", "JobError", "JobPool"]
 
 
-class JobFailed(Exception):
+class JobError(Exception):
     """A job has no result; `code` is for programs, the message for people."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -36,7 +36,7 @@ class Job:
     header: dict[str, Any]
     body: bytes
     on_message: Callable[[wire.Message], None]
-    on_failed: Callable[[JobFailed], None]
+    on_failed: Callable[[JobError], None]
     priority: int = 0
     "Lower goes first; equal ones in the order they came."
     timeout_s: float = 20.0
@@ -80,14 +80,14 @@ class JobPool:
     async def close(self) -> None:
         self._closed = True
         await self.supervisor.close()
-        self._fail_all(JobFailed("engine_closed", "the engine is closing"))
+        self._fail_all(JobError("engine_closed", "the engine is closing"))
 
     def submit(self, job: Job) -> Job:
         """Queue a job. Its callbacks run on the loop, never inside this call."""
         job.id = next(self._numbers)
         if self._closed:
             asyncio.get_running_loop().call_soon(
-                self._fail, job, JobFailed("engine_closed", "the engine is closed")
+                self._fail, job, JobError("engine_closed", "the engine is closed")
             )
             return job
         heapq.heappush(self._queue, (job.priority, job.id, job))
@@ -105,16 +105,18 @@ class JobPool:
 
     async def messages(
         self, header: Mapping[str, Any], body: bytes = b"", *, priority: int = 0, timeout_s: float = 20.0
-    ) -> AsyncIterator[wire.Message]:
-        """Run a job; yield its messages, `done` included. Leaving the iterator cancels it. Raises `JobFailed`."""
-        inbox: asyncio.Queue[wire.Message | JobFailed] = asyncio.Queue()
+    ) -> AsyncGenerator[wire.Message, None]:
+        """Run a job; yield its messages, `done` included. Leaving the iterator cancels it. Raises `JobError`."""
+        inbox: asyncio.Queue[wire.Message | JobError] = asyncio.Queue()
         job = self.submit(
-            Job(dict(header), body, inbox.put_nowait, inbox.put_nowait, priority=priority, timeout_s=timeout_s)
+            Job(
+                dict(header), body, inbox.put_nowait, inbox.put_nowait, priority=priority, timeout_s=timeout_s
+            )
         )
         try:
             while True:
                 got = await inbox.get()
-                if isinstance(got, JobFailed):
+                if isinstance(got, JobError):
                     raise got
                 yield got
                 if got.header["type"] == "done":
@@ -145,7 +147,7 @@ class JobPool:
         if kind in ("done", "error"):
             self._free(worker)
         if kind == "error":
-            self._fail(job, JobFailed(message.header["code"], message.header["message"]))
+            self._fail(job, JobError(message.header["code"], message.header["message"]))
         elif not job.over:
             job.over = kind == "done"
             job.on_message(message)
@@ -165,28 +167,34 @@ class JobPool:
         if worker in self._idle:
             self._idle.remove(worker)
         if job is not None:
-            self._fail(job, JobFailed("engine_worker_died", f"the {worker.role.name} worker died while at work on this"))
+            self._fail(
+                job,
+                JobError("engine_worker_died", f"the {worker.role.name} worker died while at work on this"),
+            )
 
     def _stuck(self, worker: WorkerProcess, job: Job) -> None:
         self._fail(
             job,
-            JobFailed("engine_worker_stuck", f"the {worker.role.name} worker did not finish within {job.timeout_s:.0f} s"),
+            JobError(
+                "engine_worker_stuck",
+                f"the {worker.role.name} worker did not finish within {job.timeout_s:.0f} s",
+            ),
         )
         worker.kill()
 
     def _none_left(self, reason: str) -> None:
-        self._fail_all(JobFailed("engine_unavailable", reason))
+        self._fail_all(JobError("engine_unavailable", reason))
 
-    def _fail_all(self, failure: JobFailed) -> None:
+    def _fail_all(self, failure: JobError) -> None:
         queue, self._queue = self._queue, []
         for _, _, job in queue:
             self._fail(job, failure)
         for worker in list(self._running):
-            if job := self._free(worker):
-                self._fail(job, failure)
+            if (running := self._free(worker)) is not None:
+                self._fail(running, failure)
 
     @staticmethod
-    def _fail(job: Job, failure: JobFailed) -> None:
+    def _fail(job: Job, failure: JobError) -> None:
         if not job.over:
             job.over = True
             job.on_failed(failure)
