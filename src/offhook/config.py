@@ -226,6 +226,8 @@ class Config(BaseSettings):
     media: MediaTable = MediaTable()
     calls: CallsTable = CallsTable()
     engine: EngineTable = EngineTable()
+    models: dict[str, Literal["local", "scripted"]] = {}
+    "The engine for each model name of an accept body; `*` for the rest. What it does not say, `engine.kind` serves."
     projects: tuple[ProjectTable, ...] = ()
 
     @model_validator(mode="after")

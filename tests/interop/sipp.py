@@ -60,7 +60,9 @@ class App:
         self.accepts: collections.Counter[int] = collections.Counter()
         self._openai = OpenAI(api_key=KEY, webhook_secret=SECRET)
         self._http = httpx2.AsyncClient(
-            base_url=f"http://127.0.0.1:{HTTP_PORT}/v1", headers={"Authorization": f"Bearer {KEY}"}, timeout=20
+            base_url=f"http://127.0.0.1:{HTTP_PORT}/v1",
+            headers={"Authorization": f"Bearer {KEY}"},
+            timeout=20,
         )
 
     async def __call__(self, scope, receive, send) -> None:
@@ -100,7 +102,9 @@ async def run_case(name: str, transport: str, calls: int, rate: int, folder: Pat
     )
     app = App()
     web = QuietServer(
-        uvicorn.Config(app, host="127.0.0.1", port=APP_PORT, log_level="warning", lifespan="off", access_log=False)
+        uvicorn.Config(
+            app, host="127.0.0.1", port=APP_PORT, log_level="warning", lifespan="off", access_log=False
+        )
     )
     serving = asyncio.create_task(web.serve())
     try:
@@ -144,10 +148,14 @@ async def call_with_sipp(name: str, transport: str, calls: int, rate: int, folde
 
 
 async def calls_that_live_on() -> int:
+    """Count the calls that have not ended a few seconds after the last BYE."""
     async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {KEY}"}) as client:
+        live = 0
         for _ in range(50):
-            listed = (await client.get(f"http://127.0.0.1:{HTTP_PORT}/v1/realtime/calls?limit=1000")).json()
-            live = sum(call["state"] != "ended" for call in listed["data"])
+            live = 0
+            for state in ("ringing", "accepted", "answered", "active"):
+                url = f"http://127.0.0.1:{HTTP_PORT}/v1/realtime/calls?limit=100&state={state}"
+                live += len((await client.get(url)).json()["data"])
             if not live:
                 return 0
             await asyncio.sleep(0.1)
@@ -192,14 +200,24 @@ def lossy_case(folder: Path) -> list[str]:
                 check=True,
             )  # fmt: skip
         result = subprocess.run(
-            [*enter, sys.executable, __file__, "--case", "udp-loss", "--folder", str(folder)], timeout=240, check=False
+            [*enter, sys.executable, __file__, "--case", "udp-loss", "--folder", str(folder)],
+            timeout=240,
+            check=False,
         )
-        listing = subprocess.run([*enter, "iptables", "-nvxL", "INPUT"], check=True, capture_output=True, text=True)
-        dropped = [int(line.split()[0]) for line in listing.stdout.splitlines() if "DROP" in line and "udp" in line]
+        listing = subprocess.run(
+            [*enter, "iptables", "-nvxL", "INPUT"], check=True, capture_output=True, text=True
+        )
+        dropped = [
+            int(line.split()[0]) for line in listing.stdout.splitlines() if "DROP" in line and "udp" in line
+        ]
         print(f"udp-loss: dropped {dropped[0]} datagrams to Offhook, {dropped[1]} from it", flush=True)
     finally:
         subprocess.run(["ip", "netns", "del", space], check=True)
-    faults = json.loads((folder / "udp-loss.json").read_text()) if result.returncode == 0 else ["udp-loss: did not run"]
+    faults = (
+        json.loads((folder / "udp-loss.json").read_text())
+        if result.returncode == 0
+        else ["udp-loss: did not run"]
+    )
     return faults if all(dropped) else [*faults, "udp-loss: nothing was dropped"]
 
 

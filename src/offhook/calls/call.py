@@ -202,7 +202,9 @@ class Call:
             "transport": flow.transport if flow else None,
             "remote": f"{flow.remote[0]}:{flow.remote[1]}" if flow else None,
             "codec": self._offer.codec,
-            "engine": dict(self._services.engine.describe()),
+            "engine": dict(self._services.engines.select(self._config.model).describe())
+            if self._config
+            else None,
             "session": self._config.to_api() if self._config else None,
             "refers": self._transfer.to_api(),
             "termination": self.termination.to_api() if self.termination else None,
@@ -330,7 +332,7 @@ class Call:
     # From accept to the first word.
 
     def _accept(self, config: SessionConfig) -> None:
-        engine = self._services.engine.create()
+        engine = self._services.engines.select(config.model).create()
         self._life.accept()
         self._stop_ringing()
         self._config = config

@@ -134,7 +134,7 @@ class CallManager:
                 project_calls=self._per_project[project.id],
                 free_ports=self._services.ports.free,
                 draining=self.draining,
-                engine_ready=self._services.engine.ready,
+                engine_ready=self._services.engines.ready,
             ),
         )
         return refusal or project

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from offhook.clock import Clock
 from offhook.media.pacer import Pacer
 from offhook.media.port import PortPool
-from offhook.realtime.engine import EngineFactory
+from offhook.realtime.directory import EngineDirectory
 
 from .ports import Announcer
 
@@ -38,5 +38,5 @@ class CallServices:
     announcer: Announcer
     ports: PortPool
     pacer: Pacer
-    engine: EngineFactory
+    engines: EngineDirectory
     settings: CallSettings

@@ -1,0 +1,240 @@
+"""The one place that wires: reads a `Config`, makes every room's driver and hands each what it needs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+from ipaddress import ip_address
+from pathlib import Path
+
+from offhook import __version__
+from offhook.calls.manager import CallManager
+from offhook.calls.services import CallServices, CallSettings
+from offhook.certificates import CertificateFiles, client_context, development_certificate, server_context
+from offhook.clock import SystemClock
+from offhook.config import Config, EngineTable, generated_project
+from offhook.media.pacer import Pacer
+from offhook.media.port import PortPool
+from offhook.outbound import OutboundClient
+from offhook.realtime.directory import EngineDirectory
+from offhook.realtime.engine import EngineFactory, EngineUnavailable
+from offhook.server import HttpServer, ServerServices, create_app
+from offhook.sip.endpoint import Endpoint, EndpointConfig
+from offhook.tenants import ConfiguredProjects
+from offhook.webhooks.delivery import DeliverySettings, WebhookAnnouncer
+
+__all__ = ["Node", "StartError"]
+
+log = logging.getLogger("offhook.node")
+
+
+class StartError(Exception):
+    """The node cannot start. The message says what is missing or taken, and the remedy."""
+
+
+class Node:
+    """All of one process. `start` binds and warms; `stop` lets calls finish, then ends them."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._notices: list[str] = []
+        self._ready = False
+        self._clock = SystemClock()
+        self._http_servers: list[HttpServer] = []
+        self._addresses: list[str] = []
+
+    def not_ready(self) -> list[str]:
+        """Return why a call would not be taken now; nothing when it would (`/readyz`)."""
+        reasons = {
+            "SIP sockets are not bound yet": not self._ready,
+            "the engine is not warm": not self._engines.ready,
+            "the node is draining": self._manager.draining,
+        }
+        return [reason for reason, holds in reasons.items() if holds]
+
+    @property
+    def ready_line(self) -> str:
+        """What `serve` prints when it is ready: where it listens, and once only the secrets that it made."""
+        return "\n".join([*self._notices, f"offhook ready {' '.join(self._addresses)}"])
+
+    async def start(self) -> None:
+        """Bind sockets, warm the engine, take calls. Raises `StartError`."""
+        config = self._config
+        certificates = self._find_certificates()
+        server_tls = _load(certificates)
+        projects = self._find_projects()
+        outbound = OutboundClient(tls=client_context(certificates.ca))
+        self._announcer = WebhookAnnouncer(
+            outbound,
+            clock=self._clock,
+            draw=random.SystemRandom().random,
+            settings=DeliverySettings(timeout_s=config.calls.webhook_timeout_s),
+        )
+        self._outbound = outbound
+        kinds = {config.engine.kind, *config.models.values()}
+        self._engines = EngineDirectory(
+            {kind: _create_engine(kind, config.engine, config.server.data_dir) for kind in sorted(kinds)},
+            default=config.engine.kind,
+            models=config.models,
+        )
+        self._pacer = Pacer()
+        self._manager = CallManager(
+            node=config.server.node,
+            projects=projects,
+            max_calls=config.calls.max_concurrent,
+            services=CallServices(
+                clock=self._clock,
+                announcer=self._announcer,
+                ports=PortPool(config.media.bind, *config.media.port_range),
+                pacer=self._pacer,
+                engines=self._engines,
+                settings=CallSettings(
+                    media_host=config.media.sdp_host,
+                    ring_timeout_s=config.calls.ring_timeout_s,
+                    session_limit_s=config.calls.session_limit_s,
+                ),
+            ),
+        )
+        self._endpoint = Endpoint(
+            EndpointConfig(
+                listen=config.sip.listen,
+                public_host=config.sip.public_host,
+                user_agent=f"Offhook/{__version__}",
+                tls=server_tls,
+                tls_client=client_context(certificates.ca),
+            ),
+            clock=self._clock,
+            on_invite=self._manager.on_invite,
+            admit=self._manager.admits,
+        )
+        try:
+            await self._start_http(projects, server_tls)
+            await self._engines.start()
+            self._pacer.start()
+            await self._endpoint.start()
+        except (OSError, EngineUnavailable, StartError) as error:
+            await self.stop()
+            raise StartError(str(error)) from error
+        self._ready = True
+        self._addresses += [
+            f"{item.transport}:{_hostport(item.host, item.port)}" for item in self._endpoint.addresses
+        ]
+        log.info(
+            "ready",
+            extra={
+                "event": "node.ready",
+                "version": __version__,
+                "addresses": self._addresses,
+                "engines": self._engines.describe(),
+            },
+        )
+
+    async def stop(self) -> None:
+        """Take no new calls; give the others `server.shutdown_grace_s`, then end them with BYE; close everything."""
+        self._ready = False
+        await self._manager.close(grace_s=self._config.server.shutdown_grace_s)
+        await self._announcer.close(grace_s=1.0)
+        await asyncio.gather(*(server.close() for server in self._http_servers))
+        await self._endpoint.close()
+        self._pacer.close()
+        await self._engines.close()
+        await self._outbound.close()
+        log.info("stopped", extra={"event": "node.stopped"})
+
+    def _find_projects(self) -> ConfiguredProjects:
+        tables = self._config.projects
+        if not tables:
+            project, path, made = generated_project(self._config.server.data_dir)
+            tables = (project,)
+            if made:
+                self._notices += [
+                    f"made project {project.id}; kept in {path}:",
+                    f"  OPENAI_API_KEY={project.api_keys[0]}",
+                    f"  OPENAI_WEBHOOK_SECRET={project.webhooks[0].secret}",
+                    f"  webhook to {project.webhooks[0].url}",
+                ]
+        return ConfiguredProjects(table.to_project() for table in tables)
+
+    def _find_certificates(self) -> CertificateFiles:
+        config = self._config
+        if config.tls.cert:
+            return CertificateFiles(Path(config.tls.cert), Path(config.tls.key), None)
+        hosts = ["localhost", "127.0.0.1", "::1"]
+        hosts += [
+            host
+            for host in (config.sip.public_host, config.media.public_ip)
+            if host and host not in hosts and not _is_unspecified(host)
+        ]
+        files = development_certificate(config.server.data_dir / "tls", tuple(hosts))
+        self._notices.append(f"development CA: {files.ca}")
+        return files
+
+    async def _start_http(self, projects: ConfiguredProjects, tls: ssl.SSLContext) -> None:
+        app = create_app(
+            ServerServices(
+                projects=projects, calls=self._manager, clock=self._clock, not_ready=self.not_ready
+            )
+        )
+        for scheme, address in (("http", self._config.server.http), ("https", self._config.server.https)):
+            if not address:
+                continue
+            host, _, port = address.rpartition(":")
+            server = HttpServer(
+                app, host=host.strip("[]"), port=int(port), tls=tls if scheme == "https" else None
+            )
+            try:
+                await server.start()
+            except OSError as error:
+                raise StartError(f"server.{scheme} = {address!r}: {error.strerror or error}") from error
+            self._http_servers.append(server)
+            self._addresses.append(f"{scheme}://{_hostport(*server.address)}")
+
+
+def _create_engine(kind: str, table: EngineTable, data_dir: Path) -> EngineFactory:
+    if kind == "scripted":
+        from offhook.realtime.engines.scripted import Script, ScriptedFactory
+
+        return ScriptedFactory(Script.load(Path(table.script)) if table.script else Script())
+    try:
+        from offhook.realtime.engines.local import BrainConfig, LocalConfig, LocalFactory
+    except ImportError as error:
+        raise StartError(
+            f"the embedded engine needs {error.name}: pip install 'offhook[local]', or set engine.kind = \"scripted\""
+        ) from error
+    brain = table.brain
+    return LocalFactory(
+        LocalConfig(
+            brain=BrainConfig(
+                kind=brain.kind,
+                rules=Path(brain.rules) if brain.rules else None,
+                base_url=brain.base_url,
+                model=brain.model,
+                api_key=brain.api_key,
+                first_token_timeout_s=brain.timeout_s,
+            ),
+            workers=table.workers or None,
+            cache_dir=Path(table.model_dir) if table.model_dir else data_dir / "models",
+        )
+    )
+
+
+def _load(certificates: CertificateFiles) -> ssl.SSLContext:
+    try:
+        return server_context(certificates)
+    except (OSError, ssl.SSLError) as error:
+        raise StartError(
+            f"tls.cert {certificates.cert} and tls.key {certificates.key} cannot be used: {error}"
+        ) from error
+
+
+def _is_unspecified(host: str) -> bool:
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def _hostport(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

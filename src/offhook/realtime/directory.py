@@ -1,0 +1,49 @@
+"""Which engine serves which model name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .engine import EngineFactory
+
+__all__ = ["EngineDirectory"]
+
+ANY_MODEL = "*"
+
+
+class EngineDirectory:
+    """
+    The engines of a node, and the `[models]` table that chooses among them.
+
+    `models` maps a model name of an accept body to a kind of engine; `"*"` stands for all names that are not listed,
+    and `default` serves what is left.
+    """
+
+    def __init__(
+        self, factories: Mapping[str, EngineFactory], *, default: str, models: Mapping[str, str]
+    ) -> None:
+        self._factories = dict(factories)
+        self._models = dict(models)
+        self._default = self._models.get(ANY_MODEL, default)
+
+    @property
+    def ready(self) -> bool:
+        """Whether every engine could serve a call now."""
+        return all(factory.ready for factory in self._factories.values())
+
+    def select(self, model: str | None) -> EngineFactory:
+        """Return the engine for a model name, or for an accept body that has none."""
+        return self._factories[self._models.get(model or ANY_MODEL, self._default)]
+
+    def describe(self) -> list[dict[str, object]]:
+        """Say what each engine is, for the log."""
+        return [dict(factory.describe()) for factory in self._factories.values()]
+
+    async def start(self) -> None:
+        """Warm all engines. Raises `EngineUnavailable` when one cannot be had."""
+        for factory in self._factories.values():
+            await factory.start()
+
+    async def close(self) -> None:
+        for factory in self._factories.values():
+            await factory.close()
