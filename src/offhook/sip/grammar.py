@@ -23,7 +23,8 @@ Params = tuple[tuple[str, str | None], ...]
 
 LWS = " \t"
 
-_TOKEN_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.!%*_+`'~"
+_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_IN_TOKEN = _LETTERS + "0123456789-.!%*_+`'~"
 # Each pattern is one character class, so that searching takes linear time on any input.
 _SPECIAL = {",": re.compile('[,"<]'), ";": re.compile('[;"<]')}
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
@@ -31,7 +32,7 @@ _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 def is_token(text: str) -> bool:
     """Tell whether the text is a token (RFC 3261 section 25.1)."""
-    return bool(text) and not text.strip(_TOKEN_CHARACTERS)
+    return bool(text) and not text.strip(_IN_TOKEN)
 
 
 def quote(text: str) -> str:

@@ -444,7 +444,7 @@ def _parse_params(header: str, text: str, value: str) -> Params:
     params: list[tuple[str, str | None]] = []
     pieces = split(text, ";")
     # One semicolon too many at the end is common and harmless. More are refused (RFC 4475 section 3.1.2.1).
-    if len(pieces) > 1 and not pieces[-1].strip(LWS):
+    if not pieces[-1].strip(LWS):
         pieces.pop()
     for piece in pieces:
         name, equals, param = piece.partition("=")

@@ -79,5 +79,12 @@ def _parse_part(raw: bytes) -> BodyPart:
             headers.add(name.strip(" \t"), value.strip(" \t"))
         except HeaderError:
             continue
-    # RFC 2046 section 5.1: a part that does not say is plain text.
-    return BodyPart(parse_content_type(headers.get("Content-Type") or "text/plain"), headers, body)
+    return BodyPart(_part_type(headers), headers, body)
+
+
+def _part_type(headers: Headers) -> ContentType:
+    # RFC 2046 section 5.1: a part that does not say is plain text. One that cannot be read must not cost the others.
+    try:
+        return parse_content_type(headers.get("Content-Type") or "text/plain")
+    except HeaderError:
+        return ContentType("application", "octet-stream")
