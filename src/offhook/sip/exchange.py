@@ -251,7 +251,7 @@ class ClientExchange:
         self._drain(now)
 
     def _fail_to_reach(self, plan: Plan, attempts: tuple[Attempt, ...], now: float) -> None:
-        tried = "; ".join(f"{attempt.transport} {attempt.hop}: {attempt.error}" for attempt in attempts)
+        tried = "; ".join(str(attempt) for attempt in attempts)
         text = f"could not send {self.request.method}: {tried or plan.text}"
         details = {"attempts": len(attempts)}
         self.usage.note(RoutingDecision(now, self.request.method, text, details))

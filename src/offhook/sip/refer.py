@@ -11,8 +11,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .message import Request, Response
+from .route import Attempt
 
-__all__ = ["Refer", "ReferKind", "ReferUpdate", "parse_sipfrag"]
+__all__ = [
+    "Refer",
+    "ReferAnswer",
+    "ReferKind",
+    "ReferPending",
+    "ReferTimeout",
+    "ReferUnsendable",
+    "ReferUpdate",
+    "parse_sipfrag",
+]
 
 ReferKind = Literal["progress", "completed", "completed_unconfirmed", "failed", "unknown", "timeout"]
 
@@ -35,6 +45,42 @@ class ReferUpdate:
     reason: str = ""
     sipfrag: bytes = b""
     "The NOTIFY's body as received."
+
+
+@dataclass(frozen=True, slots=True)
+class ReferAnswer:
+    """The peer's final response to a REFER."""
+
+    refer: int
+    "Which REFER of the leg, from 1."
+    status: int
+    reason: str
+    no_notify: bool
+    "A 2xx with `Refer-Sub: false`: no NOTIFY will come (RFC 4488)."
+    response: Response
+    "The whole of it: carriers explain refusals in headers of their own."
+
+
+# The three are states of a call that callers handle, not faults.
+class ReferPending(Exception):  # noqa: N818
+    """An earlier REFER of this leg has no outcome yet."""
+
+
+class ReferTimeout(Exception):  # noqa: N818
+    """The peer did not answer the REFER in time. It may have arrived: updates may still come."""
+
+
+class ReferUnsendable(Exception):  # noqa: N818
+    """No way to the peer was found, or the leg has no dialog. `attempts` says what was tried."""
+
+    def __init__(self, text: str, attempts: tuple[Attempt, ...] = ()) -> None:
+        super().__init__(text)
+        last = attempts[-1] if attempts else Attempt("", "", text)
+        self.hop = last.hop
+        self.transport = last.transport
+        self.error = last.error
+        self.errno = last.errno
+        self.attempts = attempts
 
 
 def parse_sipfrag(body: bytes) -> tuple[int, str] | None:

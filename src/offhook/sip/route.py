@@ -76,6 +76,9 @@ class Attempt:
     error: str
     errno: int | None = None
 
+    def __str__(self) -> str:
+        return f"{self.transport} {self.hop}: {self.error}"
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

@@ -390,6 +390,9 @@ class Stack:
             keep.deadline = self._now + self.config.keep_alive
             self.arm(keep)
 
+    def is_held(self, connection: int) -> bool:
+        return connection in self._keep_alives
+
     def release(self, connection: int) -> None:
         if keep := self._keep_alives.get(connection):
             keep.holders -= 1

@@ -28,23 +28,19 @@ from .events import (
 from .exchange import ClientExchange, ServerExchange
 from .flow import Flow
 from .message import Request, Response
-from .refer import Refer
+from .refer import Refer, ReferPending
 from .route import Attempt, Plan, RouteError, plan_in_dialog
 from .transaction import LocalProtocolError
 
 if TYPE_CHECKING:
     from .stack import Stack
 
-__all__ = ["InviteUsage", "ReferPending", "Trace"]
+__all__ = ["InviteUsage", "Trace"]
 
 Trace = WireMessage | StateChange | RoutingDecision
 
 # Requests whose Contact is the peer's new target, or must be there (RFC 3261 table 2, RFC 3311, 3515, 6665).
 _WITH_CONTACT = frozenset(("INVITE", "UPDATE", "REFER", "SUBSCRIBE", "NOTIFY"))
-
-
-class ReferPending(Exception):  # noqa: N818  (a state of the call, not a fault)
-    """An earlier REFER of this leg has no outcome yet."""
 
 
 @dataclass(slots=True)
@@ -84,6 +80,8 @@ class InviteUsage:
         self.tracer: Callable[[Trace], None] | None = None
         self.early_traces: list[Trace] = []
         "What was noted before `tracer` was set; bounded."
+        self.owner: object | None = None
+        "What the driver hangs here: its face of this usage."
         self._answered = False
         self._open: list[ServerExchange] = []
         self._own_invites = 0
@@ -486,7 +484,7 @@ class InviteUsage:
 
         def reached(flow: Flow | None, attempts: tuple[Attempt, ...], now: float) -> None:
             if flow is None:
-                text = "; ".join(f"{a.transport} {a.hop}: {a.error}" for a in attempts)
+                text = "; ".join(str(attempt) for attempt in attempts)
                 self.note(RoutingDecision(now, "ACK", f"could not send ACK: {text}"))
                 return
             ack.headers.prepend("Via", self.stack.via_for(flow))

@@ -1,0 +1,419 @@
+"""The SIP user agent with its sockets: pumps the stack, arms one timer, tells the legs' listeners."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from offhook.clock import Clock
+from offhook.ids import opaque_id, sip_token
+
+from .events import (
+    Acknowledged,
+    Answered,
+    Cancelled,
+    Confirmed,
+    Ended,
+    LegEnded,
+    LegEvent,
+    Offered,
+    Provisional,
+    ReferUpdated,
+    Refused,
+    Replied,
+    Requested,
+)
+from .flow import Flow, format_address
+from .leg import Leg, LegListener, LegRequestError
+from .resolver import MAX_TARGETS, Resolver, Target
+from .route import Attempt, Hop, refusal
+from .stack import DEFAULT_ALLOW, Incoming, Listening, Reach, Stack, StackConfig, Transmit, UsageEvent
+from .transaction import TimerValues
+from .transport import SipTransport, TransportLimits, parse_listen
+from .usage import InviteUsage, Trace
+
+__all__ = ["Endpoint", "EndpointConfig", "Leg", "LegEnded", "LegListener", "LegRequestError"]
+
+log = logging.getLogger("offhook.sip")
+
+REACH_TIMEOUT = 8.0
+"Seconds in all for finding a way to a peer, over every hop and target."
+
+
+@dataclass(frozen=True)
+class EndpointConfig:
+    """What an endpoint is and where it listens."""
+
+    listen: tuple[str, ...]
+    "`udp:127.0.0.1:5060`, `tcp:...`, `tls:[::1]:5061`; port 0 takes a free one."
+    public_host: str = ""
+    "What Contact and Via say, when it is not the bound address."
+    user_agent: str = "Offhook/0.1"
+    tls: ssl.SSLContext | None = None
+    "Server context; needed by a `tls:` listen address."
+    tls_client: ssl.SSLContext | None = None
+    "For connections that we dial; the system's roots when absent."
+    tls_hostnames: Mapping[str, str] = field(default_factory=dict)
+    "Bare address to the name that its certificate must show: carriers' Record-Routes name addresses."
+    allow: tuple[str, ...] = DEFAULT_ALLOW
+    timers: TimerValues = field(default_factory=TimerValues)
+    limits: TransportLimits = field(default_factory=TransportLimits)
+    refer_notify_timeout: float = 60.0
+    "Seconds that an accepted REFER may be silent before its outcome is `timeout`."
+    keep_alive: float = 30.0
+    "Seconds between pings on connections that hold a dialog."
+
+
+def admit_all(flow: Flow) -> bool:
+    return True
+
+
+def ignore_refused(flow: Flow, reason: str) -> None:
+    return None
+
+
+class Endpoint:
+    """
+    `await start()`, then legs come by `on_invite` and go by `invite()`.
+
+    `on_invite` must set `leg.listener` before it returns, unless it refused the leg. Without `on_invite`, calls are
+    answered 480. `admit` judges the source address before anything is read from it; `on_refused` is
+    told of every source that was not admitted.
+    """
+
+    def __init__(
+        self,
+        config: EndpointConfig,
+        *,
+        clock: Clock,
+        on_invite: Callable[[Leg], None] | None = None,
+        admit: Callable[[Flow], bool] = admit_all,
+        on_refused: Callable[[Flow, str], None] = ignore_refused,
+        resolver: Resolver | None = None,
+    ) -> None:
+        self.config = config
+        self.addresses: list[Listening] = []
+        "What was bound; set by `start`."
+        self._clock = clock
+        self._on_invite = on_invite
+        self._admit = admit
+        self._on_refused = on_refused
+        self._resolver = resolver or Resolver()
+        self._stack = Stack(
+            StackConfig(
+                public_host=config.public_host,
+                user_agent=config.user_agent,
+                allow=config.allow,
+                timers=config.timers,
+                refer_notify_timeout=config.refer_notify_timeout,
+                keep_alive=config.keep_alive,
+            ),
+            new_token=sip_token,
+            accept_calls=on_invite is not None,
+            now=clock.monotonic(),
+        )
+        self._transport = SipTransport(
+            self, limits=config.limits, tls=config.tls, tls_client=config.tls_client
+        )
+        self._events: deque[Incoming | UsageEvent] = deque()
+        self._is_dispatching = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._replies: dict[int, asyncio.Future[Replied]] = {}
+        self._reaching: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def start(self) -> None:
+        """Bind every address. Raises `OSError` and `ValueError`; nothing stays bound then."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            bound = await self._transport.listen([parse_listen(text) for text in self.config.listen])
+        except (OSError, ValueError):
+            self._transport.close()
+            raise
+        for listener in bound:
+            self._stack.listen(listener.transport, listener.host, listener.port)
+            self.addresses.append(Listening(listener.transport, listener.host, listener.port))
+
+    def invite(
+        self,
+        uri: str,
+        *,
+        from_uri: str,
+        sdp: bytes,
+        headers: Iterable[tuple[str, str]] = (),
+        via: tuple[str, str, int] | None = None,
+    ) -> Leg:
+        """
+        Place a call and return its leg; set `leg.listener` before awaiting anything.
+
+        `via` is `(transport, host, port)` of the hop to use instead of what the URI names. Raises `ValueError`
+        (`UriError`, `HeaderError`, `RouteError`) for what cannot be sent.
+        """
+        usage = self._stack.invite(uri, from_uri=from_uri, sdp=sdp, headers=headers, via=via, now=self.now())
+        leg = Leg(self, usage, opaque_id("leg"))
+        self.pump()
+        return leg
+
+    @property
+    def counters(self) -> Counter[str]:
+        """How often things happened that no leg's trace shows: `malformed`, `stray_response`, `dropped`, ..."""
+        return self._stack.counters
+
+    @property
+    def leg_count(self) -> int:
+        """Legs whose dialog is not forgotten yet."""
+        return self._stack.call_count
+
+    async def close(self) -> None:
+        """Stop listening and close every socket. Sends nothing: hang up first."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._transport.close()
+        for future in self._replies.values():
+            if not future.done():
+                future.set_result(Replied(0, None, "the endpoint was closed"))
+        for task in self._reaching:
+            task.cancel()
+        await asyncio.gather(*self._reaching, return_exceptions=True)
+        # Closed transports say so in the next turns of the loop.
+        await asyncio.sleep(0)
+
+    # What the sockets say (TransportUser).
+
+    def admit(self, flow: Flow) -> bool:
+        try:
+            admitted = self._admit(flow)
+            if not admitted:
+                self._on_refused(flow, "source not listed")
+        except Exception:
+            log.exception("admission failed", extra={"event": "sip.admit.failed", "source": flow.remote[0]})
+            return False
+        return admitted
+
+    def message_received(self, data: bytes, flow: Flow) -> None:
+        # One message must never end the endpoint, whatever it holds and whatever bug it meets.
+        try:
+            self._stack.receive(data, flow, now=self.now())
+        except Exception:
+            self._stack.counters["failed"] += 1
+            log.exception(
+                "message failed",
+                extra={"event": "sip.message.failed", "source": format_address(flow.remote)},
+            )
+        self.pump()
+        self._dispatch()
+
+    def connection_opened(self, flow: Flow) -> None:
+        self._stack.connection_opened(flow)
+
+    def connection_lost(self, flow: Flow) -> None:
+        self._stack.connection_lost(flow, now=self.now())
+        if not self._closed:
+            self.pump()
+
+    def holds(self, flow: Flow) -> bool:
+        return flow.connection is not None and self._stack.is_held(flow.connection)
+
+    # What legs need (LegDriver).
+
+    def now(self) -> float:
+        return self._clock.monotonic()
+
+    def pump(self) -> None:
+        """Carry out what the stack decided. Listeners are told by `_dispatch`, never inside a leg's intent."""
+        for output in self._stack.outputs():
+            match output:
+                case Transmit(flow, data):
+                    self._transport.send(flow, data)
+                case Reach():
+                    self._start_reaching(output)
+                case _:
+                    self._events.append(output)
+        self._arm()
+        if self._events and not self._is_dispatching:
+            self._loop.call_soon(self._dispatch)
+
+    async def reply(self, usage: InviteUsage, key: int, timeout: float) -> Replied | None:
+        future: asyncio.Future[Replied] = self._loop.create_future()
+        self._replies[key] = future
+        self.pump()
+        try:
+            async with asyncio.timeout(timeout):
+                return await future
+        except TimeoutError:
+            return None
+        finally:
+            del self._replies[key]
+            if not future.done() or future.cancelled():
+                usage.stop_waiting(key, now=self.now())
+
+    def guard(self, usage: InviteUsage, tracer: Callable[[Trace], None]) -> Callable[[Trace], None]:
+        def guarded(trace: Trace) -> None:
+            try:
+                tracer(trace)
+            except Exception:
+                log.exception("trace failed", extra={"event": "sip.trace.failed", "call_id": usage.call_id})
+
+        return guarded
+
+    # The one timer.
+
+    def _arm(self) -> None:
+        deadline = self._stack.next_timer()
+        if deadline is None or self._closed:
+            return
+        if self._timer is not None:
+            if self._timer_at <= deadline:
+                return
+            self._timer.cancel()
+        self._timer_at = deadline
+        self._timer = self._loop.call_later(max(0.001, deadline - self.now()), self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        try:
+            self._stack.handle_timer(now=self.now())
+        except Exception:
+            self._stack.counters["failed"] += 1
+            log.exception("timer failed", extra={"event": "sip.timer.failed"})
+        self.pump()
+        self._dispatch()
+
+    # Listeners.
+
+    def _dispatch(self) -> None:
+        if self._is_dispatching or self._closed:
+            return
+        self._is_dispatching = True
+        try:
+            while self._events:
+                output = self._events.popleft()
+                if isinstance(output, Incoming):
+                    self._tell_incoming(output)
+                else:
+                    self._tell(output.usage, output.event)
+        finally:
+            self._is_dispatching = False
+
+    def _tell_incoming(self, incoming: Incoming) -> None:
+        leg = Leg(self, incoming.usage, opaque_id("leg"))
+        assert self._on_invite is not None
+        try:
+            self._on_invite(leg)
+            if leg.listener is None and leg.state in ("calling", "early"):
+                raise RuntimeError("on_invite neither set leg.listener nor refused the leg")
+        except Exception:
+            log.exception("call failed", extra={"event": "sip.invite.failed", "call_id": leg.call_id})
+            self._refuse_after_fault(leg)
+
+    def _refuse_after_fault(self, leg: Leg) -> None:
+        if leg.state in ("calling", "early"):
+            leg.refuse(500)
+        else:
+            leg.hangup()
+
+    def _tell(self, usage: InviteUsage, event: LegEvent) -> None:
+        if isinstance(event, Replied):
+            future = self._replies.get(event.key)
+            if future is not None and not future.done():
+                future.set_result(event)
+            return
+        leg = usage.owner
+        assert isinstance(leg, Leg)
+        if leg.listener is None:
+            if isinstance(event, Offered | Requested):
+                leg.respond(event.request, 480)
+            return
+        try:
+            _call_listener(leg.listener, leg, event)
+        except Exception:
+            log.exception(
+                "listener failed",
+                extra={
+                    "event": "sip.listener.failed",
+                    "call_id": leg.call_id,
+                    "told": type(event).__name__,
+                },
+            )
+            if isinstance(event, Offered | Requested):
+                leg.respond(event.request, 500)
+
+    # Ways to peers.
+
+    def _start_reaching(self, reach: Reach) -> None:
+        task = self._loop.create_task(self._reach(reach))
+        self._reaching.add(task)
+        task.add_done_callback(self._reaching.discard)
+
+    async def _reach(self, reach: Reach) -> None:
+        attempts: list[Attempt] = []
+        flow = None
+        try:
+            async with asyncio.timeout(REACH_TIMEOUT):
+                flow = await self._try_hops(reach, attempts)
+        except TimeoutError:
+            attempts.append(Attempt(str(reach.hops[-1]), "", f"no way found within {REACH_TIMEOUT:g} s"))
+        except Exception as exc:
+            log.exception("reaching failed", extra={"event": "sip.reach.failed"})
+            attempts.append(Attempt(str(reach.hops[0]), "", f"internal fault: {type(exc).__name__}"))
+        self._stack.reached(reach.key, flow, tuple(attempts), now=self.now())
+        self.pump()
+
+    async def _try_hops(self, reach: Reach, attempts: list[Attempt]) -> Flow | None:
+        for hop in reach.hops:
+            try:
+                targets = await self._resolver.resolve(hop)
+            except OSError as exc:
+                attempts.append(Attempt(f"{hop.rule}, {hop.host}", hop.transport or "", str(exc), exc.errno))
+                continue
+            for target in targets:
+                if len(attempts) >= MAX_TARGETS:
+                    return None
+                try:
+                    return await self._open(hop, target, reach.peer)
+                except OSError as exc:
+                    where = f"{hop.rule}, {format_address((target.host, target.port))}"
+                    attempts.append(Attempt(where, target.transport, exc.strerror or str(exc), exc.errno))
+        return None
+
+    async def _open(self, hop: Hop, target: Target, peer: str) -> Flow:
+        if not hop.trusted and (why := refusal(target.transport, target.host, target.port, peer=peer)):
+            raise PermissionError(f"not allowed: {why}")
+        if target.transport == "udp":
+            return self._transport.udp_flow(target)
+        name = self.config.tls_hostnames.get(target.name, target.name)
+        return await self._transport.connect(target, tls_hostname=name)
+
+
+def _call_listener(listener: LegListener, leg: Leg, event: LegEvent) -> None:
+    match event:
+        case Provisional(response):
+            listener.leg_provisional(leg, response)
+        case Answered(response):
+            listener.leg_answered(leg, response)
+        case Refused(refusing, reason, attempts):
+            tried = "; ".join(str(attempt) for attempt in attempts)
+            listener.leg_refused(leg, refusing, f"{reason} ({tried})" if tried else reason)
+        case Cancelled(reason_header):
+            listener.leg_cancelled(leg, reason_header)
+        case Confirmed():
+            listener.leg_confirmed(leg)
+        case Acknowledged(ack):
+            if (acknowledged := getattr(listener, "leg_acknowledged", None)) is not None:
+                acknowledged(leg, ack)
+        case Offered(request):
+            listener.leg_offered(leg, request)
+        case Requested(request):
+            listener.leg_requested(leg, request)
+        case ReferUpdated(update):
+            listener.leg_refer_updated(leg, update)
+        case Ended(ended):
+            listener.leg_ended(leg, ended)
+        case Replied():
+            raise AssertionError("replies go to whoever waits for them")

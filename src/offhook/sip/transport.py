@@ -1,0 +1,360 @@
+"""The sockets of an endpoint: UDP, TCP and TLS. Bytes and flows only; what they mean is the stack's affair."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import logging
+import socket
+import ssl
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from .flow import Address, Flow
+from .framing import FramingError, KeepAlive, StreamFramer
+from .resolver import Target
+
+__all__ = ["Listener", "SipTransport", "TransportLimits", "TransportUser", "parse_listen"]
+
+log = logging.getLogger("offhook.sip")
+
+MIN_DATAGRAM = 16
+"Shorter datagrams are NAT keep-alives (CRLF, NUL), not messages."
+CRLF_PONG = b"\r\n"
+WILDCARDS = ("0.0.0.0", "::")  # noqa: S104  (compared with, not bound)
+
+
+@dataclass(frozen=True)
+class TransportLimits:
+    """Bounds on what peers can hold here."""
+
+    max_connections: int = 2000
+    handshake_timeout: float = 5.0
+    connect_timeout: float = 3.0
+    first_message_timeout: float = 30.0
+    "A connection that has sent no complete message by then is closed; so is one that leaves a message half sent."
+    idle_timeout: float = 900.0
+    "A connection with nothing received for so long is closed unless a dialog holds it."
+    max_unsent: int = 1_000_000
+    "Bytes queued for a peer that does not read; above it the connection is closed."
+
+
+class TransportUser(Protocol):
+    """Who gets what the sockets say. Calls are synchronous, on the loop."""
+
+    def admit(self, flow: Flow) -> bool: ...
+    def message_received(self, data: bytes, flow: Flow) -> None: ...
+    def connection_opened(self, flow: Flow) -> None: ...
+    def connection_lost(self, flow: Flow) -> None: ...
+    def holds(self, flow: Flow) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One address to listen on, and what was bound."""
+
+    transport: str
+    host: str
+    port: int
+
+
+def parse_listen(text: str) -> Listener:
+    """Parse `udp:127.0.0.1:5060` or `tls:[::1]:5061`. Raises `ValueError` that says what is wrong."""
+    transport, _, address = text.partition(":")
+    host, _, port = address.rpartition(":")
+    if transport not in ("udp", "tcp", "tls"):
+        raise ValueError(f"listen address {text!r}: must begin with udp:, tcp: or tls:")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"listen address {text!r}: must be {transport}:HOST:PORT, IPv6 hosts in brackets")
+    return Listener(transport, host.strip("[]"), int(port))
+
+
+class SipTransport:
+    """All sockets. Call `listen`, then `send` and `connect`; `close` ends everything without a word."""
+
+    def __init__(
+        self,
+        user: TransportUser,
+        *,
+        limits: TransportLimits,
+        tls: ssl.SSLContext | None,
+        tls_client: ssl.SSLContext | None,
+    ) -> None:
+        self._user = user
+        self.limits = limits
+        self._tls = tls
+        self._tls_client = tls_client
+        self._udp: dict[Address, asyncio.DatagramTransport] = {}
+        self._servers: list[socket.socket] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections: dict[int, Connection] = {}
+        self._accepting = 0
+        self._numbers = itertools.count(1)
+        self._local_hosts: dict[str, str] = {}
+        self._reaper: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    async def listen(self, wanted: Iterable[Listener]) -> list[Listener]:
+        """Bind, and return what was bound. Raises `OSError`, and `ValueError` for TLS without a certificate."""
+        self._loop = asyncio.get_running_loop()
+        bound = []
+        for listener in wanted:
+            if listener.transport == "udp":
+                bound.append(await self._listen_udp(listener))
+            else:
+                bound.append(self._listen_stream(listener))
+        self._reap()
+        return bound
+
+    def send(self, flow: Flow, data: bytes) -> None:
+        """Send, or drop where there is no longer a way: SIP's own timers notice."""
+        if flow.connection is None:
+            socket_ = self._udp.get(flow.local) or self._udp_for(flow)
+            if socket_ is not None and not socket_.is_closing():
+                socket_.sendto(data, flow.remote)
+        elif connection := self._connections.get(flow.connection):
+            connection.send(data)
+
+    def udp_flow(self, target: Target) -> Flow:
+        """Return the flow to a UDP target. Raises `OSError` when no socket of its family is bound."""
+        is_ipv6 = ":" in target.host
+        for address in self._udp:
+            if (":" in address[0]) == is_ipv6:
+                return Flow("udp", self._local_address(address, target.host), (target.host, target.port))
+        raise OSError(errno.EAFNOSUPPORT, f"no UDP listener for {'IPv6' if is_ipv6 else 'IPv4'}")
+
+    async def connect(self, target: Target, *, tls_hostname: str) -> Flow:
+        """Return an open connection to a TCP or TLS target, a new one or one of ours. Raises `OSError`."""
+        for connection in self._connections.values():
+            if connection.dialled == (target.transport, target.host, target.port, tls_hostname):
+                return connection.flow
+        if self._closed:
+            raise OSError(errno.ESHUTDOWN, "the endpoint is closed")
+        context = None
+        if target.transport == "tls":
+            context = self._tls_client or ssl.create_default_context()
+        connection = Connection(self, target.transport)
+        connection.dialled = (target.transport, target.host, target.port, tls_hostname)
+        try:
+            async with asyncio.timeout(self.limits.connect_timeout):
+                await self._loop.create_connection(
+                    lambda: connection,
+                    target.host,
+                    target.port,
+                    ssl=context,
+                    server_hostname=tls_hostname if context else None,
+                )
+        except TimeoutError:
+            raise OSError(
+                errno.ETIMEDOUT, f"connect timed out after {self.limits.connect_timeout:g} s"
+            ) from None
+        return connection.flow
+
+    def close(self) -> None:
+        self._closed = True
+        if self._reaper is not None:
+            self._reaper.cancel()
+        for task in self._tasks:
+            task.cancel()
+        for server in self._servers:
+            server.close()
+        for udp in self._udp.values():
+            udp.abort()
+        for connection in list(self._connections.values()):
+            connection.abort()
+
+    # UDP.
+
+    async def _listen_udp(self, listener: Listener) -> Listener:
+        transport, _ = await self._loop.create_datagram_endpoint(
+            lambda: _Datagrams(self), local_addr=(listener.host, listener.port)
+        )
+        host, port = transport.get_extra_info("sockname")[:2]
+        self._udp[(host, port)] = transport
+        return Listener("udp", host, port)
+
+    def datagram_received(self, data: bytes, bound: Address, remote: Address) -> None:
+        if len(data) < MIN_DATAGRAM:
+            return
+        flow = Flow("udp", self._local_address(bound, remote[0]), remote)
+        if self._user.admit(flow):
+            self._user.message_received(data, flow)
+
+    def _udp_for(self, flow: Flow) -> asyncio.DatagramTransport | None:
+        """A flow's local host is a real address; the socket may be bound to all of them."""
+        for wildcard in WILDCARDS:
+            if found := self._udp.get((wildcard, flow.local[1])):
+                return found
+        return None
+
+    def _local_address(self, bound: Address, remote_host: str) -> Address:
+        if bound[0] not in WILDCARDS:
+            return bound
+        host = self._local_hosts.get(remote_host)
+        if host is None:
+            if len(self._local_hosts) > 10_000:
+                self._local_hosts.clear()
+            host = self._local_hosts[remote_host] = _route_source(remote_host) or bound[0]
+        return host, bound[1]
+
+    # TCP and TLS.
+
+    def _listen_stream(self, listener: Listener) -> Listener:
+        if listener.transport == "tls" and self._tls is None:
+            raise ValueError("a tls: listen address needs a certificate")
+        family = socket.AF_INET6 if ":" in listener.host else socket.AF_INET
+        server = socket.create_server((listener.host, listener.port), family=family, backlog=128)
+        server.setblocking(False)
+        self._servers.append(server)
+        host, port = server.getsockname()[:2]
+        self._spawn(self._accept(server, listener.transport))
+        return Listener(listener.transport, host, port)
+
+    async def _accept(self, server: socket.socket, transport: str) -> None:
+        while True:
+            try:
+                accepted, remote = await self._loop.sock_accept(server)
+            except OSError as exc:
+                if self._closed:
+                    return
+                # Out of file descriptors, most likely: let some close.
+                log.warning("cannot accept: %s", exc, extra={"event": "sip.accept.failed"})
+                await asyncio.sleep(0.5)
+                continue
+            flow = Flow(transport, accepted.getsockname()[:2], remote[:2])
+            full = len(self._connections) + self._accepting >= self.limits.max_connections
+            # Judged before TLS: a stranger must not cost a handshake.
+            if full or not self._user.admit(flow):
+                accepted.close()
+                continue
+            self._accepting += 1
+            self._spawn(self._welcome(accepted, transport))
+
+    async def _welcome(self, accepted: socket.socket, transport: str) -> None:
+        try:
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await self._loop.connect_accepted_socket(
+                lambda: Connection(self, transport),
+                accepted,
+                ssl=self._tls if transport == "tls" else None,
+                ssl_handshake_timeout=self.limits.handshake_timeout if transport == "tls" else None,
+            )
+        except (OSError, ssl.SSLError) as exc:
+            accepted.close()
+            log.info("connection failed: %s", exc, extra={"event": "sip.handshake.failed"})
+        finally:
+            self._accepting -= 1
+
+    def opened(self, connection: Connection) -> int:
+        number = next(self._numbers)
+        self._connections[number] = connection
+        return number
+
+    def lost(self, connection: Connection) -> None:
+        if self._connections.pop(connection.flow.connection or 0, None) is not None:
+            self._user.connection_lost(connection.flow)
+
+    @property
+    def user(self) -> TransportUser:
+        return self._user
+
+    def now(self) -> float:
+        return self._loop.time()
+
+    def _reap(self) -> None:
+        """Close connections that hold resources and say nothing. One timer for all."""
+        now = self._loop.time()
+        for connection in list(self._connections.values()):
+            if connection.is_stale(now, self.limits) and not self._user.holds(connection.flow):
+                connection.abort()
+        self._reaper = self._loop.call_later(5.0, self._reap)
+
+    def _spawn(self, coroutine: asyncio._CoroutineLike[None]) -> None:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    def __init__(self, owner: SipTransport) -> None:
+        self._owner = owner
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._bound: Address = transport.get_extra_info("sockname")[:2]
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self._owner.datagram_received(data, self._bound, addr[:2])
+
+    def error_received(self, exc: Exception) -> None:
+        log.debug("UDP: %s", exc, extra={"event": "sip.udp.error"})
+
+
+class Connection(asyncio.Protocol):
+    """One TCP or TLS connection, accepted or dialled."""
+
+    def __init__(self, owner: SipTransport, transport: str) -> None:
+        self._owner = owner
+        self._kind = transport
+        self._framer = StreamFramer()
+        self._heard = False
+        self.flow = Flow(transport, ("", 0), ("", 0), 0)
+        self.dialled: tuple[str, str, int, str] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+        local = transport.get_extra_info("sockname") or ("", 0)
+        remote = transport.get_extra_info("peername") or ("", 0)
+        self.flow = Flow(self._kind, local[:2], remote[:2], self._owner.opened(self))
+        self._received_at = self._complete_at = self._owner.now()
+        self._owner.user.connection_opened(self.flow)
+
+    def data_received(self, data: bytes) -> None:
+        self._received_at = self._owner.now()
+        fault = None
+        try:
+            frames = self._framer.receive_data(data)
+        except FramingError as exc:
+            fault, frames = exc, exc.frames
+        for frame in frames:
+            self._heard = True
+            if isinstance(frame, KeepAlive):
+                self._transport.write(CRLF_PONG)
+            else:
+                self._owner.user.message_received(frame.data, self.flow)
+        if not self._framer.buffered:
+            self._complete_at = self._received_at
+        if fault is not None:
+            if fault.answer is not None:
+                self._transport.write(fault.answer)
+            self._transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._owner.lost(self)
+
+    def send(self, data: bytes) -> None:
+        if self._transport.get_write_buffer_size() > self._owner.limits.max_unsent:
+            self.abort()
+        elif not self._transport.is_closing():
+            self._transport.write(data)
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def is_stale(self, now: float, limits: TransportLimits) -> bool:
+        if not self._heard or self._framer.buffered:
+            return now - self._complete_at > limits.first_message_timeout
+        return now - self._received_at > limits.idle_timeout
+
+
+def _route_source(remote_host: str) -> str | None:
+    """Return the local address that packets to `remote_host` leave from. Sends nothing."""
+    family = socket.AF_INET6 if ":" in remote_host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((remote_host, 9))
+            return str(probe.getsockname()[0])
+    except OSError:
+        return None
