@@ -1,0 +1,102 @@
+"""
+Concealing lost frames: the last pitch period goes on and fades (after ITU-T G.711 appendix I).
+
+Only here is sound decoded on the way in, and only when a frame is missing. Unlike the appendix, nothing that
+was already played is touched, so there is no delay; after 60 ms there is silence, and silence costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from offhook.audio import g711
+from offhook.audio.frames import FRAME_SAMPLES, SILENCE, Law
+
+__all__ = ["CONCEALED_FRAMES", "Concealer"]
+
+CONCEALED_FRAMES: Final = 3
+_SHORTEST: Final = 40
+"""Pitch periods from 5 ms (200 Hz) ..."""
+_LONGEST: Final = 120
+"""... to 15 ms (66 Hz)."""
+_TEMPLATE: Final = FRAME_SAMPLES
+_OVERLAP: Final = 32
+"""4 ms in which returning sound is mixed with what was made up."""
+
+_LENGTH: Final = CONCEALED_FRAMES * FRAME_SAMPLES
+# Full for 10 ms, then down by a fifth every 10 ms (appendix I.2.7).
+_GAIN: Final = np.concatenate([np.ones(80), np.linspace(1.0, 0.0, _LENGTH - 80), np.zeros(_OVERLAP)]).astype(
+    np.float32
+)
+_FADE_IN: Final = np.linspace(0.0, 1.0, _OVERLAP, endpoint=False).astype(np.float32)
+
+
+class Concealer:
+    """
+    Makes up sound for frames that are missing.
+
+    `before` and `last` are the two frames heard most recently; whoever hears a frame with `lost == 0` sets them itself,
+    since that is the hot path. With `lost > 0` call `recover`.
+    """
+
+    __slots__ = ("_law", "_made_up", "_silence", "before", "last", "lost")
+
+    def __init__(self, law: Law) -> None:
+        self._law = law
+        self._silence = SILENCE[law]
+        self._made_up = np.zeros(0, dtype=np.float32)
+        self.before = self.last = self._silence
+        self.lost = 0
+
+    def conceal(self) -> bytes:
+        """Return something for a frame that is missing."""
+        lost = self.lost
+        self.lost = lost + 1
+        if lost >= CONCEALED_FRAMES or self.last is self._silence:
+            return self._silence
+        if lost == 0:
+            self._made_up = _continue(g711.decode(self.before + self.last, self._law)) * _GAIN
+        start = lost * FRAME_SAMPLES
+        return self._encode(self._made_up[start : start + FRAME_SAMPLES])
+
+    def recover(self, frame: bytes) -> bytes:
+        """Return the first frame after a loss, faded in from what was made up, and remember it."""
+        lost, self.lost = min(self.lost, CONCEALED_FRAMES), 0
+        made_up = self.last is not self._silence
+        self.before, self.last = self.last, frame
+        if not lost or not made_up:
+            return frame
+        start = lost * FRAME_SAMPLES
+        tail = self._made_up[start : start + _OVERLAP]
+        head = g711.decode(frame[:_OVERLAP], self._law)
+        return self._encode(head * _FADE_IN + tail * (1 - _FADE_IN)) + frame[_OVERLAP:]
+
+    def _encode(self, wave: np.typing.NDArray[np.float32]) -> bytes:
+        return g711.encode(np.clip(wave, -32768, 32767).astype(np.int16), self._law)
+
+
+def _continue(history: g711.Samples) -> np.typing.NDArray[np.float32]:
+    """Return what comes after 40 ms of sound if its last pitch period repeats."""
+    sound = history.astype(np.float32)
+    period = _pitch(sound)
+    cycle = sound[-period:].copy()
+    # The end of the cycle is led over into its own beginning, so that its repetition does not click.
+    overlap = period // 4
+    rising = np.linspace(0.0, 1.0, overlap, endpoint=False, dtype=np.float32)
+    before = sound[-period - overlap : -period]
+    cycle[-overlap:] = cycle[-overlap:] * (1 - rising) + before * rising
+    repeats = -(-(_LENGTH + _OVERLAP) // period)
+    return np.tile(cycle, repeats)[: _LENGTH + _OVERLAP]
+
+
+def _pitch(sound: np.typing.NDArray[np.float32]) -> int:
+    """Return the period at which the last 20 ms are most like what came before."""
+    template = sound[-_TEMPLATE:]
+    past = sound[-_TEMPLATE - _LONGEST : -_SHORTEST]
+    windows = np.lib.stride_tricks.sliding_window_view(past, _TEMPLATE)
+    likeness = windows @ template
+    energy = np.einsum("ij,ij->i", windows, windows) + 1.0
+    best = int(np.argmax(likeness * np.abs(likeness) / energy))
+    return _LONGEST - best

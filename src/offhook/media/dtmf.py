@@ -1,0 +1,138 @@
+"""
+Digits as named telephone events (RFC 4733).
+
+An event is a run of packets with one timestamp, that of its start, and a growing duration; the last is sent three
+times with the end bit set. Any of them may be lost.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from typing import Final
+
+from offhook.audio.frames import FRAME_MS, FRAME_SAMPLES, SAMPLE_RATE
+
+__all__ = ["DIGITS", "DtmfReceiver", "DtmfSender", "check_digits"]
+
+DIGITS: Final = "0123456789*#ABCD"
+"""The event codes 0 to 15, in order (section 3.2)."""
+
+#  0                   1                   2                   3
+#  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+# +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+# |     event     |E|R| volume    |          duration             |
+# +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+_EVENT: Final = struct.Struct("!BBH")
+_END: Final = 0x80
+_VOLUME: Final = 10
+_ENDS: Final = 3
+_LONGEST: Final = 0xFFFF
+
+_STALE: Final = 10 * SAMPLE_RATE
+"""How far an event may lie before the last one and still be its late companion; beyond it, the clock was set anew."""
+
+
+def check_digits(digits: str) -> str:
+    """Return digits in capitals. Raises `ValueError` for anything but `0`-`9`, `*`, `#`, `A`-`D`."""
+    capitals = digits.upper()
+    if wrong := next((digit for digit in capitals if digit not in DIGITS), None):
+        raise ValueError(f"{wrong!r} is no DTMF digit: use 0-9, *, #, A-D")
+    return capitals
+
+
+class DtmfReceiver:
+    """Turns event packets into digits: each press once, as soon as any packet of it is here."""
+
+    def __init__(self) -> None:
+        self._timestamp: int | None = None
+        self._event = 0
+        self._duration = 0
+        self._ended = True
+
+    def receive(self, payload: bytes, timestamp: int, *, marker: bool = False) -> str | None:
+        """Return the digit when a packet is the first that we see of a press, else `None`."""
+        if len(payload) < 4:
+            return None
+        event, flags, duration = _EVENT.unpack_from(payload)
+        ended = bool(flags & _END)
+        if not self._is_new(event, timestamp, duration, marker):
+            self._ended = self._ended or ended
+            return None
+        self._timestamp, self._event, self._duration, self._ended = timestamp, event, duration, ended
+        return DIGITS[event] if event < len(DIGITS) else None
+
+    def _is_new(self, event: int, timestamp: int, duration: int, marker: bool) -> bool:
+        if self._timestamp is None:
+            return True
+        advance = timestamp - self._timestamp & 0xFFFFFFFF
+        if advance == 0:
+            self._duration = max(self._duration, duration)
+            return event != self._event
+        if advance >= 0x80000000:
+            # Before the last event: a packet that was overtaken.
+            return 0x100000000 - advance > _STALE
+        if event == self._event and not self._ended and not marker:
+            return not self._continues(advance, timestamp, duration)
+        return True
+
+    def _continues(self, advance: int, timestamp: int, duration: int) -> bool:
+        """
+        Return whether an event goes on under a new timestamp.
+
+        A press longer than 0xFFFF units comes in segments, each with the timestamp at which the one before
+        ended (section 2.5.1.3). And some gateways move the timestamp with each packet, against section 2.5.1.2,
+        which shows as a duration that goes on growing.
+        """
+        segment = self._duration >= _LONGEST - 2 * FRAME_SAMPLES and advance <= _LONGEST + FRAME_SAMPLES
+        moving = duration > self._duration and advance <= 2 * (duration - self._duration)
+        if segment or moving:
+            self._timestamp, self._duration = timestamp, duration
+            return True
+        return False
+
+
+class DtmfSender:
+    """Digits to be sent, one event packet every 20 ms."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[int, int, int]] = deque()
+        self._event: tuple[int, int, int] | None = None
+        self._step = 0
+        self._timestamp = 0
+
+    def __bool__(self) -> bool:
+        """Whether anything is left to be sent, closing gaps included."""
+        return self._event is not None or bool(self._waiting)
+
+    def send(self, digits: str, duration_ms: int = 100, gap_ms: int = 60) -> None:
+        """Queue digits. Times are rounded up to whole frames; the press lasts 40 ms or more. Raises `ValueError`."""
+        if not 0 < duration_ms <= 8000 or not 0 <= gap_ms <= 8000:
+            raise ValueError(f"duration_ms={duration_ms}, gap_ms={gap_ms}: give 1 to 8000 and 0 to 8000")
+        frames = max(2, -(-duration_ms // FRAME_MS))
+        gap = max(_ENDS - 1, -(-gap_ms // FRAME_MS))
+        self._waiting.extend((DIGITS.index(digit), frames, gap) for digit in check_digits(digits))
+
+    def clear(self) -> None:
+        """Drop what was not begun."""
+        self._waiting.clear()
+
+    def next(self, timestamp: int) -> tuple[bytes, int, bool] | None:
+        """
+        Return the packet for this frame as (payload, timestamp, marker), or `None` in the gap after a digit.
+
+        Call it once per frame, while the sender is true, with the audio's running timestamp.
+        """
+        if self._event is None:
+            self._event, self._step, self._timestamp = self._waiting.popleft(), 0, timestamp
+        code, frames, gap = self._event
+        self._step += 1
+        step = self._step
+        if step >= frames + gap:
+            self._event = None
+        if step >= frames + _ENDS:
+            return None
+        # Packet n covers n frames; the last is repeated, to survive loss (section 2.5.1.4).
+        ending = _END if step >= frames else 0
+        payload = _EVENT.pack(code, ending | _VOLUME, min(step, frames) * FRAME_SAMPLES)
+        return payload, self._timestamp, step == 1

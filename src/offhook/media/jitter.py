@@ -1,0 +1,259 @@
+"""
+The jitter buffer: packets as they come, frames of 20 ms as they are due.
+
+Sound is kept by its place on the sender's clock, so the sizes of packets do not matter: what comes as 10, 30 or 60
+ms is cut and joined. A cursor moves one frame each tick. How long before its turn a packet comes is its slack;
+the buffer grows when packets come too late and shrinks when all of them have had slack to spare for a while,
+at once in a pause, else in a quiet frame. A sender whose clock drifts is followed by the same two moves.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from offhook.audio.frames import FRAME_MS, FRAME_SAMPLES, SILENCE, Law
+
+__all__ = ["JitterBuffer"]
+
+FRAME_S: Final = FRAME_MS / 1000
+START_FRAMES: Final = 1
+"""A stream's first frame waits for this many ticks more than it must: 20 to 40 ms of delay."""
+MAX_FRAMES: Final = 10
+"""200 ms: what lies further ahead of the cursor pushes it on."""
+MAX_GAP_FRAMES: Final = 25
+"""A step of the sender's clock beyond what is buffered and this is a new start."""
+MAX_PAYLOAD: Final = MAX_FRAMES * FRAME_SAMPLES
+
+WINDOW: Final = 150
+"""Packets over which the least slack is taken: 3 s."""
+SPARE_S: Final = 0.030
+"""All of a window's packets had this much slack: one frame of it can go."""
+CALM_S: Final = 8.0
+"""How long after a late packet the buffer does not shrink."""
+
+# G.711 codes of less than about -50 dBFS, as 1, all others as 0.
+_QUIET_CODES: Final[dict[Law, frozenset[int]]] = {
+    "PCMU": frozenset(code ^ sign for code in range(0x6F, 0x80) for sign in (0x00, 0x80)),
+    "PCMA": frozenset((code ^ 0x55) | sign for code in range(6) for sign in (0x00, 0x80)),
+}
+_QUIET: Final[dict[Law, bytes]] = {
+    law: bytes(int(code in codes) for code in range(256)) for law, codes in _QUIET_CODES.items()
+}
+
+
+class JitterBuffer:
+    """One source's buffer. `insert` what comes, `take` a frame every 20 ms."""
+
+    def __init__(self, law: Law) -> None:
+        self.late = 0
+        "Packets that came after their turn and were of no use."
+        self.stretched = 0
+        "Frames of delay added."
+        self.skipped = 0
+        "Frames left out to get the delay down."
+        self.resyncs = 0
+        "New starts after a jump of the sender's clock."
+        self._silence = SILENCE[law]
+        self._quiet = _QUIET[law]
+        self._frames: dict[int, bytes] = {}
+        self._pieces: dict[int, tuple[bytearray, int]] = {}
+        self._started = False
+        self._ticked_at = 0.0
+        self._cursor = 0
+        self._newest = 0
+        self._last_timestamp = 0
+        self._last_position = 0
+        self._least_slack = 1.0
+        self._window = WINDOW
+        self._spare = 0
+        self._calm_at = 0.0
+        self._late_in_window = 0
+
+    @property
+    def started(self) -> bool:
+        """Whether anything was inserted yet."""
+        return self._started
+
+    @property
+    def depth(self) -> int:
+        """How many frames lie between the cursor and the newest sound, that one included."""
+        return max(0, self._newest - self._cursor + 1) if self._started else 0
+
+    def insert(self, timestamp: int, payload: bytes, now: float, newest: bool = True) -> None:
+        """
+        Take a packet's sound.
+
+        `newest` says that no packet with a higher sequence number has come before. Duplicates must have been dropped.
+        """
+        size = len(payload)
+        if not 0 < size <= MAX_PAYLOAD:
+            return
+        advance = timestamp - self._last_timestamp & 0xFFFFFFFF
+        if advance >= 0x80000000:
+            advance -= 0x100000000
+        position = self._last_position + advance
+        if not self._started:
+            self._start(timestamp, now)
+            position = 0
+        index, offset = divmod(position, FRAME_SAMPLES)
+        if offset and newest and not self._frames and not self._pieces:
+            # Nothing to join on to: let frames begin where this packet does.
+            position -= offset
+            offset = 0
+        if newest:
+            self._last_timestamp = timestamp
+            self._last_position = position
+        ahead = index - self._cursor
+        if not 0 <= ahead <= MAX_FRAMES:
+            if not self._place(index, newest, now):
+                return
+            ahead = index - self._cursor
+        slack = (ahead + 1) * FRAME_S - (now - self._ticked_at)
+        if slack < self._least_slack:
+            self._least_slack = slack
+        self._window -= 1
+        if not self._window:
+            self._judge(now)
+        if offset == 0 and size == FRAME_SAMPLES:
+            self._frames[index] = payload
+            if index > self._newest:
+                self._newest = index
+        else:
+            self._join(index, offset, payload)
+
+    def take(self, now: float) -> bytes | None:
+        """Return the frame whose turn it is, or `None` when it is not there. Moves on by one frame."""
+        self._ticked_at = now
+        cursor = self._cursor
+        self._cursor = cursor + 1
+        frame = self._frames.pop(cursor, None)
+        if self._pieces:
+            frame = self._take_piece(cursor, frame)
+        if self._spare and (frame is None or frame.translate(self._quiet).count(1) == FRAME_SAMPLES):
+            return self._skip(frame)
+        return frame
+
+    def restart(self) -> None:
+        """Forget the stream so far; the counts go on."""
+        self._frames.clear()
+        self._pieces.clear()
+        self._started = False
+        self._newest = -START_FRAMES
+        self._spare = 0
+
+    def change_law(self, law: Law) -> None:
+        """Start anew with frames of another law."""
+        self._silence = SILENCE[law]
+        self._quiet = _QUIET[law]
+        self.restart()
+
+    def _start(self, timestamp: int, now: float) -> None:
+        self._started = True
+        self._last_timestamp = timestamp
+        self._last_position = 0
+        self._newest = 0
+        self._cursor = -START_FRAMES
+        # Between two ticks; the next one is a frame away at most.
+        self._ticked_at = max(self._ticked_at, now - FRAME_S)
+
+    def _place(self, index: int, newest: bool, now: float) -> bool:
+        """Make room for a packet that is not within reach of the cursor; return whether it can be used."""
+        if index < self._cursor:
+            return self._place_late(index, newest, now)
+        if not newest:
+            self.late += 1
+            return False
+        if index - self._newest > MAX_GAP_FRAMES:
+            self._resync(index)
+        else:
+            self._advance(index - MAX_FRAMES)
+        return True
+
+    def _place_late(self, index: int, newest: bool, now: float) -> bool:
+        behind = self._cursor - index
+        self._calm_at = now + CALM_S
+        self._spare = 0
+        if newest:
+            # All that is there has been played: go on from here, with that much more delay.
+            if behind > MAX_GAP_FRAMES:
+                self._resync(index)
+            else:
+                self._cursor = index
+                self._newest = index
+                self.stretched += behind
+            return True
+        self._late_in_window += 1
+        if (behind == 1 or self._late_in_window > 1) and behind <= MAX_FRAMES and self.depth < MAX_FRAMES:
+            self._cursor -= 1
+            self.stretched += 1
+        if index == self._cursor:
+            return True
+        self.late += 1
+        return False
+
+    def _resync(self, index: int) -> None:
+        self._frames.clear()
+        self._pieces.clear()
+        self._cursor = index - START_FRAMES
+        self._newest = index
+        self._spare = 0
+        self.resyncs += 1
+
+    def _advance(self, cursor: int) -> None:
+        for index in range(self._cursor, cursor):
+            if self._frames.pop(index, None) is not None or self._pieces.pop(index, None) is not None:
+                self.skipped += 1
+        self._cursor = cursor
+
+    def _judge(self, now: float) -> None:
+        """At the end of a window, see whether the delay can be less."""
+        if self._least_slack > SPARE_S and now >= self._calm_at:
+            spare = int((self._least_slack - SPARE_S) / FRAME_S) + 1
+            if self._spare:
+                # No quiet frame came along for a whole window: take what comes.
+                self._advance(self._cursor + 1)
+                spare -= 1
+            self._spare = spare
+        else:
+            self._spare = 0
+        self._window = WINDOW
+        self._least_slack = 1.0
+        self._late_in_window = 0
+
+    def _skip(self, frame: bytes | None) -> bytes | None:
+        """Leave out a frame that nobody will miss, and return the next."""
+        self._spare -= 1
+        if frame is not None:
+            self.skipped += 1
+        cursor = self._cursor
+        self._cursor = cursor + 1
+        return self._take_piece(cursor, self._frames.pop(cursor, None))
+
+    def _join(self, index: int, offset: int, payload: bytes) -> None:
+        """Cut a packet that is not exactly one frame into the frames that it touches."""
+        at = 0
+        while at < len(payload):
+            part = payload[at : at + FRAME_SAMPLES - offset]
+            if len(part) == FRAME_SAMPLES:
+                self._frames[index] = part
+            elif index >= self._cursor:
+                self._add_piece(index, offset, part)
+            if index > self._newest:
+                self._newest = index
+            at += len(part)
+            index += 1
+            offset = 0
+
+    def _add_piece(self, index: int, offset: int, part: bytes) -> None:
+        piece, filled = self._pieces.get(index) or (bytearray(self._silence), 0)
+        piece[offset : offset + len(part)] = part
+        filled += len(part)
+        if filled >= FRAME_SAMPLES:
+            self._pieces.pop(index, None)
+            self._frames[index] = bytes(piece)
+        else:
+            self._pieces[index] = (piece, filled)
+
+    def _take_piece(self, index: int, frame: bytes | None) -> bytes | None:
+        piece = self._pieces.pop(index, None)
+        return bytes(piece[0]) if frame is None and piece is not None else frame

@@ -1,0 +1,107 @@
+"""
+Which source a stream listens to, and where it therefore sends (symmetric RTP, made safe).
+
+The address in the SDP came by the signalling, which was checked; it is believed at once. If sound comes from
+elsewhere, as through a NAT, one source is learned after several packets that follow each other, and then kept
+until the next re-INVITE. Others are counted and dropped. Nothing is ever sent to an address that is neither the
+SDP's nor has sent us such packets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from offhook.media.negotiate import Address
+
+__all__ = ["Latch", "Source"]
+
+Source = tuple[Any, ...]
+"""An address as sockets give it: (host, port), and two more for IPv6."""
+
+PROBATION: Final = 4
+MAX_CANDIDATES: Final = 8
+
+
+@dataclass(slots=True)
+class _Candidate:
+    ssrc: int
+    sequence: int
+    packets: list[tuple[bytes, float]] = field(default_factory=list)
+
+
+class Latch:
+    """
+    The lock of one stream.
+
+    `source` is who is listened to, compared by the hot path itself; every other source goes through `admit`.
+    """
+
+    def __init__(self, expected: Address) -> None:
+        self.expected = expected
+        self.source: Source | None = None
+        "The locked source, or `None` before there is one."
+        self.foreign = 0
+        "Packets from sources that are not listened to."
+        self._previous: Source | None = None
+        self._candidates: dict[Source, _Candidate] = {}
+
+    @property
+    def destination(self) -> Source:
+        """Where to send: the locked source, or the one before a re-INVITE, or what the SDP says."""
+        return self.source or self._previous or self.expected
+
+    @property
+    def learned(self) -> bool:
+        """Whether the locked source is another than the SDP's."""
+        return self.source is not None and self.source[:2] != self.expected
+
+    def renegotiate(self, expected: Address) -> None:
+        """Open the lock after a re-INVITE. The peer so far stays good if its address in the SDP did not change."""
+        self._previous = self.destination if expected == self.expected else None
+        if self._previous == self.expected:
+            self._previous = None
+        self.expected = expected
+        self.source = None
+        self._candidates.clear()
+
+    def admit(
+        self, source: Source, ssrc: int, sequence: int, data: bytes, now: float
+    ) -> list[tuple[bytes, float]] | None:
+        """
+        Judge an acceptable packet from a source that is not the locked one.
+
+        Returns the (datagram, arrival) pairs to take now that its source is locked, the last being this one, or
+        `None` while it is not.
+        """
+        if self.source is None and (source[:2] == self.expected or source == self._previous):
+            self._lock(source)
+            return [(data, now)]
+        # The SDP's address may still take over from one that was learned, but not the other way round.
+        if self.source is not None and (source[:2] != self.expected or not self.learned):
+            self.foreign += 1
+            return None
+        return self._try(source, ssrc, sequence, data, now)
+
+    def _try(
+        self, source: Source, ssrc: int, sequence: int, data: bytes, now: float
+    ) -> list[tuple[bytes, float]] | None:
+        candidate = self._candidates.get(source)
+        if candidate is None and len(self._candidates) >= MAX_CANDIDATES:
+            # The one that got least far makes room: one packet each from many sources must not keep a caller out.
+            del self._candidates[min(self._candidates, key=lambda each: len(self._candidates[each].packets))]
+        if candidate is None or candidate.ssrc != ssrc or candidate.sequence != sequence:
+            candidate = self._candidates[source] = _Candidate(ssrc, sequence)
+        candidate.packets.append((data, now))
+        candidate.sequence = sequence + 1 & 0xFFFF
+        if len(candidate.packets) < PROBATION:
+            self.foreign += 1
+            return None
+        self.foreign -= PROBATION - 1
+        self._lock(source)
+        return candidate.packets
+
+    def _lock(self, source: Source) -> None:
+        self.source = source
+        self._previous = None
+        self._candidates.clear()

@@ -1,0 +1,311 @@
+"""
+A call's pair of UDP sockets, and the pool that they come from.
+
+Datagrams are received by the loop's own UDP transport. They are sent by the socket itself, which never waits:
+what does not fit into the socket's buffer is late already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import secrets
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from offhook.clock import Clock
+from offhook.media.negotiate import MediaPlan
+from offhook.media.pacer import Pacer
+from offhook.media.stats import DigitReceived, Drained, MediaEvent, MediaStats
+from offhook.media.stream import MediaStream
+
+__all__ = ["MediaPort", "NoFreePort", "PortPool"]
+
+_log = logging.getLogger("offhook.media")
+
+RECEIVE_BUFFER: Final = 65536
+"""Room for half a second of packets while the process is held up."""
+
+
+class NoFreePort(Exception):  # noqa: N818 - what it says is the whole of it
+    """Every pair of the range is in use, by us or by others."""
+
+
+class PortPool:
+    """Pairs of an even port for RTP and the odd one above it for RTCP, drawn at random (RFC 3550 section 11)."""
+
+    def __init__(self, host: str, first: int, last: int) -> None:
+        """`host` is a literal address to bind to; `first` to `last` is the range of ports, both included."""
+        ipaddress.ip_address(host)
+        first += first % 2
+        if not 1024 <= first < last <= 65535:
+            raise ValueError(f"media ports {first}-{last}: give a range of two or more from 1024 to 65535")
+        self.host = host
+        self._ports = list(range(first, last, 2))
+        self.total = len(self._ports)
+        "How many pairs the range has."
+
+    @property
+    def free(self) -> int:
+        """How many pairs we do not use. Others may still hold some of them."""
+        return len(self._ports)
+
+    async def open(self) -> MediaPort:
+        """Bind a pair. Raises `NoFreePort`."""
+        held_by_others = []
+        try:
+            while self._ports:
+                port = self._draw()
+                pair = _bind_pair(self.host, port)
+                if pair is None:
+                    held_by_others.append(port)
+                    continue
+                try:
+                    return await MediaPort._open(self, port, *pair)
+                except BaseException:
+                    self._ports.append(port)
+                    raise
+        finally:
+            self._ports.extend(held_by_others)
+        raise NoFreePort(f"none of the {self.total} media port pairs on {self.host} is free: widen the range")
+
+    def _draw(self) -> int:
+        ports = self._ports
+        index = secrets.randbelow(len(ports))
+        ports[index], ports[-1] = ports[-1], ports[index]
+        return ports.pop()
+
+    def _release(self, port: int) -> None:
+        self._ports.append(port)
+
+
+class MediaPort:
+    """
+    One call's way to the network, given out by `PortPool.open`.
+
+    Nothing is sent or heard before `start`; `close` gives the ports back. All callbacks come from the loop's thread.
+    """
+
+    def __init__(self, pool: PortPool, port: int, rtp: socket.socket, rtcp: socket.socket) -> None:
+        self.host = pool.host
+        self.port = port
+        self._pool = pool
+        self._rtp = rtp
+        self._rtcp = rtcp
+        self._transports: list[asyncio.DatagramTransport] = []
+        self._stream: MediaStream | None = None
+        self._pacer: Pacer | None = None
+        self._closed = False
+        self._failures = 0
+
+    @classmethod
+    async def _open(cls, pool: PortPool, port: int, rtp: socket.socket, rtcp: socket.socket) -> MediaPort:
+        self = cls(pool, port, rtp, rtcp)
+        loop = asyncio.get_running_loop()
+        try:
+            for sock, receive in ((rtp, self._receive_rtp), (rtcp, self._receive_rtcp)):
+                protocol = _Protocol(receive)
+                transport, _ = await loop.create_datagram_endpoint(partial(_itself, protocol), sock=sock)
+                self._transports.append(transport)
+        except BaseException:
+            for transport in self._transports:
+                transport.close()
+            rtp.close()
+            rtcp.close()
+            raise
+        return self
+
+    def start(
+        self,
+        plan: MediaPlan,
+        *,
+        pacer: Pacer,
+        on_frame: Callable[[bytes], None],
+        on_digit: Callable[[str], None],
+        on_drained: Callable[[], None],
+        on_event: Callable[[MediaEvent], None] | None = None,
+    ) -> None:
+        """
+        Send and receive by a plan from now on.
+
+        `on_frame` gets 20 ms of the caller's sound in the plan's codec, every 20 ms from the first RTP packet on,
+        concealed or silent where none came. `on_drained` follows the last queued sample.
+        """
+        if self._stream is not None or self._closed:
+            raise RuntimeError("a media port is started once")
+        clock: Clock = pacer.clock
+        self._monotonic = clock.monotonic
+        now = clock.monotonic()
+        self._on_frame = on_frame
+        self._on_digit = on_digit
+        self._on_drained = on_drained
+        self._on_event = on_event
+        self._stream = MediaStream(
+            plan,
+            ssrc=secrets.randbits(32),
+            sequence=secrets.randbits(16),
+            timestamp=secrets.randbits(32),
+            # A name that tells nothing about this machine (RFC 7022).
+            cname=secrets.token_urlsafe(12),
+            now=now,
+            wall_offset=clock.wall() - now,
+        )
+        self._pacer = pacer
+        pacer.add(self)
+
+    def update(self, plan: MediaPlan) -> None:
+        """Go on by a new plan (re-INVITE)."""
+        self._started.renegotiate(plan)
+
+    def play(self, audio: bytes) -> None:
+        """Queue G.711 in the plan's codec, of any length; it is sent 160 bytes every 20 ms."""
+        self._started.sender.playout.play(audio)
+
+    def clear(self) -> int:
+        """Drop what is queued, at once; return how many bytes that was."""
+        return self._started.sender.playout.clear()
+
+    @property
+    def played_samples(self) -> int:
+        """Queued samples that were really sent since the start."""
+        return 0 if self._stream is None else self._stream.sender.playout.played
+
+    @property
+    def queued_samples(self) -> int:
+        """Samples that wait to be sent."""
+        return 0 if self._stream is None else self._stream.sender.playout.queued
+
+    def send_digits(self, digits: str, duration_ms: int = 100, gap_ms: int = 60) -> None:
+        """Send digits as events (RFC 4733), or as tones if the peer takes none. Raises `ValueError`."""
+        self._started.sender.send_digits(digits, duration_ms, gap_ms)
+
+    def stats(self) -> MediaStats:
+        """Return the counts so far."""
+        return self._started.stats()
+
+    def close(self) -> None:
+        """Say goodbye by RTCP and give the ports back. Safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._pacer is not None:
+            self._pacer.remove(self)
+        if self._stream is not None:
+            self._send_rtcp(self._stream.create_goodbye())
+        for transport in self._transports:
+            transport.close()
+        self._pool._release(self.port)
+
+    @property
+    def _started(self) -> MediaStream:
+        if self._stream is None:
+            raise RuntimeError("the media port is not started")
+        return self._stream
+
+    # What the pacer calls.
+
+    def send(self, now: float) -> None:
+        """Send the packet that is due."""
+        stream = self._stream
+        if stream is None or self._closed:
+            return
+        packet = stream.next_packet()
+        if packet is not None:
+            try:
+                self._rtp.sendto(packet, stream.destination)
+            except OSError as error:
+                self._failed("send", error)
+        if stream.events:
+            self._dispatch(stream)
+
+    def hear(self, now: float) -> None:
+        """Deliver the frame that is due, and the report when it is time."""
+        stream = self._stream
+        if stream is None or self._closed:
+            return
+        frame = stream.next_frame(now)
+        if frame is not None:
+            self._on_frame(frame)
+        if now >= stream.report_due:
+            self._send_rtcp(stream.create_report(now))
+
+    def skip(self, frames: int) -> None:
+        """Leave out frames for which the pacer came too late."""
+        self._started.skip(frames)
+
+    # What the sockets call.
+
+    def _receive_rtp(self, data: bytes, source: tuple[Any, ...]) -> None:
+        stream = self._stream
+        if stream is not None and not self._closed:
+            stream.receive_rtp(data, source, self._monotonic())
+            if stream.events:
+                self._dispatch(stream)
+
+    def _receive_rtcp(self, data: bytes, source: tuple[Any, ...]) -> None:
+        stream = self._stream
+        if stream is not None and not self._closed:
+            stream.receive_rtcp(data, source, self._monotonic())
+            if stream.events:
+                self._dispatch(stream)
+
+    def _dispatch(self, stream: MediaStream) -> None:
+        for event in stream.take_events():
+            try:
+                self._handle(event)
+            except Exception:
+                _log.exception("handling a media event failed", extra={"event": "media.event.failed"})
+
+    def _handle(self, event: DigitReceived | Drained | MediaEvent) -> None:
+        if isinstance(event, DigitReceived):
+            self._on_digit(event.digit)
+        elif isinstance(event, Drained):
+            self._on_drained()
+        elif self._on_event is not None:
+            self._on_event(event)
+
+    def _send_rtcp(self, data: bytes) -> None:
+        destination = None if self._stream is None else self._stream.rtcp_destination
+        if destination is not None:
+            try:
+                self._rtcp.sendto(data, destination)
+            except OSError as error:
+                self._failed("report", error)
+
+    def _failed(self, what: str, error: OSError) -> None:
+        """Say the first failure; media goes on, since a route may come back."""
+        self._failures += 1
+        if self._failures == 1:
+            _log.warning(
+                "cannot %s: %s", what, error, extra={"event": "media.socket.failed", "port": self.port}
+            )
+
+
+class _Protocol(asyncio.DatagramProtocol):
+    def __init__(self, receive: Callable[[bytes, tuple[Any, ...]], None]) -> None:
+        # The loop calls the port's method without a step between.
+        self.datagram_received = receive  # type: ignore[method-assign, assignment]
+
+
+def _itself(protocol: _Protocol) -> _Protocol:
+    return protocol
+
+
+def _bind_pair(host: str, port: int) -> tuple[socket.socket, socket.socket] | None:
+    """Return the two bound sockets, or `None` when one of the ports is taken."""
+    bound: list[socket.socket] = []
+    for number in (port, port + 1):
+        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+            sock.bind((host, number))
+        except OSError:
+            for each in (*bound, sock):
+                each.close()
+            return None
+        bound.append(sock)
+    return bound[0], bound[1]

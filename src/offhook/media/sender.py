@@ -1,0 +1,119 @@
+"""The way out: from queued sound and digits to one RTP packet every 20 ms."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from offhook.audio import g711, tones
+from offhook.audio.frames import FRAME_SAMPLES, SAMPLE_RATE, SILENCE
+from offhook.media.dtmf import DtmfSender, check_digits
+from offhook.media.negotiate import MediaPlan
+from offhook.media.playout import Playout
+from offhook.media.rtp import HEADER, PLAIN
+from offhook.media.stats import Drained, StreamEvent
+
+__all__ = ["Sender"]
+
+_CLOCK: Final = 0xFFFFFFFF
+_MARKER: Final = 0x80
+_UNSPECIFIED: Final = ("0.0.0.0", "::")  # noqa: S104 - compared with, never bound to
+_DRAINED: Final = Drained()
+_pack: Final = HEADER.pack
+
+
+class Sender:
+    """
+    Numbers and stamps what is sent.
+
+    Silence goes out when nothing is queued, so that NATs stay open and the peer's jitter buffer stays fed. While we
+    are not to send (hold), queued sound waits.
+    """
+
+    def __init__(
+        self, plan: MediaPlan, events: list[StreamEvent], *, ssrc: int, sequence: int, timestamp: int
+    ) -> None:
+        """`events` is the list that `Drained` is appended to."""
+        self.ssrc = ssrc
+        self.timestamp = timestamp & _CLOCK
+        "Of the last frame; the clock runs on where nothing is sent."
+        self.packets = 0
+        self.octets = 0
+        self.playout = Playout(plan.codec)
+        self._events = events
+        self._sequence = sequence & 0xFFFF
+        self._marker = _MARKER
+        self._digits = DtmfSender()
+        self._tones: deque[bytes] = deque()
+        self._adopt(plan)
+
+    def renegotiate(self, plan: MediaPlan) -> None:
+        """Go on by a new plan."""
+        self.playout.change_law(plan.codec)
+        self._adopt(plan)
+
+    def _adopt(self, plan: MediaPlan) -> None:
+        self._plan = plan
+        self._payload_type = plan.payload_type
+        self._silence = SILENCE[plan.codec]
+        self.sends = plan.sends and plan.remote[0] not in _UNSPECIFIED
+        "Whether the plan lets us send."
+
+    def send_digits(self, digits: str, duration_ms: int = 100, gap_ms: int = 60) -> None:
+        """
+        Send digits, ahead of queued sound, as events, or as tones when the peer takes no events.
+
+        Raises `ValueError` for anything but `0`-`9`, `*`, `#`, `A`-`D`, and for impossible times.
+        """
+        digits = check_digits(digits)
+        if self._plan.dtmf_payload_type is not None:
+            self._digits.send(digits, duration_ms, gap_ms)
+            return
+        for digit in digits:
+            sound = g711.encode(tones.dtmf(digit, duration_ms), self._plan.codec)
+            sound += self._silence[:1] * (SAMPLE_RATE * gap_ms // 1000)
+            frames = range(0, len(sound), FRAME_SAMPLES)
+            self._tones.extend(
+                sound[at : at + FRAME_SAMPLES].ljust(FRAME_SAMPLES, self._silence[:1]) for at in frames
+            )
+
+    def skip(self, frames: int) -> None:
+        """Let the clock run on over frames that were not sent because there was no time to."""
+        self.timestamp = self.timestamp + frames * FRAME_SAMPLES & _CLOCK
+        self._marker = _MARKER
+
+    def next_packet(self) -> bytes | None:
+        """Return the datagram for the next 20 ms, or `None` when we are not to send. Call it every 20 ms."""
+        self.timestamp = timestamp = self.timestamp + FRAME_SAMPLES & _CLOCK
+        if not self.sends:
+            self._marker = _MARKER
+            return None
+        if self._digits:
+            return self._next_event(timestamp)
+        if self._tones:
+            payload = self._tones.popleft()
+        elif self.playout.queued:
+            payload = self.playout.take()
+            if not self.playout.queued:
+                self._events.append(_DRAINED)
+        else:
+            payload = self._silence
+        self._sequence = sequence = self._sequence + 1 & 0xFFFF
+        self.packets += 1
+        self.octets += FRAME_SAMPLES
+        second = self._payload_type | self._marker
+        self._marker = 0
+        return _pack(PLAIN, second, sequence, timestamp, self.ssrc) + payload
+
+    def _next_event(self, timestamp: int) -> bytes:
+        event = self._digits.next(timestamp)
+        if event is None or self._plan.dtmf_payload_type is None:
+            payload, marker, payload_type = self._silence, False, self._payload_type
+        else:
+            payload, timestamp, marker = event
+            payload_type = self._plan.dtmf_payload_type
+        self._sequence = self._sequence + 1 & 0xFFFF
+        self.packets += 1
+        self.octets += len(payload)
+        second = payload_type | (_MARKER if marker else 0)
+        return _pack(PLAIN, second, self._sequence, timestamp, self.ssrc) + payload
