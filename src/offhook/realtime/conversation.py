@@ -16,6 +16,21 @@ AUDIO_HELD_S = 120
 "How much audio all items of one conversation hold together; the oldest is forgotten first."
 
 
+CHARACTER_MS = 65
+"About how long a spoken character takes; for words whose audio was not all made when they were cut."
+
+
+@dataclass(slots=True)
+class Line:
+    """Words of an item and where their sound is in it."""
+
+    text: str
+    start_ms: float
+    length_ms: float = 0.0
+    complete: bool = False
+    "Whether all their sound was made."
+
+
 @dataclass(slots=True, eq=False)
 class Item:
     """One item. `content` holds API parts without their audio, which is kept apart as bytes."""
@@ -31,8 +46,10 @@ class Item:
     output: str = ""
     audio: bytearray = field(default_factory=bytearray)
     "The sound of the one audio part, in the session's audio format."
-    audio_ms: int = 0
+    audio_ms: float = 0.0
     "How long the audio is, also after `audio` was forgotten."
+    lines: list[Line] = field(default_factory=list)
+    "An assistant's words against its audio, for truncation."
     truncated: bool = False
 
     @property
@@ -55,9 +72,43 @@ class Item:
         if index is not None:
             self.content[index]["transcript"] = text
 
+    def add_speech(self, text: str, audio: bytes, bytes_per_ms: int) -> None:
+        """Add words, sound or both at the end; sound belongs to the words before it."""
+        if text:
+            self.end_speech()
+            self.lines.append(Line(text, self.audio_ms))
+        length_ms = len(audio) / bytes_per_ms
+        self.audio += audio
+        self.audio_ms += length_ms
+        if self.lines:
+            self.lines[-1].length_ms += length_ms
+        self.transcript = (self.transcript or "") + text
+
+    def end_speech(self) -> None:
+        """The sound of the words so far is complete."""
+        if self.lines:
+            self.lines[-1].complete = True
+
+    def heard_text(self, heard_ms: float) -> str:
+        """Return the words whose sound ended before `heard_ms`; a word that was cut in half was not heard."""
+        heard = ""
+        for line in self.lines:
+            length = line.length_ms if line.complete else max(line.length_ms, len(line.text) * CHARACTER_MS)
+            share = (heard_ms - line.start_ms) / length if length else 1.0
+            if share < 1:
+                heard += _whole_words(line.text, max(share, 0.0))
+                break
+            heard += line.text
+        return heard.strip()
+
     def to_api(self, encode: Callable[[bytes], bytes] | None = None) -> dict[str, Any]:
         """Return the API's item; with `encode` (to the client's audio format) its audio too."""
-        api: dict[str, Any] = {"id": self.id, "object": "realtime.item", "type": self.type, "status": self.status}
+        api: dict[str, Any] = {
+            "id": self.id,
+            "object": "realtime.item",
+            "type": self.type,
+            "status": self.status,
+        }
         if self.type == "message":
             api["role"] = self.role
             api["content"] = [dict(part) for part in self.content]
@@ -74,8 +125,8 @@ class Item:
 class Conversation:
     """Items in order. The session emits the events; this only keeps the truth."""
 
-    def __init__(self, id: str, *, bytes_per_ms: int) -> None:
-        self.id = id
+    def __init__(self, conversation_id: str, *, bytes_per_ms: int) -> None:
+        self.id = conversation_id
         self._items: dict[str, Item] = {}
         self._order: list[str] = []
         self._bytes_per_ms = bytes_per_ms
@@ -140,11 +191,11 @@ class Conversation:
             if room < 0:
                 item.audio = bytearray()
 
-    def truncate(self, item: Item, audio_end_ms: int, heard: str) -> None:
+    def truncate(self, item: Item, audio_end_ms: int) -> None:
         """Cut an assistant's audio and its transcript down to what was heard (row E21)."""
+        item.transcript = item.heard_text(audio_end_ms)
         item.audio_ms = audio_end_ms
         del item.audio[audio_end_ms * self._bytes_per_ms :]
-        item.transcript = heard
         item.truncated = True
 
     def to_engine(self) -> list[dict[str, Any]]:
@@ -156,3 +207,10 @@ def _is_unheard(item: Item) -> bool:
     if item.type != "message" or item.role != "assistant":
         return False
     return not any(part.get("transcript") or part.get("text") for part in item.content)
+
+
+def _whole_words(text: str, share: float) -> str:
+    cut = int(len(text) * share)
+    if cut < len(text) and not text[cut].isspace():
+        cut = max(text.rfind(" ", 0, cut), 0)
+    return text[:cut]

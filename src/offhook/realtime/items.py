@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag
 
+from offhook.realtime.conversation import Item
 from offhook.realtime.validation import ApiModel, by_type, choose
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Status",
     "SystemMessage",
     "UserMessage",
+    "create_item",
 ]
 
 Status = Literal["completed", "incomplete", "in_progress"]
@@ -54,7 +56,9 @@ class OutputAudio(ApiModel):
 
 
 UserContent = Annotated[
-    Annotated[InputText, Tag("@text")] | Annotated[InputAudio, Tag("@audio")] | Annotated[InputImage, Tag("@image")],
+    Annotated[InputText, Tag("@text")]
+    | Annotated[InputAudio, Tag("@audio")]
+    | Annotated[InputImage, Tag("@image")],
     by_type({"input_text": "@text", "input_audio": "@audio", "input_image": "@image"}),
 ]
 AssistantContent = Annotated[
@@ -105,7 +109,7 @@ class ItemReference(ApiModel):
     id: str
 
 
-class _RoleOnly(ApiModel):
+class _RoleOnly(_Item):
     """What a message with an unknown role is judged as, so that the error names the role."""
 
     type: Literal["message"]
@@ -141,3 +145,31 @@ InputItem = Annotated[
     choose(_item_tag),
 ]
 """An item of `response.create`'s `input`: a new one, or a reference to one in the conversation (row E15)."""
+
+
+def create_item(
+    given: ClientItem, item_id: str, decode: Callable[[str, str], bytes], bytes_per_ms: int
+) -> Item:
+    """
+    Return a conversation's item for what a client wrote.
+
+    `decode` turns base64 audio of the client's format into the session's, given the parameter's name for errors.
+    """
+    if isinstance(given, FunctionCall):
+        return Item(
+            item_id, given.type, name=given.name, call_id=given.call_id or item_id, arguments=given.arguments
+        )
+    if isinstance(given, FunctionCallOutput):
+        return Item(item_id, given.type, call_id=given.call_id, output=given.output)
+    assert isinstance(given, SystemMessage | UserMessage | AssistantMessage)
+    item = Item(item_id, given.type, role=given.role)
+    for index, part in enumerate(given.content):
+        content = part.model_dump(exclude_none=True)
+        encoded = content.pop("audio", None)
+        if encoded:
+            item.audio += decode(encoded, f"item.content[{index}].audio")
+            item.audio_ms = len(item.audio) / bytes_per_ms
+        if content["type"] in ("input_audio", "output_audio"):
+            content.setdefault("transcript", None)
+        item.content.append(content)
+    return item

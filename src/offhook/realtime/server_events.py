@@ -65,12 +65,12 @@ def error(
     code: str | None = None,
     param: str | None = None,
     event_id: str | None = None,
-    type: str = "invalid_request_error",
+    kind: str = "invalid_request_error",
 ) -> Event:
     """`event_id` is the client's own, echoed (row E12)."""
     return {
         "type": "error",
-        "error": {"type": type, "code": code, "message": message, "param": param, "event_id": event_id},
+        "error": {"type": kind, "code": code, "message": message, "param": param, "event_id": event_id},
     }
 
 
@@ -217,7 +217,9 @@ def audio_done(response_id: str, item_id: str, output_index: int) -> Event:
     return _part("response.output_audio.done", response_id, item_id, output_index)
 
 
-def call_arguments_delta(response_id: str, item_id: str, output_index: int, call_id: str, delta: str) -> Event:
+def call_arguments_delta(
+    response_id: str, item_id: str, output_index: int, call_id: str, delta: str
+) -> Event:
     return _output(
         "response.function_call_arguments.delta",
         response_id,
@@ -258,13 +260,13 @@ def audio_cleared(response_id: str) -> Event:
     return {"type": "output_audio_buffer.cleared", "response_id": response_id}
 
 
-def _output(type: str, response_id: str, output_index: int, **fields: Any) -> Event:
-    return {"type": type, "response_id": response_id, "output_index": output_index, **fields}
+def _output(kind: str, response_id: str, output_index: int, **fields: Any) -> Event:
+    return {"type": kind, "response_id": response_id, "output_index": output_index, **fields}
 
 
-def _part(type: str, response_id: str, item_id: str, output_index: int, **fields: Any) -> Event:
+def _part(kind: str, response_id: str, item_id: str, output_index: int, **fields: Any) -> Event:
     return {
-        "type": type,
+        "type": kind,
         "response_id": response_id,
         "item_id": item_id,
         "output_index": output_index,

@@ -40,7 +40,7 @@ DEFAULT_INSTRUCTIONS = (
 
 
 class ConfigError(RequestError):
-    """A session object that cannot be used: `code`, `message`, `param` and `type` as the API's error object has them."""
+    """A session object that cannot be used: `code`, `message`, `param`, `type` as in the API's error object."""
 
 
 # Audio.
@@ -62,7 +62,9 @@ class PcmaFormat(ApiModel):
 
 
 AudioFormatConfig = Annotated[
-    Annotated[PcmFormat, Tag("@pcm")] | Annotated[PcmuFormat, Tag("@pcmu")] | Annotated[PcmaFormat, Tag("@pcma")],
+    Annotated[PcmFormat, Tag("@pcm")]
+    | Annotated[PcmuFormat, Tag("@pcmu")]
+    | Annotated[PcmaFormat, Tag("@pcma")],
     by_type({"audio/pcm": "@pcm", "audio/pcmu": "@pcmu", "audio/pcma": "@pcma"}),
 ]
 
@@ -259,7 +261,9 @@ class SessionConfig(ApiModel):
         _strip(session["audio"]["input"]["format"], "rate")
         _strip(session["audio"]["output"]["format"], "rate")
         if self.audio.input.transcription is not None:
-            session["audio"]["input"]["transcription"] = self.audio.input.transcription.model_dump(exclude_none=True)
+            session["audio"]["input"]["transcription"] = self.audio.input.transcription.model_dump(
+                exclude_none=True
+            )
         turn_detection = session["audio"]["input"]["turn_detection"]
         if turn_detection is not None:
             _strip(turn_detection, "model_version")
@@ -367,7 +371,10 @@ def _merge(present: dict[str, Any], update: Mapping[str, Any], path: str) -> dic
         here = f"{path}.{name}" if path else name
         before = present.get(name)
         if here in _MERGED and isinstance(part, Mapping) and isinstance(before, Mapping):
-            changes_kind = here != "audio.input.noise_reduction" and part.get("type") not in (None, before.get("type"))
+            changes_kind = here != "audio.input.noise_reduction" and part.get("type") not in (
+                None,
+                before.get("type"),
+            )
             merged[name] = dict(part) if changes_kind else _merge(dict(before), part, here)
         else:
             merged[name] = part

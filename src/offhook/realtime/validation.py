@@ -15,13 +15,13 @@ class RequestError(ValueError):
     """A client's request cannot be served. Carries the fields of the API's error object."""
 
     def __init__(
-        self, code: str, message: str, param: str | None = None, *, type: str = "invalid_request_error"
+        self, code: str, message: str, param: str | None = None, *, kind: str = "invalid_request_error"
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.param = param
-        self.type = type
+        self.type = kind
 
 
 class ApiModel(BaseModel):
@@ -90,7 +90,9 @@ def to_request_error(
     """
     details = error.errors(include_url=False)
     # A missing field explains more than what else is wrong; an unknown one, less.
-    first = min(details, key=lambda detail: (detail["type"] != "missing", detail["type"] == "extra_forbidden"))
+    first = min(
+        details, key=lambda detail: (detail["type"] != "missing", detail["type"] == "extra_forbidden")
+    )
     param = _dotted(prefix, [part for part in first["loc"] if not str(part).startswith("@")])
     code, message, param = _explain(first, param)
     if code == "unknown_parameter" and unknown_hints and param in unknown_hints:
@@ -131,7 +133,9 @@ def _explain_union(value: object, param: str) -> tuple[str, str, str]:
         return _mistyped(path, "a string", kind)
     message = f"Invalid value for '{path}': '{_short(kind)}' is not supported."
     if kind.startswith("mcp"):
-        message += " This server does not speak MCP: register function tools and call the MCP server from your app."
+        message += (
+            " This server does not speak MCP: register function tools and call the MCP server from your app."
+        )
     return "invalid_value", message, path
 
 

@@ -1,0 +1,314 @@
+"""The driver of a session: one inbox, one engine, n listeners, one timer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import orjson
+
+from offhook.clock import Clock
+from offhook.realtime.engine import (
+    CancelResponse,
+    Engine,
+    EngineEvent,
+    EngineFailed,
+    EngineStart,
+    Respond,
+    Transcribe,
+    VoiceActivity,
+)
+from offhook.realtime.session import (
+    ClearPlayout,
+    HearAudio,
+    Output,
+    PlayAudio,
+    ServerEvent,
+    Session,
+    SessionClosed,
+    SessionExpired,
+    SessionNote,
+)
+
+__all__ = ["Attachment", "Listener", "Playout", "SessionRunner"]
+
+logger = logging.getLogger("offhook.realtime")
+
+# Told to a client on a call only if it asked for audio (DESIGN decision 6).
+_AUDIO_EVENT = "response.output_audio.delta"
+
+
+class Listener(Protocol):
+    """One client's connection. Neither method may block; a slow client is the listener's own affair."""
+
+    def send(self, frame: bytes) -> None:
+        """Send one event: JSON text in UTF-8, for a text frame."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Send what is queued, then close the WebSocket."""
+
+
+class Playout(Protocol):
+    """Where the agent's voice goes; `media.port.MediaPort` is one."""
+
+    def play(self, audio: bytes) -> None: ...
+
+    def clear(self) -> int: ...
+
+    @property
+    def played_samples(self) -> int: ...
+
+    @property
+    def queued_samples(self) -> int: ...
+
+
+class Attachment:
+    """One client of a session, from `SessionRunner.attach` to `detach`."""
+
+    def __init__(
+        self, runner: SessionRunner, sender: int, listener: Listener, events: frozenset[str]
+    ) -> None:
+        self.sender = sender
+        self.listener = listener
+        self.events = events
+        self._runner = runner
+
+    def receive(self, frame: str | bytes) -> None:
+        """Hand over a frame from the client: text as `str`, a binary frame as `bytes`."""
+        self._runner.receive_client_event(frame, self)
+
+    def detach(self) -> None:
+        """The client's connection is gone. Safe to call twice."""
+        self._runner.detach(self)
+
+
+class SessionRunner:
+    """
+    Serializes everything that happens to a session, and carries out what it decides.
+
+    All methods are called from the event loop's thread. Inputs that come while another is handled (an engine
+    that answers at once) wait in the inbox, so the order of events is the order of their causes.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        engine: Engine,
+        *,
+        clock: Clock,
+        playout: Playout | None = None,
+        on_note: Callable[[SessionNote], None] | None = None,
+        on_expired: Callable[[], None] | None = None,
+        on_failed: Callable[[str], None] | None = None,
+    ) -> None:
+        self.session = session
+        self._engine = engine
+        self._clock = clock
+        self._playout = playout
+        self._on_note = on_note
+        self._on_expired = on_expired
+        self._on_failed = on_failed
+        self._attachments: dict[int, Attachment] = {}
+        self._next_sender = 1
+        self._inbox: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._pumping = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: float | None = None
+        self._closed = asyncio.Event()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed.is_set()
+
+    @property
+    def listeners(self) -> int:
+        """How many clients are attached."""
+        return len(self._attachments)
+
+    async def start(self, start: EngineStart) -> None:
+        """Start the engine; the session's time begins when it is ready. Raises `EngineUnavailable`."""
+        await self._engine.start(start, self.receive_engine_event)
+        self._do(self.session.start, self._clock.monotonic(), self._clock.wall())
+
+    # Inputs.
+
+    def receive_audio(self, audio: bytes) -> None:
+        """Take the caller's next 20 ms."""
+        if self.closed:
+            return
+        now = self._clock.monotonic()
+        self.session.receive_audio(audio, now)
+        self._engine.hear(audio)
+        if self._playout is not None:
+            self.session.playout_progress(self._playout.played_samples, now)
+        if self.session.has_outputs and not self._pumping:
+            self._pump()
+
+    def receive_digit(self, digit: str) -> None:
+        self._do(self.session.receive_digit, digit, self._clock.monotonic(), self._clock.wall())
+
+    def receive_engine_event(self, event: EngineEvent) -> None:
+        """Take what the engine heard or made; the engine's `emit`."""
+        if type(event) is VoiceActivity and not self._inbox and not self._pumping:
+            # 30 times a second for each call, and nearly always without consequence.
+            self._progress()
+            self.session.receive_engine_event(event, self._clock.monotonic())
+            if self.session.has_outputs:
+                self._pump()
+            return
+        self._do(self._receive_engine_event, event)
+
+    def _receive_engine_event(self, event: EngineEvent) -> None:
+        self.session.receive_engine_event(event, self._clock.monotonic())
+        if isinstance(event, EngineFailed) and self._on_failed is not None:
+            self._on_failed(event.message)
+
+    def playout_drained(self) -> None:
+        """The last queued sample was sent."""
+        self._do(self._drained)
+
+    def _drained(self) -> None:
+        # Something may have been queued between the sender's call and now.
+        if self._playout is not None and self._playout.queued_samples == 0:
+            self.session.playout_drained(self._playout.played_samples, self._clock.monotonic())
+
+    # Clients.
+
+    def attach(self, listener: Listener, *, events: frozenset[str] = frozenset()) -> Attachment:
+        """
+        Add a client; it gets `session.created` first. `events` are the extensions that it asked for, of
+        `audio` (the agent's sound) and `call` (`call.*` events).
+        """
+        attachment = Attachment(self, self._next_sender, listener, events)
+        self._next_sender += 1
+        self._do(self._attach, attachment)
+        return attachment
+
+    def _attach(self, attachment: Attachment) -> None:
+        if self.closed:
+            attachment.listener.close(1000, "the session has ended")
+            return
+        self._attachments[attachment.sender] = attachment
+        self.session.attach(attachment.sender, audio="audio" in attachment.events)
+
+    def detach(self, attachment: Attachment) -> None:
+        if self._attachments.pop(attachment.sender, None) is not None:
+            self._do(self.session.detach, attachment.sender)
+
+    def receive_client_event(self, frame: str | bytes, attachment: Attachment) -> None:
+        self._do(self._receive_client_event, frame, attachment.sender)
+
+    def _receive_client_event(self, frame: str | bytes, sender: int) -> None:
+        if sender in self._attachments:
+            self.session.receive_client_event(frame, sender=sender, now=self._clock.monotonic())
+
+    def publish_extension(self, event: dict[str, Any]) -> None:
+        """Send a `call.*` event to the clients that asked for those (row V02)."""
+        self._do(self._publish_extension, event)
+
+    def _publish_extension(self, event: dict[str, Any]) -> None:
+        frame = orjson.dumps({"type": event["type"], "event_id": self.session.new_id("event"), **event})
+        for attachment in list(self._attachments.values()):
+            if "call" in attachment.events:
+                attachment.listener.send(frame)
+
+    # The end.
+
+    async def close(self, reason: str) -> None:
+        """
+        Finish every response, tell the clients, close them with 1000, free the engine (rows S16, S17).
+
+        Returns when all that is done; safe to call twice and before `start`.
+        """
+        self._do(self.session.close, reason, self._clock.monotonic())
+        await self._closed.wait()
+        await self._engine.close()
+
+    def _finish(self, reason: str) -> None:
+        self._closed.set()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        attachments, self._attachments = self._attachments, {}
+        for attachment in attachments.values():
+            attachment.listener.close(1000, reason)
+
+    # The pump.
+
+    def _do(self, handle: Callable[..., None], *args: Any) -> None:
+        self._inbox.append((handle, args))
+        if not self._pumping:
+            self._pump()
+
+    def _pump(self) -> None:
+        self._pumping = True
+        try:
+            self._carry_out(self.session.outputs())
+            while self._inbox:
+                handle, args = self._inbox.popleft()
+                self._progress()
+                handle(*args)
+                self._carry_out(self.session.outputs())
+        finally:
+            self._pumping = False
+        self._arm()
+
+    def _progress(self) -> None:
+        if self._playout is not None:
+            self.session.playout_progress(self._playout.played_samples, self._clock.monotonic())
+
+    def _carry_out(self, outputs: list[Output]) -> None:
+        for output in outputs:
+            match output:
+                case ServerEvent():
+                    self._send(output)
+                case Transcribe() | Respond() | CancelResponse():
+                    self._engine.handle(output)
+                case PlayAudio():
+                    if self._playout is not None:
+                        self._playout.play(output.audio)
+                case ClearPlayout():
+                    if self._playout is not None:
+                        self._playout.clear()
+                case HearAudio():
+                    self._engine.hear(output.audio)
+                case SessionNote():
+                    if self._on_note is not None:
+                        self._on_note(output)
+                case SessionExpired():
+                    if self._on_expired is not None:
+                        self._on_expired()
+                case SessionClosed():
+                    self._finish(output.reason)
+
+    def _send(self, output: ServerEvent) -> None:
+        if output.to is not None:
+            if (attachment := self._attachments.get(output.to)) is not None:
+                attachment.listener.send(orjson.dumps(output.event))
+            return
+        frame: bytes | None = None
+        audio_only = self.session.sip and output.event["type"] == _AUDIO_EVENT
+        for attachment in list(self._attachments.values()):
+            if audio_only and "audio" not in attachment.events:
+                continue
+            frame = frame or orjson.dumps(output.event)
+            attachment.listener.send(frame)
+
+    def _arm(self) -> None:
+        deadline = None if self.closed else self.session.next_timer()
+        if deadline == self._timer_at and self._timer is not None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timer_at = deadline
+        if deadline is not None:
+            delay = max(0.0, deadline - self._clock.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        self._do(self.session.handle_timer, self._clock.monotonic())

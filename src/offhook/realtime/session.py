@@ -1,0 +1,466 @@
+"""
+The Realtime session: client events, audio and engine results in; server events, engine commands and sound out.
+
+Pure: no socket, clock or task. The driver (`offhook.realtime.runner`) calls an input with the time, then takes
+`outputs()` in order and arms one timer for `next_timer()`. `docs/explanation/design.md` states this contract once for
+all rooms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from offhook.realtime import client_events as client
+from offhook.realtime import server_events as events
+from offhook.realtime.client_events import ClientEvent, ClientEventError, parse_client_event
+from offhook.realtime.conversation import Conversation, Item
+from offhook.realtime.engine import (
+    AudioFormat,
+    EngineEvent,
+    EngineFailed,
+    Transcribed,
+    TranscriptionFailed,
+    VoiceActivity,
+)
+from offhook.realtime.items import ItemReference, create_item
+from offhook.realtime.listening import Commit, Listening
+from offhook.realtime.outbox import (
+    ClearPlayout,
+    HearAudio,
+    Outbox,
+    Output,
+    PlayAudio,
+    ServerEvent,
+    SessionClosed,
+    SessionExpired,
+    SessionNote,
+)
+from offhook.realtime.playout import Playout
+from offhook.realtime.response import ResponsePlan
+from offhook.realtime.responses import Responses
+from offhook.realtime.session_config import ServerVad, SessionConfig, merge_update
+from offhook.realtime.sideband_audio import AudioConverter, bytes_per_ms, convert, sample_bytes
+from offhook.realtime.validation import RequestError
+
+__all__ = [
+    "ClearPlayout",
+    "HearAudio",
+    "Output",
+    "PlayAudio",
+    "ServerEvent",
+    "Session",
+    "SessionClosed",
+    "SessionExpired",
+    "SessionNote",
+]
+
+MAX_DURATION_S = 3600.0
+DRAIN_S = 1.0
+"How long a closing session waits for words and answers that are under way (row S17)."
+FRAME_MS = 20
+
+
+class Session:
+    """
+    One session. Inputs take `now` (seconds, monotonic); after each, take `outputs()`.
+
+    `audio_format` is the sound's format towards the engine and the caller; `new_id` makes an id from its prefix.
+    With `sip`, the sound goes to a phone (`PlayAudio`, `output_audio_buffer.*`, truncation by the played clock);
+    without, clients send and play it. `needs_transcript`: the engine answers words, so a response waits for them.
+    """
+
+    def __init__(
+        self,
+        config: SessionConfig,
+        *,
+        session_id: str,
+        audio_format: AudioFormat,
+        new_id: Callable[[str], str],
+        sip: bool,
+        needs_transcript: bool = True,
+        max_duration_s: float = MAX_DURATION_S,
+        drain_s: float = DRAIN_S,
+    ) -> None:
+        self.id = session_id
+        self.config = config
+        self.new_id = new_id
+        self.audio_format = audio_format
+        self.sip = sip
+        self.closed = False
+        self._needs_transcript = needs_transcript
+        self._max_duration_s = max_duration_s
+        self._drain_s = drain_s
+        self._expires_at = 0
+        self._outbox = Outbox(new_id)
+        self._clients: dict[int, bool] = {}
+        self._timers: dict[str, float] = {}
+        self._closing: str | None = None
+        self._responded = False
+        self._interrupted = False
+        self._idle_from_ms = 0.0
+        self._append = b""
+        self._append_converter: AudioConverter | None = None
+        self._conversation = Conversation(new_id("conv"), bytes_per_ms=bytes_per_ms(audio_format))
+        width = sample_bytes(audio_format)
+        playout = Playout(bytes_per_ms(audio_format) // width, width) if sip else None
+        self._responses = Responses(
+            self._conversation, self._outbox, audio_format, playout, lambda: any(self._clients.values())
+        )
+        self._listening = Listening(
+            config,
+            self._conversation,
+            self._outbox,
+            bytes_per_ms(audio_format),
+            on_started=self._speech_started,
+            on_commit=self._committed,
+            on_settled=self._settled,
+        )
+        self.receive_audio = self._listening.buffer.receive_audio
+        """`receive_audio(audio, now)`: the caller's next frame. Bound directly, since it runs 50 times a second."""
+
+    # Outputs.
+
+    def outputs(self) -> list[Output]:
+        """Take everything that happened since the last call, in order."""
+        return self._outbox.take()
+
+    @property
+    def has_outputs(self) -> bool:
+        return bool(self._outbox)
+
+    @property
+    def conversation(self) -> Conversation:
+        return self._conversation
+
+    def next_timer(self) -> float | None:
+        """Return when `handle_timer` must be called, or `None` if nothing is pending."""
+        timers = list(self._timers.values())
+        if (transcript := self._listening.next_timer()) is not None:
+            timers.append(transcript)
+        return min(timers, default=None)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the session object as clients see it (row S13)."""
+        return self.config.to_api(session_id=self.id, expires_at=self._expires_at)
+
+    # Inputs.
+
+    def start(self, now: float, wall: float) -> None:
+        """The engine is ready: the session's time begins. `wall` is seconds since 1970, for `expires_at`."""
+        self._expires_at = int(wall + self._max_duration_s)
+        self._timers["expiry"] = now + self._max_duration_s
+
+    def attach(self, sender: int, *, audio: bool = False) -> None:
+        """A client connected; it gets `session.created` (row O01). `audio`: it wants the agent's sound (row O18)."""
+        self._clients[sender] = audio or not self.sip
+        self._outbox.event(events.session_created(self.describe()), to=sender)
+
+    def detach(self, sender: int) -> None:
+        """A client went away; the session goes on (row S15)."""
+        self._clients.pop(sender, None)
+
+    def receive_client_event(
+        self, event: Mapping[str, Any] | str | bytes, *, sender: int, now: float
+    ) -> None:
+        """Handle a frame from a client. Whatever is wrong with it is told to that client alone (row S21)."""
+        event_id: str | None = None
+        try:
+            parsed = parse_client_event(event)
+            event_id = parsed.event_id
+            self._handle_client_event(parsed, sender, now)
+        except ClientEventError as error:
+            self._refuse(error, sender, error.event_id or event_id)
+        except RequestError as error:
+            self._refuse(error, sender, event_id)
+        self._update_idle(now)
+
+    def receive_digit(self, digit: str, now: float, received_at: float) -> None:
+        """A key was pressed (row O16); `received_at` is seconds since 1970."""
+        self._outbox.raw_event(events.dtmf_received(digit, int(received_at)))
+
+    def receive_engine_event(self, event: EngineEvent, now: float) -> None:
+        match event:
+            case VoiceActivity():
+                if self._closing is None:
+                    self._listening.receive_activity(event, now)
+            case Transcribed() | TranscriptionFailed():
+                self._listening.receive_transcription(event, now)
+            case EngineFailed():
+                self._outbox.note("error", f"the engine failed: {event.message}")
+                self._responses.fail_all(event.message, now)
+            case _:
+                before = self._responses.active
+                self._responses.receive(event, now)
+                if before and not self._responses.active:
+                    self._responded = True
+        self._after(now)
+
+    def playout_progress(self, played_samples: int, now: float) -> None:
+        """Set the played clock: how many samples were really sent since the start (DESIGN decision 7)."""
+        if self._responses.sounding:
+            self._responses.progress(played_samples, now)
+            self._update_idle(now)
+
+    def playout_drained(self, played_samples: int, now: float) -> None:
+        """The sender's queue ran empty."""
+        self._responses.drain(played_samples, now)
+        self._update_idle(now)
+
+    def handle_timer(self, now: float) -> None:
+        """Do everything that is due."""
+        self._listening.handle_timer(now)
+        for name, deadline in sorted(self._timers.items(), key=lambda timer: timer[1]):
+            if deadline <= now and self._timers.pop(name, None) is not None:
+                self._fire(name, now)
+        self._after(now)
+
+    def close(self, reason: str, now: float) -> None:
+        """
+        The caller is gone, or the session must end. What is under way gets `drain_s` to finish; then
+        `SessionClosed` comes, after one `response.done` for every response (rows S17, O12).
+        """
+        if self._closing is not None:
+            return
+        self._closing = reason
+        self._timers = {"drain": now + self._drain_s}
+        self._listening.stop(now)
+        self._responses.muted = True
+        if self._responses.sounding:
+            self._responses.cut(None, now)
+        self._after(now)
+
+    # Client events.
+
+    def _handle_client_event(self, event: ClientEvent, sender: int, now: float) -> None:
+        match event:
+            case client.SessionUpdate():
+                self._update(event, sender)
+            case client.ResponseCreate():
+                self._create_response(event, now)
+            case client.ResponseCancel():
+                self._cancel_response(event, now)
+            case client.ItemCreate():
+                self._create_item(event, now)
+            case client.ItemRetrieve():
+                item = self._find(event.item_id, "retriev")
+                self._outbox.event(events.item_retrieved(item.to_api(self._encode)))
+            case client.ItemDelete():
+                item = self._find(event.item_id, "delet")
+                self._conversation.delete(item.id)
+                self._listening.forget(item.id)
+                self._outbox.event(events.item_deleted(item.id))
+                self._responses.settle(item.id, now)
+            case client.ItemTruncate():
+                self._truncate(event)
+            case client.InputAudioBufferAppend():
+                self._append_audio(event, now)
+            case client.InputAudioBufferCommit():
+                self._listening.commit(now)
+            case client.InputAudioBufferClear():
+                self._listening.clear()
+            case client.OutputAudioBufferClear():
+                # JS clients interrupt with this alone (row E17), so what is being made must stop too.
+                if self._responses.sounding:
+                    self._responses.cut("client_cancelled", now)
+
+    def _update(self, event: client.SessionUpdate, sender: int) -> None:
+        if "session" not in event.model_fields_set:
+            raise ClientEventError(
+                "missing_required_parameter", "Missing required parameter: 'session'.", "session"
+            )
+        updated = merge_update(self.config, event.session)
+        voice = self.config.audio.output.voice
+        if updated.audio.output.voice != voice and self._responses.has_spoken:
+            # The rest of the update counts (row E07).
+            output = updated.audio.output.model_copy(update={"voice": voice})
+            updated = updated.model_copy(
+                update={"audio": updated.audio.model_copy(update={"output": output})}
+            )
+            message = "Cannot update a conversation's voice if assistant audio is present."
+            fault = RequestError("cannot_update_voice", message, "session.audio.output.voice")
+            self._refuse(fault, sender, event.event_id)
+        self.config = updated
+        self._listening.configure(updated)
+        self._outbox.event(events.session_updated(self.describe()))
+
+    def _create_response(self, event: client.ResponseCreate, now: float) -> None:
+        if self._closing is not None:
+            raise RequestError(
+                "session_closing", "The session is ending: response.create is no longer served."
+            )
+        params = event.response
+        context = None
+        if params is not None and params.input is not None:
+            context = [self._context_item(given, index) for index, given in enumerate(params.input)]
+        waits_for = self._listening.pending if self._needs_transcript and context is None else set()
+        self._responses.create(ResponsePlan.create(self.config, params), context=context, waits_for=waits_for)
+
+    def _context_item(self, given: Any, index: int) -> dict[str, Any]:
+        if isinstance(given, ItemReference):
+            item = self._conversation.get(given.id)
+            if item is None:
+                param = f"response.input[{index}].id"
+                raise RequestError("invalid_value", f"The item with id '{given.id}' does not exist.", param)
+            return item.to_api()
+        return create_item(
+            given, given.id or self._outbox.new_id("item"), self._decode, self._bytes_per_ms
+        ).to_api()
+
+    def _cancel_response(self, event: client.ResponseCancel, now: float) -> None:
+        response = self._responses.find(event.response_id)
+        if response is None:
+            raise RequestError("response_cancel_not_active", "Cancellation failed: no active response found.")
+        self._responses.cancel(response, "client_cancelled", now)
+
+    def _create_item(self, event: client.ItemCreate, now: float) -> None:
+        given = event.item
+        item = create_item(given, given.id or self._outbox.new_id("item"), self._decode, self._bytes_per_ms)
+        previous = self._conversation.insert(item, event.previous_item_id)
+        self._conversation.forget_audio()
+        self._outbox.event(events.item_added(item.to_api(), previous))
+        self._outbox.event(events.item_done(item.to_api(), previous))
+        if item.role == "user" and item.audio and not item.transcript and self._needs_transcript:
+            self._listening.transcribe_item(item, now)
+
+    def _truncate(self, event: client.ItemTruncate) -> None:
+        item = self._find(event.item_id, "truncat")
+        index = item.audio_index
+        if item.role != "assistant" or index is None:
+            raise RequestError(
+                "invalid_value", "Only an assistant message's audio can be truncated.", "item_id"
+            )
+        if event.content_index != index:
+            message = f"Invalid value for 'content_index': the item's audio is at {index}."
+            raise RequestError("invalid_value", message, "content_index")
+        # Where the server has cut already, its own boundary stands (row E21); nothing gets longer.
+        if event.audio_end_ms > item.audio_ms and not item.truncated and item.status != "in_progress":
+            message = (
+                f"Audio content of {round(item.audio_ms)}ms is already shorter than {event.audio_end_ms}ms"
+            )
+            raise RequestError("invalid_value", message, "audio_end_ms")
+        if event.audio_end_ms < item.audio_ms:
+            self._conversation.truncate(item, event.audio_end_ms)
+        self._outbox.event(events.item_truncated(item.id, index, min(event.audio_end_ms, int(item.audio_ms))))
+
+    def _append_audio(self, event: client.InputAudioBufferAppend, now: float) -> None:
+        if self.sip:
+            message = (
+                "input_audio_buffer.append is not used on a phone call: the audio comes from the caller."
+            )
+            raise RequestError("unsupported_event", message, "type")
+        self._append += self._decode_append(event.audio, "audio")
+        frame = FRAME_MS * self._bytes_per_ms
+        whole = len(self._append) - len(self._append) % frame
+        for start in range(0, whole, frame):
+            audio = self._append[start : start + frame]
+            self.receive_audio(audio, now)
+            self._outbox.put(HearAudio(audio))
+        self._append = self._append[whole:]
+
+    # The conversation's turns.
+
+    def _speech_started(self, now: float) -> None:
+        self._interrupted = False
+        turn_detection = self.config.audio.input.turn_detection
+        if turn_detection is not None and turn_detection.interrupt_response:
+            self._interrupted = self._responses.cut("turn_detected", now)
+
+    def _committed(self, commit: Commit, now: float) -> None:
+        turn_detection = self.config.audio.input.turn_detection
+        if commit.by_client or self._closing is not None:
+            return
+        if turn_detection is None or not turn_detection.create_response:
+            return
+        if commit.text == "" and self._needs_transcript and not self._interrupted:
+            # Noise. Answering it would be odd; but if it silenced the agent, silence would be worse.
+            self._outbox.note("heard", "noise: no words, so no response", item_id=commit.item.id)
+            return
+        if self._responses.current is not None:
+            self._outbox.note("response", "none: another response is in progress", item_id=commit.item.id)
+            return
+        waits_for = self._listening.pending if self._needs_transcript else set()
+        plan = ResponsePlan.create(self.config)
+        self._responses.create(plan, waits_for=waits_for, latency=commit.latency)
+
+    def _settled(self, item: Item, now: float) -> None:
+        response = self._responses.waiting_for(item.id)
+        if response is not None and item.transcript == "" and not self._interrupted:
+            self._responses.cancel(response, "turn_detected", now)
+            return
+        self._responses.settle(item.id, now)
+
+    # Time.
+
+    def _fire(self, name: str, now: float) -> None:
+        if name == "expiry":
+            minutes = round(self._max_duration_s / 60)
+            message = f"Your session hit the maximum duration of {minutes} minutes."
+            self._outbox.event(events.error(message, code="session_expired"))
+            self._outbox.put(SessionExpired())
+        elif name == "idle":
+            self._listening.time_out(self._idle_from_ms, now)
+        elif name == "drain":
+            self._listening.give_up(now)
+            self._responses.cancel_all(now)
+
+    def _after(self, now: float) -> None:
+        self._update_idle(now)
+        if self._closing is None or self.closed:
+            return
+        if not self._responses.active and not self._listening.pending:
+            self.closed = True
+            self._timers.clear()
+            self._outbox.put(SessionClosed(self._closing))
+
+    def _update_idle(self, now: float) -> None:
+        """Keep the idle timer (row O14): it runs while the agent has spoken last and the caller says nothing."""
+        turn_detection = self.config.audio.input.turn_detection
+        timeout = turn_detection.idle_timeout_ms if isinstance(turn_detection, ServerVad) else None
+        busy = self._responses.active or self._responses.sounding or self._listening.speaking
+        if timeout is None or busy or not self._responded or self._closing is not None:
+            self._timers.pop("idle", None)
+        elif "idle" not in self._timers:
+            self._timers["idle"] = now + timeout / 1000
+            self._idle_from_ms = self._listening.buffer.end_ms
+
+    # Helpers.
+
+    @property
+    def _bytes_per_ms(self) -> int:
+        return bytes_per_ms(self.audio_format)
+
+    def _find(self, item_id: str, verb: str) -> Item:
+        item = self._conversation.get(item_id)
+        if item is None:
+            code = {"retriev": "retrieve", "delet": "delete", "truncat": "truncate"}[verb]
+            raise RequestError(
+                f"item_{code}_invalid_item_id",
+                f"Error {verb}ing item: the item with id '{item_id}' does not exist.",
+                "item_id",
+            )
+        return item
+
+    def _encode(self, audio: bytes) -> bytes:
+        return convert(audio, self.audio_format, self.config.audio.input.format.type)
+
+    def _decode(self, text: str, param: str) -> bytes:
+        source = self.config.audio.input.format.type
+        return convert(
+            client.decode_audio(text, param, sample_bytes(source), None), source, self.audio_format
+        )
+
+    def _decode_append(self, text: str, param: str) -> bytes:
+        source = self.config.audio.input.format.type
+        audio = client.decode_audio(text, param, sample_bytes(source), None)
+        if self._append_converter is None or self._append_converter.source != source:
+            self._append_converter = AudioConverter(source, self.audio_format)
+        return self._append_converter.process(audio)
+
+    def _refuse(self, error: RequestError, sender: int, event_id: str | None) -> None:
+        self._outbox.event(
+            events.error(
+                error.message, code=error.code, param=error.param, event_id=event_id, kind=error.type
+            ),
+            to=sender,
+        )
