@@ -9,6 +9,8 @@ import ssl
 from ipaddress import ip_address
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from offhook import __version__
 from offhook.calls.manager import CallManager
 from offhook.calls.services import CallServices, CallSettings
@@ -196,7 +198,11 @@ def _create_engine(kind: str, table: EngineTable, data_dir: Path) -> EngineFacto
     if kind == "scripted":
         from offhook.realtime.engines.scripted import Script, ScriptedFactory
 
-        return ScriptedFactory(Script.load(Path(table.script)) if table.script else Script())
+        try:
+            script = TypeAdapter(Script).validate_json(Path(table.script).read_bytes()) if table.script else None
+        except (OSError, ValidationError) as error:
+            raise StartError(f"engine.script = {table.script!r}: {error}") from error
+        return ScriptedFactory(script)
     try:
         from offhook.realtime.engines.local import BrainConfig, LocalConfig, LocalFactory
     except ImportError as error:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from dataclasses import asdict
 from typing import Any
 
 from offhook import ids
 from offhook.media import negotiate
 from offhook.media.port import MediaPort, NoFreePort
+from offhook.media.stats import MediaEvent
 from offhook.realtime.engine import AudioFormat, EngineStart, EngineUnavailable
 from offhook.realtime.runner import SessionRunner
 from offhook.realtime.session import Session, SessionNote
 from offhook.realtime.session_config import ConfigError, SessionConfig, parse_accept
-from offhook.sip.endpoint import Leg, LegEnded
-from offhook.sip.message import Request, Response
+from offhook.sip.events import LegEnded
+from offhook.sip.leg import Leg, LegListener
+from offhook.sip.message import Request
 from offhook.sip.refer import ReferUpdate
 from offhook.tenants import Project
 
@@ -41,7 +44,7 @@ ENDED = "realtime.call.ended"
 REFER_UPDATED = "realtime.call.refer.updated"
 
 
-class Call:
+class Call(LegListener):
     """
     A call and all that may be asked of it. Raises `CallError` for what cannot be done, and goes on.
 
@@ -77,7 +80,8 @@ class Call:
         self._last_attempt: WebhookAttempt | None = None
         self._ring_timer: asyncio.TimerHandle | None = None
         self._runner: SessionRunner | None = None
-        self._config: SessionConfig | None = None
+        self._engine: dict[str, Any] | None = None
+        self._last_session: dict[str, Any] | None = None
         self._playout = CallPlayout()
         self._port: MediaPort | None = None
         self._transfer = Transfer(
@@ -202,24 +206,13 @@ class Call:
             "transport": flow.transport if flow else None,
             "remote": f"{flow.remote[0]}:{flow.remote[1]}" if flow else None,
             "codec": self._offer.codec,
-            "engine": dict(self._services.engines.select(self._config.model).describe())
-            if self._config
-            else None,
-            "session": self._config.to_api() if self._config else None,
+            "engine": self._engine,
+            "session": self._runner.session.describe() if self._runner else self._last_session,
             "refers": self._transfer.to_api(),
             "termination": self.termination.to_api() if self.termination else None,
         }
 
     # What the SIP leg says.
-
-    def leg_provisional(self, leg: Leg, response: Response) -> None:
-        """Only legs that we placed have these."""
-
-    def leg_answered(self, leg: Leg, response: Response) -> None:
-        """Only legs that we placed have these."""
-
-    def leg_refused(self, leg: Leg, response: Response | None, reason: str) -> None:
-        """Only legs that we placed have these."""
 
     def leg_cancelled(self, leg: Leg, reason_header: str | None) -> None:
         cause = "the caller hung up while it rang" + (f" ({reason_header})" if reason_header else "")
@@ -246,7 +239,7 @@ class Call:
         leg.respond(request, 200, body=answer.sdp, content_type="application/sdp")
 
     def leg_requested(self, leg: Leg, request: Request) -> None:
-        leg.respond(request, 501 if request.method not in ("INFO", "REFER", "MESSAGE") else 405)
+        leg.respond(request, 405)
 
     def leg_refer_updated(self, leg: Leg, update: ReferUpdate) -> None:
         self._transfer.updated(update)
@@ -332,17 +325,29 @@ class Call:
     # From accept to the first word.
 
     def _accept(self, config: SessionConfig) -> None:
-        engine = self._services.engines.select(config.model).create()
+        factory = self._services.engines.select(config.model)
+        engine = factory.create()
         self._life.accept()
         self._stop_ringing()
-        self._config = config
+        self._engine = dict(factory.describe())
         audio_format = _AUDIO_FORMATS[self._offer.codec]
         session_id = ids.opaque_id("sess")
         session = Session(
-            config, session_id=session_id, audio_format=audio_format, new_id=ids.opaque_id, sip=True
+            config,
+            session_id=session_id,
+            audio_format=audio_format,
+            new_id=ids.opaque_id,
+            sip=True,
+            max_duration_s=self._settings.session_limit_s,
         )
         self._runner = SessionRunner(
-            session, engine, clock=self._services.clock, playout=self._playout, on_note=self._noted
+            session,
+            engine,
+            clock=self._services.clock,
+            playout=self._playout,
+            on_note=self._noted,
+            on_expired=self._session_expired,
+            on_failed=self._engine_failed,
         )
         self.timeline.record("call", "accepted", model=config.model)
         self._decided.set()
@@ -382,21 +387,19 @@ class Call:
         port.start(
             plan,
             pacer=self._services.pacer,
-            on_frame=self._first_frame,
+            on_frame=runner.receive_audio,
             on_digit=self._digit,
             on_drained=runner.playout_drained,
+            on_event=self._media_event,
         )
         self._leg.answer(answer.sdp)
         self._announce(ANSWERED, {})
 
-    def _first_frame(self, audio: bytes) -> None:
-        """The caller's sound is here, so ours can be heard, whatever became of the ACK."""
-        assert self._port is not None
-        assert self._runner is not None
-        self.timeline.record("media", "first packet from the caller")
-        self._playout.open(self._port)
-        self._port.on_frame = self._runner.receive_audio
-        self._runner.receive_audio(audio)
+    def _media_event(self, event: MediaEvent) -> None:
+        self.timeline.record("media", event.text, at=event.at, event=event.kind)
+        if event.kind == "receiving" and self._port is not None:
+            # The caller's sound is here, so ours can be heard, whatever became of the ACK.
+            self._playout.open(self._port)
 
     def _digit(self, digit: str) -> None:
         self.timeline.record("media", f"digit {digit}")
@@ -404,7 +407,7 @@ class Call:
             self._runner.receive_digit(digit)
 
     def _noted(self, note: SessionNote) -> None:
-        self.timeline.record(note.kind, note.title, **note.details)
+        self.timeline.record(note.kind, note.title, at=note.at, **dict[str, Any](note.details))
 
     def _fail(self, cause: str) -> None:
         """An accepted call cannot be served after all."""
@@ -423,11 +426,16 @@ class Call:
             self._runner.publish_extension({"type": "call.refer.updated", "call_id": self.id, **update})
         self._announce(REFER_UPDATED, update)
 
-    def session_expired(self) -> None:
+    def _session_expired(self) -> None:
         """The session reached its limit: end the call as a hangup would (API row S20)."""
         if self.state is not CallState.ENDED:
             self._leg.hangup()
             self._end(EndReason.SESSION_EXPIRED, Result.SUCCESS, "the session reached its time limit")
+
+    def _engine_failed(self, cause: str) -> None:
+        if self.state is not CallState.ENDED:
+            self._leg.hangup()
+            self._end(EndReason.FAILED, Result.SERVER_ERROR, f"the engine failed: {cause}")
 
     def _end(self, reason: EndReason, result: Result, cause: str, sip_status: int | None = None) -> None:
         termination = Termination(result, reason, sip_status, cause)
@@ -438,15 +446,21 @@ class Call:
         self._decided.set()
         self._playout.close()
         if self._port is not None:
-            self.timeline.record("media", "rtp totals", **self._port.stats().to_api())
+            self.timeline.record("media", "rtp totals", **asdict(self._port.stats()))
             self._port.close()
         self.timeline.record("call", f"ended: {cause}", **termination.to_api())
         data = termination.to_api()
         if self._runner is not None:
             self._runner.publish_extension({"type": "call.ended", "call_id": self.id, **data})
-            self._spawn(self._runner.close(reason.value))
+            self._spawn(self._close_session(self._runner, reason.value))
         self._announce(ENDED, data)
         self._on_ended(self)
+
+    async def _close_session(self, runner: SessionRunner, reason: str) -> None:
+        """Let the session finish its events, then keep what it was and let its sound go."""
+        await runner.close(reason)
+        self._last_session = runner.session.describe()
+        self._runner = None
 
     def _stop_ringing(self) -> None:
         if self._ring_timer is not None:

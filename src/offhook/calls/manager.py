@@ -8,8 +8,8 @@ from collections import Counter, OrderedDict
 
 from offhook import ids
 from offhook.media import negotiate
-from offhook.sip.endpoint import Leg
 from offhook.sip.flow import Flow
+from offhook.sip.leg import Leg
 from offhook.tenants import Project, Projects
 
 from .admission import Admission, Capacity, Refusal, RefusedSources

@@ -44,7 +44,7 @@ class Timeline:
         self._entries: list[TimelineEntry] = []
         self.dropped = 0
 
-    def record(self, kind: str, title: str, *, at: float | None = None, **details: Any) -> None:
+    def record(self, kind: str, title: str, /, *, at: float | None = None, **details: Any) -> None:
         """Add an entry, now or at the given monotonic time."""
         entry = TimelineEntry(self._clock.monotonic() if at is None else at, kind, title, details)
         if len(self._entries) >= MAX_ENTRIES:

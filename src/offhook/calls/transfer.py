@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from offhook.sip.endpoint import Leg
+from offhook.sip.leg import Leg
 from offhook.sip.refer import ReferAnswer, ReferPending, ReferTimeout, ReferUnsendable, ReferUpdate
 
 from .errors import CallError
@@ -160,6 +160,7 @@ class Transfer:
             f"the peer answered {answer.status} {answer.reason}",
             sip_status=answer.status,
             reason=answer.reason,
+            headers=_explaining_headers(answer),
         )
 
     def _finish(self, attempt: _Attempt, outcome: str, status: int | None, reason: str) -> None:
@@ -174,3 +175,12 @@ class Transfer:
             type="server_error",
             details={"target_uri": attempt.target, "refer": attempt.number, **details},
         )
+
+
+def _explaining_headers(answer: ReferAnswer) -> dict[str, str]:
+    """Return the headers in which carriers say why they refused, such as X-Twilio-Error."""
+    return {
+        name: value
+        for name, value in answer.response.headers
+        if name.lower() in ("reason", "warning") or name.lower().startswith("x-")
+    }

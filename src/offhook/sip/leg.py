@@ -29,12 +29,15 @@ class LegListener(Protocol):
 
     def leg_provisional(self, leg: Leg, response: Response) -> None:
         """UAC: a response of 101 to 199."""
+        return
 
     def leg_answered(self, leg: Leg, response: Response) -> None:
         """UAC: 2xx; the ACK was sent."""
+        return
 
     def leg_refused(self, leg: Leg, response: Response | None, reason: str) -> None:
         """UAC: the call did not come about: a final response, or none (timeout, unreachable)."""
+        return
 
     def leg_cancelled(self, leg: Leg, reason_header: str | None) -> None:
         """UAS: the caller gave up; 200 and 487 were sent."""
