@@ -1,0 +1,138 @@
+"""
+Call screening: an agent asks who is calling and why, decides, and puts the caller through or not.
+
+Only the `openai` package; with OPENAI_BASE_URL set to an Offhook node it runs as it runs against the hosted service.
+"""
+
+import asyncio
+import json
+import os
+import threading
+
+from flask import Flask, Response, request
+from openai import AsyncOpenAI, InvalidWebhookSignatureError, OpenAI
+from openai.types.realtime import RealtimeConversationItemFunctionCall, RealtimeResponse
+
+TRANSFER_TO = os.environ.get("TRANSFER_TO", "tel:+15550100")
+
+client = OpenAI()  # OPENAI_BASE_URL, OPENAI_API_KEY and OPENAI_WEBHOOK_SECRET come from the environment
+async_client = AsyncOpenAI()
+app = Flask(__name__)
+
+SESSION = {
+    "type": "realtime",
+    "model": "gpt-realtime-2.1",
+    "instructions": (
+        "You screen calls for a busy person. Greet the caller and find out who is calling and why. Then tell the "
+        "caller in one sentence what happens next and call make_screening_decision: ALLOW people with a reason of "
+        "their own, REJECT advertising, VOICEMAIL for the rest."
+    ),
+    "audio": {"input": {"transcription": {"model": "whisper-1"}, "turn_detection": {"type": "server_vad"}}},
+    "tools": [
+        {
+            "type": "function",
+            "name": "make_screening_decision",
+            "description": "Decide what becomes of the call, once the caller's name and reason are known.",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "decision": {"type": "string", "enum": ["ALLOW", "REJECT", "VOICEMAIL"]},
+                    "caller_name": {"type": "string"},
+                    "reason": {"type": "string"},
+                },
+                "required": ["decision", "caller_name", "reason"],
+            },
+        }
+    ],
+}
+FAREWELL = {
+    "ALLOW": "Tell the caller, in one short sentence, that you put them through now.",
+    "REJECT": "Tell the caller politely, in one short sentence, that nobody is interested, and say goodbye.",
+    "VOICEMAIL": "Tell the caller, in one short sentence, that you will pass on the message, and say goodbye.",
+}
+
+
+def tell(what: str, **details: object) -> None:
+    print(what, json.dumps(details, ensure_ascii=False), flush=True)
+
+
+@app.post("/")
+def webhook() -> Response:
+    try:
+        event = client.webhooks.unwrap(request.get_data(as_text=True), request.headers)
+    except (InvalidWebhookSignatureError, ValueError) as error:
+        tell("refused a webhook", error=str(error))
+        return Response("invalid signature", status=400)
+    if event.type == "realtime.call.incoming":
+        call_id = event.data.call_id
+        headers = {header.name.lower(): header.value for header in event.data.sip_headers}
+        tell("webhook", type=event.type, call_id=call_id, caller=headers.get("from"))
+        client.realtime.calls.accept(call_id, **SESSION)
+        tell("accepted", call_id=call_id)
+        threading.Thread(target=lambda: asyncio.run(talk(call_id)), daemon=True).start()
+    return Response(status=200)
+
+
+async def talk(call_id: str) -> None:
+    """Follow one call until it is over."""
+    decision: str | None = None
+    last: str | None = None  # the response with the last sentence: the caller hears it to its end
+    async with async_client.realtime.connect(call_id=call_id) as connection:
+        tell("attached", call_id=call_id)
+        await connection.response.create(
+            response={"instructions": "Greet the caller and ask who is calling and why."}
+        )
+        async for event in connection:
+            match event.type:
+                case "conversation.item.input_audio_transcription.completed":
+                    tell("caller said", text=event.transcript)
+                case "response.output_audio_transcript.done":
+                    tell("agent said", text=event.transcript)
+                case "response.done" if call := decision_in(event.response):
+                    decision = tell_decision(call.arguments)
+                    await connection.conversation.item.create(
+                        item={
+                            "type": "function_call_output",
+                            "call_id": call.call_id,
+                            "output": '{"ok": true}',
+                        }
+                    )
+                    if any(item.type == "message" for item in event.response.output):
+                        last = event.response.id
+                    else:  # decided without a word: have the caller told
+                        await connection.response.create(response={"instructions": FAREWELL[decision]})
+                case "response.created" if decision and not last:
+                    last = event.response.id
+                case "output_audio_buffer.stopped" | "output_audio_buffer.cleared" if (
+                    event.response_id == last
+                ):
+                    await finish(call_id, decision)
+                case "error":
+                    tell("error", code=event.error.code, message=event.error.message)
+    tell("call over", call_id=call_id)
+
+
+def decision_in(response: RealtimeResponse) -> RealtimeConversationItemFunctionCall | None:
+    calls = (item for item in response.output or [] if item.type == "function_call")
+    return next((call for call in calls if call.name == "make_screening_decision"), None)
+
+
+def tell_decision(arguments: str) -> str:
+    decided = json.loads(arguments)
+    tell("decision", **decided)
+    return decided["decision"]
+
+
+async def finish(call_id: str, decision: str | None) -> None:
+    calls = async_client.realtime.calls
+    if decision == "ALLOW":
+        tell("transferring", call_id=call_id, target=TRANSFER_TO)
+        await calls.refer(call_id, target_uri=TRANSFER_TO)
+        tell("transferred", call_id=call_id, target=TRANSFER_TO)
+    else:
+        await calls.hangup(call_id)
+        tell("hung up", call_id=call_id)
+
+
+if __name__ == "__main__":
+    app.run(host="127.0.0.1", port=int(os.environ.get("PORT", "9099")), threaded=True)

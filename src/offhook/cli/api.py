@@ -1,0 +1,88 @@
+"""The REST API as the other commands use it: whom to ask, with which key, and errors said in one line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+__all__ = ["Api", "ApiError", "DataDir", "Key", "Url", "connect", "fail"]
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+
+Url = Annotated[str, typer.Option(envvar="OFFHOOK_URL", help="The node's address.")]
+Key = Annotated[
+    str, typer.Option(envvar="OFFHOOK_API_KEY", help="A project's key. Default: the generated project's.")
+]
+DataDir = Annotated[
+    Path, typer.Option(help="Where a node without configuration keeps its generated project.")
+]
+
+
+class ApiError(Exception):
+    """The node could not be asked, or refused; the message says why and what would do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """A node and a key for it. All methods raise `ApiError`."""
+
+    url: str
+    key: str
+
+    def calls(self) -> list[dict[str, Any]]:
+        """Return the project's calls, newest first."""
+        data: list[dict[str, Any]] = self._get("/v1/realtime/calls").get("data", [])
+        return data
+
+    def call(self, call_id: str) -> dict[str, Any]:
+        return self._get(f"/v1/realtime/calls/{call_id}")
+
+    def timeline(self, call_id: str) -> dict[str, Any]:
+        return self._get(f"/v1/realtime/calls/{call_id}/timeline")
+
+    def _get(self, path: str) -> dict[str, Any]:
+        import httpx2
+
+        try:
+            answer = httpx2.get(
+                self.url.rstrip("/") + path, headers={"Authorization": f"Bearer {self.key}"}, timeout=10
+            )
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise ApiError(
+                f"{self.url} does not answer ({error}); is `offhook serve` running? (--url)"
+            ) from None
+        if answer.status_code != 200:
+            raise ApiError(f"{path}: {answer.status_code}: {_message(answer.text)}")
+        try:
+            body: dict[str, Any] = answer.json()
+        except ValueError:
+            raise ApiError(f"{self.url} is no Offhook node: {path} gave no JSON") from None
+        return body
+
+
+def connect(url: str, key: str, data_dir: Path) -> Api:
+    """Return the node to ask, or end the command with the reason."""
+    if not key:
+        try:
+            key = json.loads((data_dir / "project.json").read_text())["api_keys"][0]
+        except (OSError, ValueError, LookupError):
+            fail(f"no key: give --key or OFFHOOK_API_KEY ({data_dir / 'project.json'} holds none)")
+    return Api(url, key)
+
+
+def fail(message: str) -> NoReturn:
+    """End the command with a reason."""
+    print(f"offhook: {message}", file=sys.stderr)
+    raise typer.Exit(1)
+
+
+def _message(text: str) -> str:
+    try:
+        return str(json.loads(text)["error"]["message"])
+    except (ValueError, LookupError, TypeError):
+        return text[:200]

@@ -1,0 +1,58 @@
+"""`offhook calls`: the calls of a project."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .api import DEFAULT_URL, ApiError, DataDir, Key, Url, connect, fail
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("calls")(calls)
+
+
+def calls(
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+    url: Url = DEFAULT_URL,
+    key: Key = "",
+    data_dir: DataDir = Path("offhook-data"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print what the API says.")] = False,
+) -> None:
+    """List calls, newest first. `offhook explain CALL` tells the story of one."""
+    try:
+        found = connect(url, key, data_dir).calls()[:limit]
+    except ApiError as error:
+        fail(str(error))
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    _show(found)
+
+
+def _show(found: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from .ladder import printable
+
+    if not found:
+        print("no calls yet")
+        return
+    table = Table(box=None, pad_edge=False)
+    for title in ("call", "began", "from", "state", "ended"):
+        table.add_column(title, no_wrap=title in ("call", "began", "state"))
+    for one in found:
+        began = time.strftime("%H:%M:%S", time.localtime(one.get("created_at") or 0))
+        reason = (one.get("termination") or {}).get("reason") or ""
+        cells = (one.get("id"), began, one.get("from"), one.get("state"), reason)
+        table.add_row(*(Text(printable(str(cell or ""))) for cell in cells))
+    # An id that is cut cannot be copied: a narrow terminal wraps the line instead.
+    Console(width=max(Console().width, 100)).print(table)

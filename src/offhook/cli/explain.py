@@ -1,0 +1,76 @@
+"""`offhook explain CALL`: the story of one call, as a ladder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .api import DEFAULT_URL, Api, ApiError, DataDir, Key, Url, connect, fail
+
+__all__ = ["register"]
+
+_WIDTH = (80, 120)
+
+
+def register(app: typer.Typer) -> None:
+    app.command("explain")(explain)
+
+
+def explain(
+    call: Annotated[str, typer.Argument(help="A call's id, or `last`.")],
+    url: Url = DEFAULT_URL,
+    key: Key = "",
+    data_dir: DataDir = Path("offhook-data"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the timeline as the API gives it.")] = False,
+) -> None:
+    """Print what happened to a call: SIP, webhook, API calls and turns on one clock."""
+    api = connect(url, key, data_dir)
+    try:
+        call_id = _newest(api) if call == "last" else call
+        timeline = api.timeline(call_id)
+        facts = {} if as_json else api.call(call_id)
+    except ApiError as error:
+        fail(str(error))
+    if as_json:
+        print(json.dumps(timeline, indent=2))
+        return
+    _show(timeline, facts)
+
+
+def _newest(api: Api) -> str:
+    if not (found := api.calls()):
+        raise ApiError("no calls yet")
+    return str(found[0]["id"])
+
+
+def _show(timeline: dict[str, Any], facts: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from .ladder import draw, from_timeline, header, printable
+
+    console = Console(highlight=False)
+    width = min(max(console.width, _WIDTH[0]), _WIDTH[1])
+    console.print(
+        Text(printable(f"{facts.get('id', '')}  began {timeline.get('started_at') or '?'}"), style="bold")
+    )
+    for name in ("from", "to", "transport", "remote", "codec"):
+        if facts.get(name):
+            console.print(
+                Text(f"{name:>9}  ", style="dim").append(printable(str(facts[name])), style="default")
+            )
+    console.print(header(width), soft_wrap=True)
+    for line in draw(from_timeline(timeline), width):
+        console.print(line, soft_wrap=True)
+    if timeline.get("dropped"):
+        console.print(f"{timeline['dropped']} later entries were not kept")
+    if end := facts.get("termination"):
+        console.print(
+            Text(
+                printable(f"ended: {end.get('reason')} ({end.get('result')}): {end.get('cause')}"),
+                style="bold",
+            )
+        )
