@@ -151,10 +151,12 @@ async def test_the_request_is_what_the_hosted_service_sends():
 
 
 async def test_a_failed_attempt_is_retried_with_the_same_id_and_body_and_its_own_signature():
-    async with receiving(b"HTTP/1.1 500 Oops\r\ncontent-length: 4\r\n\r\nboom", OK) as receiver:
-        async with telling(urgent=RetryPolicy(1.01, 2.0, 60.0)) as teller:  # past the next whole second
-            _, told = teller.tell(receiver.url)
-            await told.until(lambda: len(told.attempts) == 2)
+    async with (
+        receiving(b"HTTP/1.1 500 Oops\r\ncontent-length: 4\r\n\r\nboom", OK) as receiver,
+        telling(urgent=RetryPolicy(1.01, 2.0, 60.0)) as teller,
+    ):  # past the next whole second
+        _, told = teller.tell(receiver.url)
+        await told.until(lambda: len(told.attempts) == 2)
     first, second = receiver.requests
     assert (first.headers["webhook-id"], first.body) == (second.headers["webhook-id"], second.body)
     assert first.headers["webhook-timestamp"] != second.headers["webhook-timestamp"]
@@ -300,25 +302,30 @@ async def test_the_handler_may_act_on_the_call_before_it_answers():
 
 
 async def test_every_subscribed_endpoint_gets_it_and_one_failing_does_not_hold_the_other():
-    async with receiving(b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n") as bad, receiving() as good:
-        async with telling(urgent=BRIEF) as teller:
-            _, told = teller.tell(bad.url, good.url)
-            await told.until(lambda: good.requests and len(bad.requests) > 2)
+    async with (
+        receiving(b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n") as bad,
+        receiving() as good,
+        telling(urgent=BRIEF) as teller,
+    ):
+        _, told = teller.tell(bad.url, good.url)
+        await told.until(lambda: good.requests and len(bad.requests) > 2)
     assert told.exhausted == []
 
 
 async def test_nobody_subscribed_is_said_at_once():
     async with telling() as teller:
-        announcement, told = teller.tell("http://127.0.0.1:9/", event_type="realtime.call.ended")
+        announcement, _ = teller.tell("http://127.0.0.1:9/", event_type="realtime.call.ended")
     assert announcement is None
 
 
 async def test_giving_up_is_said_once():
-    async with receiving(b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n") as receiver:
-        async with telling(ordinary=BRIEF) as teller:
-            _, told = teller.tell(receiver.url, receiver.url, urgent=False)
-            await told.until(lambda: told.exhausted)
-            await asyncio.sleep(0.05)
+    async with (
+        receiving(b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n") as receiver,
+        telling(ordinary=BRIEF) as teller,
+    ):
+        _, told = teller.tell(receiver.url, receiver.url, urgent=False)
+        await told.until(lambda: told.exhausted)
+        await asyncio.sleep(0.05)
     assert len(told.exhausted) == 1
     assert receiver.url in told.exhausted[0]
     assert told.attempts[-1].will_retry is False

@@ -1,0 +1,67 @@
+"""Puts the routes together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+
+import offhook
+
+from . import errors
+from .calls import CallRoutes
+from .context import RequestContext
+from .health import health_router
+from .services import ServerServices
+from .sideband import SidebandRoute
+
+__all__ = ["PREFIXES", "ServerServices", "create_app"]
+
+PREFIXES = ("/v1", "/openai/v1", "/openai")
+"OpenAI's, Azure's, and Azure's before `v1` (API rows A01, A02): the same handlers."
+
+
+def create_app(services: ServerServices) -> FastAPI:
+    """Return the ASGI app: REST, the sideband and health, with /openapi.json."""
+    app = FastAPI(
+        title="Offhook",
+        version=offhook.__version__,
+        summary="Phone calls for the Realtime API.",
+        description=(
+            "What apps for the hosted Realtime API's SIP connector already call, and views of what happened. "
+            "Every response has `x-request-id`. Paths are also served below `/openai/v1` and `/openai`."
+        ),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    errors.install(app)
+    calls, sideband = CallRoutes(services), SidebandRoute(services)
+    for prefix in PREFIXES:
+        app.include_router(calls.router(), prefix=prefix, include_in_schema=prefix == "/v1")
+        sideband.add_to(app.router, f"{prefix}/realtime")
+    app.include_router(health_router(services.not_ready))
+    app.add_middleware(RequestContext, clock=services.clock)
+    _document(app)
+    return app
+
+
+def _document(app: FastAPI) -> None:
+    """Say in the schema how to authenticate, and leave out the framework's own 422, which never happens here."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = generate()
+        for operations in schema["paths"].values():
+            for operation in operations.values():
+                operation["responses"].pop("422", None)
+        components = schema.setdefault("components", {})
+        for unused in ("HTTPValidationError", "ValidationError"):
+            components.get("schemas", {}).pop(unused, None)
+        components["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer", "description": "A project's API key."},
+            "api_key": {"type": "apiKey", "in": "header", "name": "api-key"},
+        }
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

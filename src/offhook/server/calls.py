@@ -1,0 +1,342 @@
+"""`/v1/realtime/calls`: what an app asks of a call (API rows R01 to R24), and what it may see of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Path, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from offhook.calls.errors import CallError
+from offhook.tenants import Project
+
+from .auth import authenticate
+from .body import optional_object, read_json, refuse_unknown, type_name
+from .context import request_id_of
+from .errors import documented
+from .services import ServerServices
+
+if TYPE_CHECKING:
+    from offhook.calls.call import Call
+
+__all__ = ["CallRoutes"]
+
+CallId = Annotated[str, Path(description="The call's id, as `realtime.call.incoming` gave it. Opaque.")]
+
+MAX_TARGET_URI = 512
+
+Act = Callable[["Call", Any], Awaitable[None]]
+
+
+class CallRoutes:
+    """The routes, relative to a prefix: `/v1`, `/openai/v1` and `/openai` have the same."""
+
+    def __init__(self, services: ServerServices) -> None:
+        self._projects = services.projects
+        self._calls = services.calls
+        self._clock = services.clock
+
+    def router(self) -> APIRouter:
+        router = APIRouter(prefix="/realtime", tags=["calls"], redirect_slashes=False)
+        self._add_verbs(router)
+        self._add_views(router)
+        # Not served yet, and said so: the paths are the hosted API's own.
+        router.add_api_route("/calls", self.create, methods=["POST"], include_in_schema=False)
+        return router
+
+    def _add_verbs(self, router: APIRouter) -> None:
+        for verb, route, errors, body in (
+            ("accept", self.accept, (400, 401, 404, 409, 413, 503), _ACCEPT),
+            ("reject", self.reject, (400, 401, 404, 409, 413), _REJECT),
+            ("refer", self.refer, (400, 401, 404, 409, 413, 502, 504), _REFER),
+            ("hangup", self.hangup, (401, 404), None),
+        ):
+            extra: dict[str, Any] = {"security": SECURITY}
+            if body is not None:
+                extra["requestBody"] = body
+            # A path's parameter takes slashes too: an id is opaque, and %2F in it is decoded before routing.
+            router.add_api_route(
+                f"/calls/{{call_id:path}}/{verb}",
+                route,
+                methods=["POST"],
+                response_class=Response,
+                responses={200: {"description": "Done. The body is empty."}, **documented(*errors)},
+                openapi_extra=extra,
+                operation_id=f"{verb}_call",
+            )
+
+    def _add_views(self, router: APIRouter) -> None:
+        extra: dict[str, Any] = {"security": SECURITY}
+        for path, route, errors, name in (
+            ("/calls", self.list_calls, (400, 401), "list_calls"),
+            ("/calls/{call_id:path}/timeline", self.timeline, (401, 404), "get_call_timeline"),
+            ("/calls/{call_id:path}", self.get, (401, 404), "get_call"),
+        ):
+            router.add_api_route(
+                path,
+                route,
+                methods=["GET"],
+                response_class=Response,
+                responses={
+                    200: {"description": "Found.", "content": {"application/json": {}}},
+                    **documented(*errors),
+                },
+                openapi_extra=extra,
+                operation_id=name,
+            )
+
+    async def accept(self, request: Request, call_id: CallId) -> Response:
+        """
+        Accept the call with a session's configuration.
+
+        The whole body is judged now: a wrong one is a 400 with `code` and `param`, and the call still rings. 200 means
+        that an engine is reserved; the phone is answered as soon as it is warm. A second accept of the same call
+        answers 200 and does nothing.
+        """
+
+        async def act(call: Call, body: Any) -> None:
+            await call.accept({} if body is None else body)
+
+        return await self._do("accept", request, call_id, act)
+
+    async def reject(self, request: Request, call_id: CallId) -> Response:
+        """Reject the call while it rings. The status goes to the caller's side; without one it is 603."""
+
+        async def act(call: Call, body: Any) -> None:
+            await call.reject(_reject_status(optional_object(body)))
+
+        return await self._do("reject", request, call_id, act)
+
+    async def refer(self, request: Request, call_id: CallId) -> Response:
+        """
+        Transfer the caller: sends a SIP REFER.
+
+        200 means that the peer took it (2xx), which is not yet a completed transfer: that is told by
+        `realtime.call.refer.updated`. Anything else is an error within 8 s that has the peer's status in `details`.
+        """
+
+        async def act(call: Call, body: Any) -> None:
+            body = optional_object(body)
+            refuse_unknown(body, ("target_uri",))
+            await call.refer(_target_uri(body))
+
+        return await self._do("refer", request, call_id, act)
+
+    async def hangup(self, request: Request, call_id: CallId) -> Response:
+        """End the call: BYE once answered, 480 while it rings. A body is ignored."""
+
+        async def act(call: Call, body: Any) -> None:
+            await call.hangup()
+
+        return await self._do("hangup", request, call_id, act, has_body=False)
+
+    async def list_calls(
+        self,
+        request: Request,
+        limit: Annotated[int, Query(ge=1, le=100, description="How many at most.")] = 20,
+        after: Annotated[str | None, Query(description="Start behind this call id.")] = None,
+        state: Annotated[
+            str | None, Query(description="`ringing`, `accepted`, `answered`, `active` or `ended`.")
+        ] = None,
+        sip_call_id: Annotated[str | None, Query(description="The SIP Call-ID.")] = None,
+        number: Annotated[str | None, Query(description="Part of From, To or the Request-URI.")] = None,
+        created_after: Annotated[float | None, Query(description="Unix seconds.")] = None,
+        created_before: Annotated[float | None, Query(description="Unix seconds.")] = None,
+    ) -> Response:
+        """List the project's calls that live or have lately ended, newest first."""
+        project = self._authenticate(request)
+        calls = [
+            call
+            for call in self._calls.list(project.id)
+            if (state is None or call.state == state)
+            and (created_after is None or call.created_at > created_after)
+            and (created_before is None or call.created_at < created_before)
+        ]
+        if sip_call_id is not None or number is not None:
+            calls = [call for call in calls if _matches(call.describe(), sip_call_id, number)]
+        page, has_more = _page(calls, after, limit)
+        return _json(
+            {
+                "object": "list",
+                "data": [call.describe() for call in page],
+                "first_id": page[0].id if page else None,
+                "last_id": page[-1].id if page else None,
+                "has_more": has_more,
+            }
+        )
+
+    async def get(self, request: Request, call_id: CallId) -> Response:
+        """Return what is known of a call: who, when, its session, its transfers, how it ended."""
+        project = self._authenticate(request)
+        return _json(self._calls.find(project.id, call_id).describe())
+
+    async def timeline(self, request: Request, call_id: CallId) -> Response:
+        """Return everything that happened to a call: SIP messages, webhook attempts, requests, turns, its end."""
+        project = self._authenticate(request)
+        return _json(self._calls.find(project.id, call_id).timeline.to_api())
+
+    async def create(self, request: Request) -> Response:
+        """Calls by WebRTC are not served yet (API row R25)."""
+        self._authenticate(request)
+        raise CallError(
+            501,
+            "This node takes calls by SIP; calls by WebRTC are not served.",
+            code="not_supported",
+            type="server_error",
+        )
+
+    def _authenticate(self, request: Request) -> Project:
+        return authenticate(request.headers, self._projects)
+
+    async def _do(
+        self, verb: str, request: Request, call_id: str, act: Act, *, has_body: bool = True
+    ) -> Response:
+        """Do what was asked; the call's timeline gets the request and how it went."""
+        started_at = self._clock.monotonic()
+        call = self._calls.find(self._authenticate(request).id, call_id)
+        status, error = 500, "internal error"
+        try:
+            await act(call, await read_json(request) if has_body else None)
+            status, error = 200, ""
+        except CallError as refusal:
+            status, error = refusal.status, refusal.message
+            raise
+        finally:
+            call.timeline.record(
+                "rest",
+                f"POST {verb}: {status}" + (f", {error}" if error else ""),
+                at=started_at,
+                verb=verb,
+                status=status,
+                error=error or None,
+                request_id=request_id_of(request.scope),
+                duration_ms=round((self._clock.monotonic() - started_at) * 1000, 1),
+            )
+        return Response()
+
+
+def _reject_status(body: dict[str, Any]) -> int:
+    refuse_unknown(body, ("status_code",))
+    status = body.get("status_code")
+    if status is None:
+        return 603
+    if isinstance(status, bool) or not isinstance(status, int):
+        raise CallError(
+            400,
+            f"Invalid type for 'status_code': expected an integer, but got {type_name(status)} instead.",
+            code="invalid_type",
+            param="status_code",
+        )
+    if not 300 <= status <= 699:
+        raise CallError(
+            400,
+            f"Invalid value for 'status_code': {status} is not a SIP status from 300 to 699.",
+            code="invalid_value",
+            param="status_code",
+        )
+    return status
+
+
+def _target_uri(body: dict[str, Any]) -> str:
+    if "target_uri" not in body:
+        raise CallError(
+            400,
+            "Missing required parameter: 'target_uri'.",
+            code="missing_required_parameter",
+            param="target_uri",
+        )
+    target = body["target_uri"]
+    if not isinstance(target, str):
+        raise CallError(
+            400,
+            f"Invalid type for 'target_uri': expected a string, but got {type_name(target)} instead.",
+            code="invalid_type",
+            param="target_uri",
+        )
+    if len(target) > MAX_TARGET_URI:
+        raise CallError(
+            400,
+            f"Invalid value for 'target_uri': it is longer than {MAX_TARGET_URI} characters.",
+            code="invalid_value",
+            param="target_uri",
+        )
+    return target
+
+
+def _matches(shown: dict[str, Any], sip_call_id: str | None, number: str | None) -> bool:
+    if sip_call_id is not None and shown.get("sip_call_id") != sip_call_id:
+        return False
+    return number is None or any(
+        number in str(shown.get(field) or "") for field in ("from", "to", "request_uri")
+    )
+
+
+def _page(calls: list[Call], after: str | None, limit: int) -> tuple[list[Call], bool]:
+    start = 0
+    if after is not None:
+        position = next((n for n, call in enumerate(calls) if call.id == after), None)
+        if position is None:
+            raise CallError(
+                400,
+                "Invalid value for 'after': no such call in this list.",
+                code="invalid_value",
+                param="after",
+            )
+        start = position + 1
+    return calls[start : start + limit], len(calls) > start + limit
+
+
+def _json(body: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(body, default=str), media_type="application/json")
+
+
+SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"api_key": []}]
+
+
+def _body(description: str, schema: dict[str, Any], *, required: bool) -> dict[str, Any]:
+    return {
+        "required": required,
+        "description": description,
+        "content": {"application/json": {"schema": {"type": "object", **schema}}},
+    }
+
+
+_ACCEPT = _body(
+    "A GA Realtime session object, flat. `type` is required; everything else has a default.",
+    {
+        "required": ["type"],
+        "properties": {
+            "type": {"type": "string", "const": "realtime"},
+            "model": {"type": "string"},
+            "instructions": {"type": "string"},
+        },
+        "additionalProperties": True,
+    },
+    required=True,
+)
+_REJECT = _body(
+    "May be left out.",
+    {
+        "properties": {"status_code": {"type": "integer", "minimum": 300, "maximum": 699, "default": 603}},
+        "additionalProperties": False,
+    },
+    required=False,
+)
+_REFER = _body(
+    "Where to.",
+    {
+        "required": ["target_uri"],
+        "properties": {
+            "target_uri": {
+                "type": "string",
+                "description": "A `tel:`, `sip:` or `sips:` URI.",
+                "maxLength": 512,
+            }
+        },
+        "additionalProperties": False,
+    },
+    required=True,
+)

@@ -1,0 +1,31 @@
+"""`/healthz`: the process answers. `/readyz`: it can take calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+
+__all__ = ["health_router"]
+
+
+def health_router(not_ready: Callable[[], Sequence[str]]) -> APIRouter:
+    router = APIRouter(tags=["health"], redirect_slashes=False)
+
+    @router.get("/healthz", operation_id="healthz")
+    async def healthz() -> JSONResponse:
+        """The event loop runs and answers."""
+        return JSONResponse({"status": "ok"})
+
+    @router.get(
+        "/readyz", operation_id="readyz", responses={503: {"description": "Not now; `reasons` says why."}}
+    )
+    async def readyz() -> JSONResponse:
+        """Models are warm, sockets are bound, and the node is not draining."""
+        reasons = list(not_ready())
+        if reasons:
+            return JSONResponse({"status": "not ready", "reasons": reasons}, status_code=503)
+        return JSONResponse({"status": "ready"})
+
+    return router

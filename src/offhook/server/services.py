@@ -1,0 +1,36 @@
+"""What the server is handed by `offhook.app`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from offhook.clock import Clock
+from offhook.tenants import Projects
+
+from .sideband_limits import SidebandLimits
+
+if TYPE_CHECKING:
+    from offhook.calls.call import Call
+
+__all__ = ["Calls", "ServerServices"]
+
+
+class Calls(Protocol):
+    """What the server needs of `CallManager`."""
+
+    def find(self, project_id: str, call_id: str) -> Call:
+        """Raises `CallError` 404 for a call that is unknown or another project's."""
+
+    def list(self, project_id: str) -> list[Call]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServerServices:
+    projects: Projects
+    calls: Calls
+    clock: Clock
+    not_ready: Callable[[], Sequence[str]] = tuple
+    "Returns the reasons why `/readyz` answers 503; none when calls can be taken."
+    sideband: SidebandLimits = field(default_factory=SidebandLimits)

@@ -1,0 +1,196 @@
+"""`GET /v1/realtime?call_id=...`: a WebSocket beside a call (API section 3)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from starlette.datastructures import Headers, QueryParams
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Router
+from starlette.types import Receive, Scope, Send
+
+from offhook import ids
+from offhook.calls.errors import CallError
+
+from .auth import authenticate
+from .context import deny, request_id_of
+from .services import ServerServices
+from .sideband_writer import SidebandWriter
+
+if TYPE_CHECKING:
+    from offhook.calls.call import Call
+    from offhook.realtime.runner import SessionRunner
+
+__all__ = ["SidebandRoute"]
+
+log = logging.getLogger("offhook.server")
+
+PROTOCOL = "realtime"
+EXTENSIONS = frozenset({"call", "audio"})
+BETA_DISABLED = 4000
+"The hosted service's close code for the beta's shapes (API row S12)."
+
+
+@dataclass(frozen=True, slots=True)
+class _Admitted:
+    call: Call
+    runner: SessionRunner
+    events: frozenset[str]
+
+
+class SidebandRoute:
+    """
+    The ASGI app of the sideband.
+
+    What is wrong is said before the upgrade, as an HTTP status with a JSON body. After it, the session's events go
+    out as text frames, and each frame that comes in goes to the session, which answers faults with `error` events.
+    """
+
+    def __init__(self, services: ServerServices) -> None:
+        self._projects = services.projects
+        self._calls = services.calls
+        self._limits = services.sideband
+        self._attached: Counter[str] = Counter()
+
+    def add_to(self, router: Router, path: str) -> None:
+        router.add_websocket_route(path, self)  # type: ignore[arg-type]
+        router.add_route(path, _upgrade_required, methods=["GET"], include_in_schema=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()  # websocket.connect
+        try:
+            project = authenticate(Headers(scope=scope), self._projects, subprotocols=scope["subprotocols"])
+            beta = "realtime=v1" in Headers(scope=scope).get("openai-beta", "")
+            admitted = None if beta else await self._admit(project.id, QueryParams(scope["query_string"]))
+        except CallError as error:
+            await deny(scope, receive, send, error)
+            return
+        chosen = PROTOCOL if PROTOCOL in scope["subprotocols"] else None
+        await send({"type": "websocket.accept", "subprotocol": chosen})
+        if admitted is None:
+            await _refuse_beta(send)
+        else:
+            await self._attach(admitted, scope, receive, send)
+
+    async def _admit(self, project_id: str, query: QueryParams) -> _Admitted:
+        """Find the call's session. One that still rings is waited for (API row S11)."""
+        call_id = query.get("call_id")
+        if not call_id:
+            raise _no_call_id(query)
+        events = _parse_events(query)
+        call = self._calls.find(project_id, call_id)
+        if self._attached[call_id] >= self._limits.per_call:
+            raise CallError(
+                429,
+                f"{self._limits.per_call} sidebands are attached to this call already.",
+                code="rate_limit_exceeded",
+                type="rate_limit_error",
+            )
+        return _Admitted(call, await call.session(), events)
+
+    async def _attach(self, admitted: _Admitted, scope: Scope, receive: Receive, send: Send) -> None:
+        call, request_id = admitted.call, request_id_of(scope)
+        writer = SidebandWriter(self._limits)
+        self._attached[call.id] += 1
+        call.timeline.record("sideband", "attached", request_id=request_id, events=sorted(admitted.events))
+        attachment = admitted.runner.attach(writer, events=admitted.events)
+        try:
+            reading = asyncio.create_task(_read(receive, attachment.receive))
+            writing = asyncio.create_task(writer.run(send))
+            await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
+            for task in (reading, writing):
+                task.cancel()
+            await asyncio.gather(reading, writing, return_exceptions=True)
+        finally:
+            attachment.detach()
+            self._attached[call.id] -= 1
+            if not self._attached[call.id]:
+                del self._attached[call.id]
+        if writer.dropped:
+            _abort(scope)
+        call.timeline.record("sideband", writer.dropped or "detached", request_id=request_id)
+        for task in (reading, writing):
+            if not task.cancelled() and (error := task.exception()) is not None and not _is_gone(error):
+                raise error
+
+
+async def _read(receive: Receive, take: Any) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        text = message.get("text")
+        take(text if text is not None else message["bytes"])
+
+
+def _is_gone(error: BaseException) -> bool:
+    """Whether an error only says that the peer went away."""
+    return isinstance(error, OSError)
+
+
+def _abort(scope: Scope) -> None:
+    """Cut the connection of a reader who will not read a close frame either."""
+    abort = scope.get("extensions", {}).get("offhook.abort")
+    if abort is not None:
+        abort["call"]()
+
+
+def _parse_events(query: QueryParams) -> frozenset[str]:
+    """Return which extension events were asked for, `?events=call,audio` (decision 6 of the design)."""
+    asked = frozenset(
+        name.strip() for value in query.getlist("events") for name in value.split(",") if name.strip()
+    )
+    if unknown := sorted(asked - EXTENSIONS):
+        raise CallError(
+            400,
+            f"Invalid value for 'events': '{unknown[0]}' is neither 'call' nor 'audio'.",
+            code="invalid_value",
+            param="events",
+        )
+    return asked
+
+
+def _no_call_id(query: QueryParams) -> CallError:
+    if "model" in query or "intent" in query:
+        return CallError(
+            501,
+            "This node serves sessions of phone calls only: connect with ?call_id= of an accepted call. "
+            "Sessions without a call (?model=) are not served.",
+            code="not_supported",
+            param="call_id",
+            type="server_error",
+        )
+    return CallError(
+        400,
+        "Missing required parameter: 'call_id'.",
+        code="missing_required_parameter",
+        param="call_id",
+    )
+
+
+async def _refuse_beta(send: Send) -> None:
+    """Close as the hosted service does, after an event that says why (API row S12)."""
+    event = {
+        "type": "error",
+        "event_id": ids.opaque_id("event"),
+        "error": {
+            "type": "invalid_request_error",
+            "code": "beta_api_shape_disabled",
+            "message": "The Realtime beta API is not served. Leave out the header OpenAI-Beta: realtime=v1.",
+            "param": None,
+            "event_id": None,
+        },
+    }
+    await send({"type": "websocket.send", "text": orjson.dumps(event).decode()})
+    reason = "invalid_request_error.beta_api_shape_disabled"
+    await send({"type": "websocket.close", "code": BETA_DISABLED, "reason": reason})
+
+
+async def _upgrade_required(request: Request) -> Response:
+    raise CallError(426, "This is a WebSocket endpoint. Connect with ws: or wss:.", code="upgrade_required")
