@@ -6,6 +6,7 @@ Nothing here reads a socket. Feed what was received, take the frames. One framer
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 
 from .message import MAX_MESSAGE, MessageError, create_response, parse_message
@@ -154,5 +155,6 @@ def _answer(head: bytes, fault: _FaultError) -> bytes | None:
         parse_message(complete)
     except MessageError as error:
         if error.request:
-            return bytes(create_response(error.request, fault.status))
+            # A stateless answer takes a tag that the same request would get again (RFC 3261 section 8.2.7).
+            return bytes(create_response(error.request, fault.status, to_tag=f"{zlib.crc32(head):08x}"))
     return None

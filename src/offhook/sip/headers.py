@@ -260,6 +260,23 @@ class Via:
         host, port = _parse_sent_by(sent_by, text)
         return cls(transport, host, port, _parse_params("Via", params, text) if semicolon else ())
 
+    @classmethod
+    def salvage(cls, text: str) -> Via | None:
+        """Read of a malformed value what a response needs: address, branch and rport. `None` without an address."""
+        head, *pieces = text.split(";")
+        try:
+            via = cls.parse(head)
+        except HeaderError:
+            return None
+        params: list[tuple[str, str | None]] = []
+        for piece in pieces:
+            if piece.partition("=")[0].strip(LWS).lower() in ("branch", "rport"):
+                try:
+                    params += _parse_params("Via", piece, text)
+                except HeaderError:
+                    continue
+        return replace(via, params=tuple(params))
+
     def __str__(self) -> str:
         return (
             f"SIP/2.0/{self.transport} {format_host_port(self.host, self.port)}{format_params(self.params)}"

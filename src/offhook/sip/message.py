@@ -207,7 +207,7 @@ def parse_message(data: bytes) -> Request | Response:
     """
     start = len(data) - len(data.lstrip(b"\r\n"))
     end = data.find(b"\r\n\r\n", start, start + MAX_MESSAGE)
-    head = data[start:end] if end >= 0 else data[start : start + MAX_MESSAGE]
+    head = data[start:end] if end >= 0 else data[start : start + MAX_MESSAGE].removesuffix(b"\r\n")
     message, fault = _parse_head(head)
     if len(data) - start > MAX_MESSAGE:
         raise _refusal(message, 513, f"message of more than {MAX_MESSAGE} bytes")
@@ -396,12 +396,14 @@ def _validate_headers(message: Request | Response) -> None:
 
 
 def _validate_contact(request: Request) -> None:
-    for element in request.headers.values("Contact"):
-        if element == "*":
-            continue
-        contact = parse_name_addr(element, "Contact")
-        if request.method == "INVITE" and not isinstance(contact.uri, SipUri):
-            raise HeaderError("Contact", "not a SIP URI", element)
+    contact = request.contact
+    if contact is None or request.method != "INVITE":
+        return
+    # Section 8.1.1.8: exactly one SIP URI, since requests of the dialog will go there.
+    if not isinstance(contact.uri, SipUri):
+        raise HeaderError("Contact", "not a SIP URI", str(contact.uri))
+    if len(request.headers.values("Contact")) > 1:
+        raise HeaderError("Contact", "more than one")
 
 
 def _refusal(message: Request | Response, status: int, text: str) -> MessageError:
@@ -412,36 +414,26 @@ def _refusal(message: Request | Response, status: int, text: str) -> MessageErro
 
 
 def _salvage(request: Request) -> Request | None:
-    """Return the request with those of its Via values that can be read, or `None` if the first cannot."""
-    vias = []
+    """Return the request with what can be read of its Via values, or `None` if that is not even the first."""
+    vias: list[str] = []
     for element in request.headers.values("Via")[:MAX_VIAS]:
-        try:
-            Via.parse(element)
-            vias.append(element)
-        except HeaderError:
-            if trimmed := _trim_via(element):
-                vias.append(trimmed)
-        if not vias:
-            return None
+        via = Via.salvage(element)
+        if via is None:
+            break
+        vias.append(element if _is_whole(element) else str(via))
     if not vias:
         return None
     items = [(name, value) for name, value in request.headers if header_key(name) != "via"]
     headers = Headers.from_wire([("Via", element) for element in vias] + items)
-    return Request(request.method, request.uri, headers=headers, version=request.version)
+    return Request(request.method, request.uri, headers=headers)
 
 
-def _trim_via(element: str) -> str | None:
-    head, *params = element.split(";")
+def _is_whole(via: str) -> bool:
     try:
-        trimmed = str(Via.parse(head))
+        Via.parse(via)
     except HeaderError:
-        return None
-    for param in params:
-        try:
-            trimmed = str(Via.parse(f"{trimmed};{param.strip(LWS)}"))
-        except HeaderError:
-            continue
-    return trimmed
+        return False
+    return True
 
 
 def _parse_top_via(value: str) -> Via:
