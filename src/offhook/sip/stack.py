@@ -61,7 +61,7 @@ class StackConfig:
     "How long an accepted REFER may be silent before its outcome is `timeout`."
     keep_alive: float = 30.0
     "Seconds between CRLF pings on a connection that holds a dialog; carriers close quiet ones after about 120."
-    max_transactions: int = 20_000
+    max_transactions: int = 50_000
     "Requests being answered at one time; above it new ones are dropped, so that a flood cannot fill the memory."
 
 
