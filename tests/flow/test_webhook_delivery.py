@@ -34,6 +34,7 @@ class Receiver:
 
     script: list = field(default_factory=lambda: [OK])
     requests: list[Received] = field(default_factory=list)
+    writers: list = field(default_factory=list)
     connections: int = 0
     port: int = 0
 
@@ -43,6 +44,7 @@ class Receiver:
 
     async def serve(self, reader, writer):
         self.connections += 1
+        self.writers.append(writer)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -68,6 +70,9 @@ async def receiving(*script):
         yield receiver
     finally:
         server.close()
+        for writer in receiver.writers:
+            writer.transport.abort()
+        await asyncio.sleep(0)
 
 
 class Told:

@@ -79,7 +79,7 @@ class SidebandWriter:
                 await asyncio.sleep(0)
             elif self._close is not None:
                 code, reason = self._close
-                await send({"type": "websocket.close", "code": code, "reason": reason})
+                await send({"type": "websocket.close", "code": code, "reason": _close_reason(reason)})
                 return
             else:
                 self._wake.clear()
@@ -90,3 +90,8 @@ class SidebandWriter:
         self._frames.clear()
         self._queued_bytes = 0
         self._stop.set()
+
+
+def _close_reason(reason: str) -> str:
+    """Cut a reason to what fits into a close frame (RFC 6455 section 5.5)."""
+    return reason.encode()[:123].decode(errors="ignore")

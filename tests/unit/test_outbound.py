@@ -1,0 +1,232 @@
+"""What the HTTP client may connect to, and what it does with names, TLS and redirects."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+
+import pytest
+
+from offhook.outbound import OPERATOR, STRANGER, OutboundClient, OutboundError, OutboundPolicy, judge_address
+
+LOOPBACK = OutboundPolicy(loopback=True)
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nset-cookie: a=b\r\n\r\nok"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "::1",
+        "10.0.0.1",
+        "172.16.0.1",
+        "192.168.1.1",
+        "169.254.169.254",  # cloud metadata
+        "100.64.0.1",  # shared address space
+        "0.0.0.0",
+        "224.0.0.1",
+        "255.255.255.255",
+        "fe80::1",
+        "fd00::1",
+        "::",
+        "ff02::1",
+        "::ffff:10.0.0.1",
+        "::ffff:127.0.0.1",
+        "2002:7f00:1::1",  # 6to4 of 127.0.0.1
+        "64:ff9b::a9fe:a9fe",  # NAT64 of 169.254.169.254
+    ],
+)
+def test_a_stranger_may_not_point_at(address):
+    assert judge_address(address, STRANGER) is not None
+
+
+@pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1::1", "64:ff9b::5db8:d822"])
+def test_a_stranger_may_point_at(address):
+    assert judge_address(address, STRANGER) is None
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "fd00::1", "93.184.216.34", "169.254.1.1"])
+def test_the_operator_may_point_at(address):
+    assert judge_address(address, OPERATOR) is None
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "224.0.0.1", "ff02::1"])
+def test_nobody_may_point_at(address):
+    assert judge_address(address, OPERATOR) is not None
+
+
+def test_loopback_and_private_are_two_things():
+    assert judge_address("127.0.0.1", LOOPBACK) is None
+    assert judge_address("10.0.0.1", LOOPBACK) is not None
+    assert judge_address("127.0.0.1", OutboundPolicy(private=True)) is not None
+
+
+@contextlib.asynccontextmanager
+async def serving(tls=None, answer=OK):
+    requests, writers = [], []
+
+    async def serve(reader, writer):
+        writers.append(writer)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+                requests.append(head + await reader.readexactly(length))
+                writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield server.sockets[0].getsockname()[1], requests
+    finally:
+        server.close()
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def client():
+    client = OutboundClient()
+    yield client
+    await client.close()
+
+
+async def post(client, url, policy=OPERATOR, **options):
+    return await client.post(url, content=b"body", headers=[("X-Case", "kept")], policy=policy, **options)
+
+
+def answers(monkeypatch, *rounds):
+    """Make DNS answer with these lists of addresses, one after the other; return the names that were asked."""
+    asked, left = [], list(rounds)
+
+    async def getaddrinfo(host, port, **kwargs):
+        asked.append(host)
+        addresses = left.pop(0)
+        if not addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    return asked
+
+
+async def test_the_request_is_sent_as_given(client):
+    async with serving() as (port, requests):
+        response = await post(client, f"http://127.0.0.1:{port}/a/b?c=%20d")
+    assert (response.status, response.body, response.truncated) == (200, b"ok", False)
+    head, _, body = requests[0].partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /a/b?c=%20d HTTP/1.1\r\n")
+    assert b"X-Case: kept" in head
+    assert body == b"body"
+
+
+async def test_no_cookie_is_kept(client):
+    async with serving() as (port, requests):
+        for _ in range(2):
+            await post(client, f"http://127.0.0.1:{port}/")
+    assert b"cookie" not in requests[1].lower()
+
+
+async def test_the_checked_address_is_the_one_connected_to(client, monkeypatch):
+    async with serving() as (port, requests):
+        asked = answers(monkeypatch, ["127.0.0.1"], ["10.255.255.1"])
+        response = await post(client, f"http://app.example:{port}/")
+        assert response.status == 200
+    assert asked == ["app.example"]
+    assert f"host: app.example:{port}".encode() in requests[0]
+
+
+async def test_a_name_that_leads_to_a_private_address_is_refused(client, monkeypatch):
+    asked = answers(monkeypatch, ["93.184.216.34", "10.0.0.1"])
+    with pytest.raises(OutboundError) as caught:
+        await post(client, "https://rebind.example/", STRANGER)
+    assert (caught.value.kind, caught.value.permanent) == ("refused", True)
+    assert "10.0.0.1" in str(caught.value)
+    assert asked == ["rebind.example"]
+
+
+async def test_a_connection_made_for_the_operator_is_not_lent_to_a_stranger(client):
+    async with serving() as (port, requests):
+        await post(client, f"http://127.0.0.1:{port}/")
+        with pytest.raises(OutboundError) as caught:
+            await post(client, f"https://127.0.0.1:{port}/", STRANGER)
+    assert caught.value.kind == "refused"
+    assert len(requests) == 1
+
+
+async def test_plain_http_needs_leave_unless_it_stays_on_this_machine(client):
+    with pytest.raises(OutboundError, match="not https") as caught:
+        await post(client, "http://app.example/", STRANGER)
+    assert caught.value.kind == "refused"
+    async with serving() as (port, _):
+        assert (await post(client, f"http://127.0.0.1:{port}/", LOOPBACK)).status == 200
+
+
+async def test_a_name_that_does_not_resolve(client, monkeypatch):
+    answers(monkeypatch, [])
+    with pytest.raises(OutboundError, match=r"cannot resolve nowhere\.example") as caught:
+        await post(client, "https://nowhere.example/")
+    assert (caught.value.kind, caught.value.permanent) == ("dns", False)
+
+
+async def test_the_next_address_is_tried_when_one_refuses(client, monkeypatch):
+    async with serving() as (port, _):
+        answers(monkeypatch, ["127.0.0.2", "127.0.0.1"])
+        assert (await post(client, f"http://app.example:{port}/")).status == 200
+
+
+async def test_a_server_that_speaks_no_tls_is_said_to(client):
+    async def serve(reader, writer):
+        writer.write(b"SSH-2.0-nonsense\r\n")
+        await writer.drain()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    with pytest.raises(OutboundError, match=r"TLS with 127\.0\.0\.1 failed: \w+") as caught:
+        await post(client, f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+    server.close()
+    assert caught.value.kind == "tls"
+
+
+async def test_tls_is_verified(tmp_path):
+    from offhook.certificates import development_certificate, server_context
+
+    files = development_certificate(tmp_path, ("localhost", "127.0.0.1"))
+    trusting = ssl.create_default_context(cafile=str(files.ca))
+    async with serving(tls=server_context(files)) as (port, _):
+        stranger, friend = OutboundClient(), OutboundClient(tls=trusting)
+        with pytest.raises(OutboundError) as caught:
+            await post(stranger, f"https://127.0.0.1:{port}/")
+        assert caught.value.kind == "tls"
+        assert (await post(friend, f"https://127.0.0.1:{port}/")).status == 200
+        await stranger.close()
+        await friend.close()
+
+
+async def test_a_long_answer_is_cut(client):
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n" + b"x" * 100_000
+    async with serving(answer=answer) as (port, _):
+        response = await post(client, f"http://127.0.0.1:{port}/", max_body=1000)
+    assert (len(response.body), response.truncated) == (1000, True)
+
+
+async def test_a_head_without_end_is_an_error(client):
+    async with serving(answer=b"HTTP/1.1 200 OK\r\nx: " + b"y" * 300_000) as (port, _):
+        with pytest.raises(OutboundError) as caught:
+            await post(client, f"http://127.0.0.1:{port}/")
+    assert caught.value.kind == "protocol"
+
+
+async def test_silence_ends_with_the_timeout(client):
+    async with serving(answer=b"") as (port, _):
+        with pytest.raises(OutboundError, match=r"no answer within 0\.05 s") as caught:
+            await post(client, f"http://127.0.0.1:{port}/", timeout=0.05)
+    assert caught.value.kind == "timeout"
+
+
+async def test_a_closed_client_sends_nothing(client):
+    await client.close()
+    with pytest.raises(OutboundError, match="closed"):
+        await post(client, "http://127.0.0.1:9/")
