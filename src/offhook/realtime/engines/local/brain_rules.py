@@ -57,11 +57,15 @@ def reply(
     tool_choice: str | Mapping[str, Any] = "auto",
 ) -> Reply:
     """Return the answer to a conversation's last turn."""
-    talk = _Talk(book, instructions, _offered(tools, tool_choice))
-    answer = Reply()
-    for event in _events(items):
-        answer = talk.take(event)
-    return answer
+    # What is over happened with the tools of its time; only the answer to come is bound by this response's choice.
+    called: dict[str, Mapping[str, Any]] = {
+        item["name"]: {} for item in items if item.get("type") == "function_call" and item.get("name")
+    }
+    *earlier, now = _events(items)
+    talk = _Talk(book, instructions)
+    for event in earlier:
+        talk.take(event, called | _offered(tools, "auto"))
+    return talk.take(now, _offered(tools, tool_choice))
 
 
 def _offered(
@@ -113,17 +117,18 @@ def _text_of(item: Mapping[str, Any]) -> str:
 class _Talk:
     """A conversation as the rules see it: a state, slots, and how often each rule has spoken."""
 
-    def __init__(self, book: Rulebook, instructions: str, tools: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(self, book: Rulebook, instructions: str) -> None:
         self._book = book
         self._instructions = instructions
-        self._tools = tools
+        self._tools: Mapping[str, Mapping[str, Any]] = {}
         self._state = book.start
         self._slots = dict(book.slots)
         self._used: Counter[int] = Counter()
         self._last: tuple[str, ...] = ()
 
-    def take(self, event: _Event) -> Reply:
-        """Apply the rules to one event; return what they answer."""
+    def take(self, event: _Event, tools: Mapping[str, Mapping[str, Any]]) -> Reply:
+        """Apply the rules to one event, with the tools' schemas by name; return what they answer."""
+        self._tools = tools
         self._slots = {name: value for name, value in self._slots.items() if not name.startswith("result.")}
         self._slots |= {"text": event.text.strip(_EDGES), "tool": event.tool, "result": ""}
         if event.on == "result":
@@ -161,12 +166,13 @@ class _Talk:
             return None
         if rule.repeat and not self._last:
             return None
-        found = _search(rule.patterns, event.text)
-        asked = _search(rule.instructions, self._instructions)
+        found = _search(rule.patterns, event.text, strip=_EDGES)
+        asked = _search(rule.instructions, self._instructions, strip=None)
         if found is None or asked is None or any(pattern.search(event.text) for pattern in rule.unless):
             return None
         slots = self._slots | found | asked
-        if not all(slots.get(name) for name in rule.has) or any(slots.get(name) for name in rule.lacks):
+        # What the rule's own patterns fill counts for `has`, not against `lacks`.
+        if not all(slots.get(name) for name in rule.has) or any(self._slots.get(name) for name in rule.lacks):
             return None
         if not all(self._arguments(call, slots) is not None for call in rule.calls):
             return None
@@ -200,14 +206,14 @@ class _Talk:
         return arguments
 
 
-def _search(patterns: Sequence[re.Pattern[str]], text: str) -> dict[str, str] | None:
+def _search(patterns: Sequence[re.Pattern[str]], text: str, *, strip: str | None) -> dict[str, str] | None:
     """Return the groups of the first pattern that is found, {} if there are no patterns, None if none is found."""
     if not patterns:
         return {}
     for pattern in patterns:
         if match := pattern.search(text):
             groups = match.groupdict()
-            return {name: value for name in groups if (value := (groups[name] or "").strip(_EDGES))}
+            return {name: value for name in groups if (value := (groups[name] or "").strip(strip))}
     return None
 
 

@@ -206,7 +206,7 @@ class Answer:
                     "brain_garbage", "the language model's endpoint sent a delta that is no object"
                 )
             parts += self._receive_delta(delta)
-            self.finish_reason = choice.get("finish_reason") or self.finish_reason
+            self.finish_reason = _string(choice.get("finish_reason")) or self.finish_reason
         return parts
 
     def finish(self, *, expect_words: bool) -> list[BrainPart]:
@@ -243,41 +243,66 @@ class Answer:
             parts += self._receive_call(fragment)
         return parts
 
-    def _receive_call(self, fragment: Any) -> list[BrainPart]:
-        if not isinstance(fragment, dict) or not isinstance(fragment.get("function") or {}, dict):
-            raise ChatError(
-                "brain_garbage", "the language model's endpoint sent a tool call that is no object"
-            )
-        function = fragment.get("function") or {}
+    def _receive_call(self, given: Any) -> list[BrainPart]:
+        fragment = _Fragment.parse(given)
         parts: list[BrainPart] = []
         call = self._find(fragment)
         if call is None:
-            if not function.get("name"):
+            if not fragment.name:
                 raise ChatError(
                     "brain_garbage", "the language model's endpoint sent a tool call without a name"
                 )
-            call = _Call(self.new_call_id(), str(function["name"]), int(fragment.get("index") or 0))
+            call = _Call(self.new_call_id(), fragment.name, fragment.index or 0)
             self._calls.append(call)
-            if fragment.get("id"):
-                self._their_ids[fragment["id"]] = call
+            if fragment.id:
+                self._their_ids[fragment.id] = call
             parts.append(CallStarted(call.call_id, call.name))
+        if fragment.arguments:
+            call.arguments += fragment.arguments
+            parts.append(CallArguments(call.call_id, fragment.arguments))
+        return parts
+
+    def _find(self, fragment: _Fragment) -> _Call | None:
+        if fragment.id:
+            # A known id goes on; an unknown one begins a call, even if its number was used before.
+            return self._their_ids.get(fragment.id)
+        if fragment.name:
+            return None
+        if fragment.index is not None:
+            return next((call for call in reversed(self._calls) if call.index == fragment.index), None)
+        return self._calls[-1] if self._calls else None
+
+
+@dataclass(frozen=True)
+class _Fragment:
+    """A piece of a tool call, as far as it is of the right types."""
+
+    id: str
+    index: int | None
+    name: str
+    arguments: str
+
+    @classmethod
+    def parse(cls, given: Any) -> _Fragment:
+        function = given.get("function") or {} if isinstance(given, dict) else None
+        if not isinstance(function, dict):
+            raise ChatError(
+                "brain_garbage", "the language model's endpoint sent a tool call that is no object"
+            )
         arguments = function.get("arguments")
         if isinstance(arguments, dict):  # some servers send them parsed
             arguments = orjson.dumps(arguments).decode()
-        if isinstance(arguments, str) and arguments:
-            call.arguments += arguments
-            parts.append(CallArguments(call.call_id, arguments))
-        return parts
+        index = given.get("index")
+        return cls(
+            _string(given.get("id")),
+            index if isinstance(index, int) else None,
+            _string(function.get("name")),
+            _string(arguments),
+        )
 
-    def _find(self, fragment: Mapping[str, Any]) -> _Call | None:
-        if fragment.get("id"):
-            # A known id goes on; an unknown one begins a call, even if its number was used before.
-            return self._their_ids.get(fragment["id"])
-        if (fragment.get("function") or {}).get("name"):
-            return None
-        if "index" in fragment:
-            return next((call for call in reversed(self._calls) if call.index == fragment["index"]), None)
-        return self._calls[-1] if self._calls else None
+
+def _string(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _closing(call: _Call) -> list[BrainPart]:

@@ -160,10 +160,10 @@ class LocalEngine:
         self._start = start
         self._emit = emit
         self._stream = listening.open_stream(start.audio_format, emit)
-        self.hear = self._stream.hear  # type: ignore[method-assign]  # one call less for each frame
 
     def hear(self, audio: bytes) -> None:
-        """Before `start` nobody listens; `start` puts the stream's own method in this one's place."""
+        if self._stream is not None:
+            self._stream.hear(audio)
 
     def handle(self, command: EngineCommand) -> None:
         match command:
@@ -172,20 +172,19 @@ class LocalEngine:
             case Respond():
                 self._respond(command)
             case CancelResponse():
-                if task := self._responses.pop(command.response_id, None):
+                if task := self._responses.get(command.response_id):
                     task.cancel()
 
     async def close(self) -> None:
         self._emit = lambda event: None
-        self.hear = lambda audio: None  # type: ignore[method-assign]
         if self._stream is not None:
             self._stream.close()
+            self._stream = None
         for job in self._transcriptions.values():
             assert self._factory.transcribers is not None
             self._factory.transcribers.cancel(job)
         self._transcriptions.clear()
         tasks = list(self._responses.values())
-        self._responses.clear()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -231,11 +230,7 @@ class LocalEngine:
         answering = _Answering(command, self._start, self._factory.brain, self._factory.speakers, self._tell)
         task = asyncio.get_running_loop().create_task(answering.run())
         self._responses[command.response_id] = task
-        task.add_done_callback(lambda done: self._answered(command.response_id, done))
-
-    def _answered(self, response_id: str, task: asyncio.Task[None]) -> None:
-        if self._responses.get(response_id) is task:
-            del self._responses[response_id]
+        task.add_done_callback(lambda done: self._responses.pop(command.response_id, None))
 
     def _tell(self, event: EngineEvent) -> None:
         self._emit(event)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from .sound import Floats
@@ -15,7 +17,8 @@ _HOP = 160
 _WINDOW = np.hanning(_FFT + 1)[:-1].astype(np.float32)
 
 
-def _mel_filters(bands: int = 80) -> Floats:
+@functools.lru_cache(maxsize=2)
+def _mel_filters(bands: int) -> Floats:
     """Return the Slaney filter bank, of shape (bands, bins): linear below 1 kHz, logarithmic above."""
     mels = np.linspace(0.0, 45.245640471924965, bands + 2)
     linear = mels * 200.0 / 3
@@ -27,12 +30,9 @@ def _mel_filters(bands: int = 80) -> Floats:
     return normed
 
 
-_FILTERS = _mel_filters()
-
-
-def log_mel(samples: Floats, window_s: float) -> Floats:
+def log_mel(samples: Floats, window_s: float, bands: int = 80) -> Floats:
     """
-    Return the log-mel spectrogram of 16 kHz sound, of shape (80, 100 * window_s).
+    Return the log-mel spectrogram of 16 kHz sound, of shape (bands, 100 * window_s).
 
     What the sound does not fill is padded with the spectrogram's own floor. (Zeros would be far louder than
     silence there, and Whisper would hear things in them.)
@@ -42,9 +42,9 @@ def log_mel(samples: Floats, window_s: float) -> Floats:
     )
     frames = np.lib.stride_tricks.sliding_window_view(padded, _FFT)[::_HOP]
     power = np.abs(np.fft.rfft(frames * _WINDOW, axis=1)).astype(np.float32) ** 2
-    logs = np.log10(np.maximum(_FILTERS @ power.T, 1e-10))
+    logs = np.log10(np.maximum(_mel_filters(bands) @ power.T, 1e-10))
     logs = (np.maximum(logs, logs.max() - 8.0) + 4.0) / 4.0
     count = int(window_s * FRAMES_PER_SECOND)
-    picture = np.full((len(_FILTERS), count), logs.min(), np.float32)
+    picture = np.full((bands, count), logs.min(), np.float32)
     picture[:, : logs.shape[1]] = logs[:, :count]
     return picture

@@ -53,7 +53,8 @@ class Whisper:
 
     Whisper was trained on windows of 30 s and takes the same time for a word as for 30 s of them. It is shown a
     window of 10 s instead, or 3 s more than the utterance, which costs about a quarter. Now and then it loops in a
-    short window, so an answer that is too long, repeats itself or is improbable is made again with the window it is used to.
+    short window, so an answer that is too long, repeats itself or is improbable is made again with the window
+    it is used to.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -79,9 +80,9 @@ class Whisper:
 
     def _prompt(self, language: str, prompt: str | None) -> list[int]:
         code = f"<|{language.lower().replace('_', '-').split('-')[0]}|>"
-        if self._model.is_multilingual and code not in self._vocabulary:
+        if code not in self._vocabulary or (code != "<|en|>" and not self._model.is_multilingual):
             raise UnknownLanguageError(
-                f"language: Whisper does not know {language!r}; use an ISO 639-1 code such as 'en'"
+                f"language: this Whisper does not know {language!r}; use an ISO 639-1 code such as 'en'"
             )
         number = self._vocabulary.number
         tokens: list[int] = []
@@ -106,7 +107,7 @@ class Whisper:
 
     def _decode(self, samples: Floats, window: float, prompt: list[int]) -> tuple[Transcription, bool]:
         cap = int(_TOKENS_AT_LEAST + _TOKENS_PER_SECOND * len(samples) / RATE)
-        features = self._ct2.StorageView.from_array(log_mel(samples, window)[None])
+        features = self._ct2.StorageView.from_array(log_mel(samples, window, self._model.n_mels)[None])
         result = self._model.generate(
             features,
             [prompt],
