@@ -41,35 +41,42 @@ class Concealer:
     since that is the hot path. With `lost > 0` call `recover`.
     """
 
-    __slots__ = ("_law", "_made_up", "_silence", "before", "last", "lost")
+    __slots__ = ("_law", "_silence", "_wave", "before", "last", "lost", "made_up")
 
     def __init__(self, law: Law) -> None:
         self._law = law
         self._silence = SILENCE[law]
-        self._made_up = np.zeros(0, dtype=np.float32)
+        self._wave = np.zeros(_LENGTH + _OVERLAP, dtype=np.float32)
         self.before = self.last = self._silence
         self.lost = 0
+        self.made_up = 0
+        "Frames that were not silence."
 
     def conceal(self) -> bytes:
         """Return something for a frame that is missing."""
         lost = self.lost
         self.lost = lost + 1
-        if lost >= CONCEALED_FRAMES or self.last is self._silence:
+        if lost >= CONCEALED_FRAMES or self.last == self._silence:
             return self._silence
+        self.made_up += 1
         if lost == 0:
-            self._made_up = _continue(g711.decode(self.before + self.last, self._law)) * _GAIN
+            self._wave = _continue(g711.decode(self.before + self.last, self._law)) * _GAIN
         start = lost * FRAME_SAMPLES
-        return self._encode(self._made_up[start : start + FRAME_SAMPLES])
+        return self._encode(self._wave[start : start + FRAME_SAMPLES])
+
+    def pause(self) -> None:
+        """Note that the peer stopped of itself: what is missing from here on is silence."""
+        self.lost = CONCEALED_FRAMES
 
     def recover(self, frame: bytes) -> bytes:
         """Return the first frame after a loss, faded in from what was made up, and remember it."""
         lost, self.lost = min(self.lost, CONCEALED_FRAMES), 0
-        made_up = self.last is not self._silence
+        made_up = self.last != self._silence
         self.before, self.last = self.last, frame
         if not lost or not made_up:
             return frame
         start = lost * FRAME_SAMPLES
-        tail = self._made_up[start : start + _OVERLAP]
+        tail = self._wave[start : start + _OVERLAP]
         head = g711.decode(frame[:_OVERLAP], self._law)
         return self._encode(head * _FADE_IN + tail * (1 - _FADE_IN)) + frame[_OVERLAP:]
 

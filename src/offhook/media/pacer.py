@@ -23,6 +23,8 @@ SLOTS: Final = 20
 MAX_CATCH_UP: Final = 3
 """Frames that a call sends at once after the process was held up; those beyond are left out."""
 SHORTEST_S: Final = 0.001
+EARLY_S: Final = 0.0005
+"""A slot may be served this much before its time: loops round their timers to the millisecond, down as well as up."""
 
 _SLOT_S: Final = FRAME_MS / 1000 / SLOTS
 
@@ -114,7 +116,7 @@ class Pacer:
         return min((slot for slot in range(SLOTS) if len(ring[slot]) == fewest), key=crowding)
 
     def _slot_at(self, now: float) -> int:
-        return int((now - self._epoch) / _SLOT_S)
+        return int((now + EARLY_S - self._epoch) / _SLOT_S)
 
     def _arm(self, now: float) -> None:
         ring, upcoming = self._ring, self._next

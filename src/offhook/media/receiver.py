@@ -37,12 +37,12 @@ class Receiver:
         """`events` is the list that digits and notes are appended to."""
         self.packets = 0
         self.octets = 0
-        self.concealed = 0
         self.malformed = 0
         self.ssrc_changes = 0
         self.last_received_at: float | None = None
         self.reception: Reception | None = None
         self._events = events
+        self._concealed_before = 0
         self._lost_before = 0
         self._reordered_before = 0
         self._duplicates_before = 0
@@ -59,6 +59,7 @@ class Receiver:
         if plan.codec != self._codec:
             self._codec = plan.codec
             self.jitter.change_law(plan.codec)
+            self._concealed_before = self.concealed
             self._concealer = Concealer(plan.codec)
         self._adopt(plan)
 
@@ -185,9 +186,14 @@ class Receiver:
             return frame
         if self._in_event or not self._receives:
             # Nothing was lost: the peer sends a digit, or comfort noise, or is not to send.
+            concealer.pause()
             return self._silence
-        self.concealed += 1
         return concealer.conceal()
+
+    @property
+    def concealed(self) -> int:
+        """Frames made up. The silence that follows when nothing comes for longer does not count."""
+        return self._concealed_before + self._concealer.made_up
 
     @property
     def lost(self) -> int:

@@ -44,6 +44,7 @@ class Sender:
         self._sequence = sequence & 0xFFFF
         self._marker = _MARKER
         self._digits = DtmfSender()
+        self._dialling = False
         self._tones: deque[bytes] = deque()
         self._adopt(plan)
 
@@ -68,6 +69,7 @@ class Sender:
         digits = check_digits(digits)
         if self._plan.dtmf_payload_type is not None:
             self._digits.send(digits, duration_ms, gap_ms)
+            self._dialling = bool(self._digits)
             return
         for digit in digits:
             sound = g711.encode(tones.dtmf(digit, duration_ms), self._plan.codec)
@@ -88,13 +90,14 @@ class Sender:
         if not self.sends:
             self._marker = _MARKER
             return None
-        if self._digits:
+        playout = self.playout
+        if self._dialling:
             return self._next_event(timestamp)
         if self._tones:
             payload = self._tones.popleft()
-        elif self.playout.queued:
-            payload = self.playout.take()
-            if not self.playout.queued:
+        elif playout.queued:
+            payload = playout.take()
+            if not playout.queued:
                 self._events.append(_DRAINED)
         else:
             payload = self._silence
@@ -107,6 +110,7 @@ class Sender:
 
     def _next_event(self, timestamp: int) -> bytes:
         event = self._digits.next(timestamp)
+        self._dialling = bool(self._digits)
         if event is None or self._plan.dtmf_payload_type is None:
             payload, marker, payload_type = self._silence, False, self._payload_type
         else:

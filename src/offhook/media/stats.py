@@ -58,7 +58,7 @@ class MediaStats:
     late: int
     "Came, but after their turn."
     concealed: int
-    "Frames made up, silence for missing sound included."
+    "Frames made up for missing ones, before silence takes over."
     reordered: int
     duplicates: int
     malformed: int
