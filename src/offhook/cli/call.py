@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -48,7 +49,8 @@ def call(
     hangup_after: Annotated[
         float | None,
         typer.Option(
-            help="Hang up this many seconds after the answer to the last turn. Default: wait for the other side."
+            help="Hang up this many seconds after the answer to the last turn, or 10 s without one. "
+            "Default: wait for the other side."
         ),
     ] = None,
     max_seconds: Annotated[
@@ -173,6 +175,9 @@ def _run(plan: CallPlan, report: Report) -> bool:
     import uvloop
 
     async def run() -> bool:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         from .phone.ears import EarsError
         from .phone.phone import Phone
 
@@ -190,5 +195,5 @@ def _run(plan: CallPlan, report: Report) -> bool:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(run())
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         return False

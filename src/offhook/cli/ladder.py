@@ -108,7 +108,8 @@ def from_entry(entry: Mapping[str, Any]) -> list[Row]:
         case "turn":
             return [Note(at, Lane.OFFHOOK, title, "yellow")]
         case "call":
-            return [Note(at, Lane.OFFHOOK, title, "bold")]
+            # What moved inside a SIP leg stands in its messages too; it is there for whoever doubts them.
+            return [Note(at, Lane.OFFHOOK, title, "dim" if title.startswith("leg: ") else "bold")]
         case "error":
             return [Note(at, Lane.OFFHOOK, title, "bold red")]
         case _:

@@ -40,7 +40,6 @@ ALLOW = ("INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "REFER", "NOTIFY")
 _TICK_S = 0.010
 _AHEAD = 2 * FRAME_SAMPLES
 "How much sound waits in the port: enough that a late tick leaves no gap, little enough to know when it is sent."
-_SETUP_S = 45.0
 _BYE_S = 5.0
 
 
@@ -175,6 +174,9 @@ class Phone:
         except TimeoutError:
             self._note(f"the call is ended: it has lasted {time.monotonic() - started:.0f} s (--max-seconds)")
             await self._give_up(leg, "it lasted longer than --max-seconds")
+        except asyncio.CancelledError:
+            await asyncio.shield(self._give_up(leg, "interrupted"))
+            raise
         # What is under way, such as the last transcript or NOTIFY's answer, may finish.
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_BYE_S)
@@ -283,7 +285,7 @@ class Phone:
                     message=text,
                 )
             case RoutingDecision():
-                self._note(item.text)
+                self._report("note", at=item.at, text=item.text)
             case StateChange():
                 pass  # the messages say as much
 
