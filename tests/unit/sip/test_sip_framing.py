@@ -209,7 +209,7 @@ def check_the_parser_agrees(data: bytes) -> None:
         body = parse_message(data).body
     except MessageError as error:
         fault = error.text
-    assert "Content-Length" not in fault
+    assert not fault.startswith("Content-Length")
     if not fault:
         assert data.endswith(b"\r\n\r\n" + body)
         assert len(data) == data.index(b"\r\n\r\n") + 4 + len(body)
