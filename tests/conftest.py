@@ -1,0 +1,35 @@
+"""What tests of the whole product share. Nothing here starts unless a test asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import uvloop
+
+from testbed import DeveloperApp, Node, Phone
+from testbed.script import SCRIPT
+
+
+def pytest_asyncio_loop_factories(config, item):
+    """Run tests on the loop that the product runs on: its transports are not asyncio's own."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """One node for all tests of a run; each test takes a project of its own on it."""
+    with Node(tmp_path_factory.mktemp("node"), script=SCRIPT, seats=60, unsubscribed_seats=1) as running:
+        yield running
+
+
+@pytest.fixture
+async def app(node: Node) -> AsyncIterator[DeveloperApp]:
+    async with DeveloperApp(node) as listening:
+        yield listening
+
+
+@pytest.fixture
+async def phone(node: Node) -> AsyncIterator[Phone]:
+    async with Phone(node) as ready:
+        yield ready
