@@ -212,7 +212,7 @@ class ClientExchange:
         self.stack.forget_client(self)
         replan, self._replan = self._replan, None
         if replan is not None and not self.has_response:
-            self.transaction = None
+            self.transaction = self._last = None
             self.request.headers.remove("Via")
             self.start(replan(), now=now)
         else:
