@@ -151,7 +151,9 @@ CALLING = """
 [[rules]]
 pattern = "table for (?P<people>\\\\w+)"
 say = "One moment."
-call = { tool = "book_table", arguments = { people = "{people}", name = ["{caller}", "guest"], kind = ["terrace", "inside"], vip = "no" } }
+[rules.call]
+tool = "book_table"
+arguments = { people = "{people}", name = ["{caller}", "guest"], kind = ["terrace", "inside"], vip = "no" }
 [[rules]]
 on = "result"
 pattern = "ok"
