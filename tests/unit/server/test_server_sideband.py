@@ -98,8 +98,9 @@ async def test_handshake_headers_that_sdks_send_are_borne(node):
 # Refused before the upgrade.
 
 
-async def test_an_unknown_call(node):
+async def test_an_unknown_call(node, caplog):
     assert await refused(node) == (404, NOT_FOUND)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_another_projects_call(node):
