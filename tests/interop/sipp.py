@@ -139,9 +139,12 @@ async def call_with_sipp(name: str, transport: str, calls: int, rate: int, folde
         "-t", {"udp": "u1", "tcp": "t1"}[transport], "-m", str(calls), "-r", str(rate), "-l", str(calls),
         "-timeout", "120s", "-timeout_error", "-nostdin", "-trace_stat", "-stf", str(stats), "-fd", "1",
         "-trace_err", "-error_file", str(folder / f"{name}.err"), "-max_retrans", "10",
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
-    code = await asyncio.wait_for(sipp.wait(), 150)
+    _, complaint = await asyncio.wait_for(sipp.communicate(), 150)
+    code = sipp.returncode
+    if not stats.exists():
+        raise SystemExit(f"SIPp ended with {code}: {complaint.decode()}")
     with stats.open() as file:
         last = list(csv.DictReader(file, delimiter=";"))[-1]
     return last | {"exit": str(code)}
