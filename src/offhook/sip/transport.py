@@ -10,7 +10,7 @@ import socket
 import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 from .flow import Address, Flow
 from .framing import FramingError, KeepAlive, StreamFramer
@@ -303,8 +303,8 @@ class Connection(asyncio.Protocol):
         self.dialled: tuple[str, str, int, str] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        # uvloop's transports are not subclasses of asyncio's, so nothing can be asserted here.
+        self._transport = cast(asyncio.WriteTransport, transport)
         local = transport.get_extra_info("sockname") or ("", 0)
         remote = transport.get_extra_info("peername") or ("", 0)
         self.flow = Flow(self._kind, local[:2], remote[:2], self._owner.opened(self))
