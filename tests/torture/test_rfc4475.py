@@ -197,7 +197,7 @@ def test_verdict(name: str) -> None:
     assert isinstance(answer, Response)
     assert answer.status == verdict.status
     for header in ("From", "Call-ID", "CSeq"):
-        assert answer.headers.get_all(header) == error.request.headers.get_all(header)
+        assert answer.headers.get_all(header) == error.request.headers.get_all(header)[:1]
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if VERDICTS[name].outcome == "accepted"])

@@ -25,6 +25,7 @@ from .grammar import (
 from .uri import SipUri, UriError, format_host_port, parse_host_port
 
 __all__ = [
+    "MAX_PARAMS",
     "CSeq",
     "ContentType",
     "HeaderError",
@@ -45,6 +46,9 @@ __all__ = [
     "split_list",
     "unquote",
 ]
+
+# Nothing real comes near it; thousands of parameters would cost tens of milliseconds.
+MAX_PARAMS = 100
 
 # The IANA registry of compact forms.
 _COMPACT = {
@@ -269,7 +273,7 @@ class Via:
         except HeaderError:
             return None
         params: list[tuple[str, str | None]] = []
-        for piece in pieces:
+        for piece in pieces[:MAX_PARAMS]:
             if piece.partition("=")[0].strip(LWS).lower() in ("branch", "rport"):
                 try:
                     params += _parse_params("Via", piece, text)
@@ -459,6 +463,8 @@ def parse_int(header: str, text: str, maximum: int = 2**32 - 1) -> int:
 
 def _parse_params(header: str, text: str, value: str) -> Params:
     params: list[tuple[str, str | None]] = []
+    if text.count(";") >= MAX_PARAMS:
+        raise HeaderError(header, f"more than {MAX_PARAMS} parameters", value)
     pieces = split(text, ";")
     # One semicolon too many at the end is common and harmless. More are refused (RFC 4475 section 3.1.2.1).
     if not pieces[-1].strip(LWS):

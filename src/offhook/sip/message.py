@@ -368,9 +368,10 @@ def create_response(
     mirrored where the response can make a dialog, Timestamp in a 100. Raises `HeaderError` for `headers` that
     cannot be sent.
     """
-    built = Headers()
-    for name in ("Via", "From", "To", "Call-ID", "CSeq"):
-        for value in request.headers.get_all(name):
+    built = Headers([("Via", value) for value in request.headers.get_all("Via")])
+    for name in _MANDATORY:
+        # The first: a request with more is refused, and the refusal should not repeat the fault.
+        if (value := request.headers.get(name)) is not None:
             built.add(name, add_tag(value, to_tag) if name == "To" and to_tag else value)
     if request.method == "INVITE" and 100 < status < 300:
         for value in request.headers.get_all("Record-Route"):
@@ -402,7 +403,7 @@ def _validate_contact(request: Request) -> None:
     # Section 8.1.1.8: exactly one SIP URI, since requests of the dialog will go there.
     if not isinstance(contact.uri, SipUri):
         raise HeaderError("Contact", "not a SIP URI", str(contact.uri))
-    if len(request.headers.values("Contact")) > 1:
+    if request.headers.count("Contact") > 1 or len(request.headers.values("Contact")) > 1:
         raise HeaderError("Contact", "more than one")
 
 
@@ -416,7 +417,7 @@ def _refusal(message: Request | Response, status: int, text: str) -> MessageErro
 def _salvage(request: Request) -> Request | None:
     """Return the request with what can be read of its Via values, or `None` if that is not even the first."""
     vias: list[str] = []
-    for element in request.headers.values("Via")[:MAX_VIAS]:
+    for element in _first_vias(request.headers):
         via = Via.salvage(element)
         if via is None:
             break
@@ -426,6 +427,16 @@ def _salvage(request: Request) -> Request | None:
     items = [(name, value) for name, value in request.headers if header_key(name) != "via"]
     headers = Headers.from_wire([("Via", element) for element in vias] + items)
     return Request(request.method, request.uri, headers=headers)
+
+
+def _first_vias(headers: Headers) -> list[str]:
+    elements: list[str] = []
+    for line in headers.get_all("Via"):
+        elements += split_list(line)
+        # A message with more was refused for that: reading on would be work for an attacker.
+        if len(elements) >= MAX_VIAS:
+            break
+    return elements[:MAX_VIAS]
 
 
 def _is_whole(via: str) -> bool:

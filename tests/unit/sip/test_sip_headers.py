@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offhook.sip.headers import (
+    MAX_PARAMS,
     ContentType,
     CSeq,
     HeaderError,
@@ -405,6 +406,12 @@ def test_any_text_parses_or_raises_a_header_error(text: str) -> None:
         except HeaderError:
             pass
     assert all(split_list(text))
+
+
+def test_parameters_have_a_cap() -> None:
+    assert len(Via.parse("SIP/2.0/UDP h" + ";a" * MAX_PARAMS).params) == MAX_PARAMS
+    with pytest.raises(HeaderError, match="100"):
+        Via.parse("SIP/2.0/UDP h" + ";a" * (MAX_PARAMS + 1))
 
 
 @pytest.mark.parametrize(

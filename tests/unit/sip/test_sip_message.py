@@ -436,6 +436,11 @@ class TestCreateResponse:
         assert create_response(bye, 200, to_tag="1").headers.get("To") == "<sip:b@c>;tag=0"
         assert create_response(request(), 100).to.tag is None
 
+    def test_a_refusal_does_not_repeat_what_it_refuses(self) -> None:
+        caught = error(edited("To: Bob", "To: <sip:x@y>\r\nt: Bob"))
+        assert caught.request is not None
+        assert create_response(caught.request, 400, to_tag="1").headers.get_all("To") == ["<sip:x@y>;tag=1"]
+
     def test_timestamp_goes_into_a_100_alone(self) -> None:
         invite = request(edited("Max-Forwards: 70", "Timestamp: 54.2"))
         assert create_response(invite, 100).headers.get("Timestamp") == "54.2"
