@@ -57,7 +57,8 @@ class Commit:
     item: Item
     text: str | None
     "Its words, where they are known already."
-    latency: TurnLatency
+    latency: TurnLatency | None
+    "`None` when nobody said anything."
     by_client: bool = False
 
 
@@ -65,8 +66,8 @@ class Listening:
     """
     Emits the input side's events (rows O02, O06, E24, E25) and asks the engine for words.
 
-    `on_started` is called when speech starts, `on_commit` for each new user item, `on_settled` when an item's words are
-    known, or will never be.
+    `on_started` is called when speech starts, with the id that its item will have; `on_commit` for each new user item;
+    `on_settled` when an item's words are known, or will never be.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Listening:
         outbox: Outbox,
         bytes_per_ms: int,
         *,
-        on_started: Callable[[float], None],
+        on_started: Callable[[str, float], None],
         on_commit: Callable[[Commit, float], None],
         on_settled: Callable[[Item, float], None],
     ) -> None:
@@ -209,7 +210,7 @@ class Listening:
         start_ms = max(padded, self.buffer.committed_ms, self.buffer.start_ms, 0.0)
         self._utterance = Utterance(self._outbox.new_id("item"), start_ms)
         self._outbox.event(events.speech_started(self._utterance.item_id, round(start_ms)))
-        self._on_started(now)
+        self._on_started(self._utterance.item_id, now)
 
     def _transcribe(self, utterance: Utterance, end_ms: float) -> None:
         utterance.revision += 1
@@ -247,7 +248,7 @@ class Listening:
         self._outbox.event(events.item_added(item.to_api(), previous))
         self._outbox.event(events.item_done(item.to_api(), previous))
         text = utterance.result.text if isinstance(utterance.result, Transcribed) else None
-        latency = TurnLatency(self.buffer.time_of(speech_end_ms), now)
+        latency = TurnLatency(self.buffer.time_of(speech_end_ms), now) if transcribe else None
         if transcribe:
             utterance.deadline = now + TRANSCRIPT_TIMEOUT_S
             self._pending[item.id] = utterance

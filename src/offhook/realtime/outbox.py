@@ -54,11 +54,9 @@ class SessionNote:
     """Something for the call's timeline."""
 
     kind: str
-    "`heard`, `said`, `tool_call`, `turn`, `interrupted`, `response`, `error`, ..."
+    "`heard`, `said`, `tool_call`, `turn`, `interrupted`, `response` or `error`."
     title: str
     details: Mapping[str, object] = field(default_factory=dict)
-    at: float | None = None
-    "When, on the monotonic clock; `None`: now."
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +107,8 @@ class Outbox:
     def command(self, command: EngineCommand) -> None:
         self._outputs.append(command)
 
-    def note(self, kind: str, title: str, at: float | None = None, **details: object) -> None:
-        self._outputs.append(SessionNote(kind, title, details, at))
+    def note(self, kind: str, title: str, **details: object) -> None:
+        self._outputs.append(SessionNote(kind, title, details))
 
     def put(self, output: Output) -> None:
         self._outputs.append(output)

@@ -38,6 +38,8 @@ class Work:
     waits_for: set[str] = field(default_factory=set)
     "Items whose words the engine needs first."
     asked: bool = False
+    turn: str | None = None
+    "The caller's item that this answers of itself; `None` when a client asked for it."
     latency: TurnLatency | None = None
 
 
@@ -63,6 +65,7 @@ class Responses:
         self._active: dict[str, Work] = {}
         self._generation = 0
         self._unplayed: list[tuple[str, int, TurnLatency]] = []
+        self._dead: str | None = None
         self.has_spoken = False
         "Whether there was any assistant audio (row E07)."
         self.muted = False
@@ -100,6 +103,7 @@ class Responses:
         *,
         context: list[dict[str, Any]] | None = None,
         waits_for: set[str] | None = None,
+        turn: str | None = None,
         latency: TurnLatency | None = None,
     ) -> Response:
         """Start a response. Raises `RequestError` when the conversation already has one (row E11)."""
@@ -115,7 +119,7 @@ class Responses:
         response = Response(
             response_id, self._generation, plan, self._conversation, self._outbox, self._audio_format
         )
-        work = Work(response, context, set(waits_for or ()), latency=latency)
+        work = Work(response, context, set(waits_for or ()), turn=turn, latency=latency)
         self._active[response_id] = work
         self._ask(work)
         return response
@@ -129,15 +133,20 @@ class Responses:
                     work.latency.transcript = now
                 self._ask(work)
 
-    def waiting_for(self, item_id: str) -> Response | None:
-        """Return the response that waits for this item's words, if any."""
+    def answering(self, item_id: str) -> Response | None:
+        """Return the response to this turn, if it still waits for the turn's words."""
         for work in self._active.values():
-            if item_id in work.waits_for:
+            if work.turn == item_id and item_id in work.waits_for:
                 return work.response
         return None
 
     def _ask(self, work: Work) -> None:
-        if work.asked or work.waits_for:
+        if work.asked:
+            return
+        if self._dead is not None:
+            self._finish(work, _failed("engine_failed", self._dead))
+            return
+        if work.waits_for:
             return
         work.asked = True
         context = self._conversation.to_engine() if work.context is None else work.context
@@ -162,18 +171,22 @@ class Responses:
             case FunctionCallArguments():
                 response.add_arguments(event.call_id, event.delta)
             case ResponseFinished():
-                self._finish(work, _outcome_of(event), now, event)
+                self._finish(work, _outcome_of(event), event)
 
     def _speak(self, work: Work, event: ResponseSpeech, now: float) -> None:
-        self._mark_text(work, now)
         response = work.response
+        if self.muted:
+            # What nobody can hear was not said.
+            self.cancel(response, None)
+            return
+        self._mark_text(work, now)
         if not response.plan.speaks:
             if event.text:
                 response.write(event.text)
             return
         item = response.open_message("audio")
         # The clock starts before the first words are told (row O03).
-        if self._playout is not None and event.audio and not self.muted:
+        if self._playout is not None and event.audio:
             self._outbox.put(PlayAudio(event.audio))
             if work.latency is not None and work.latency.first_audio is None:
                 self._unplayed.append((response.id, self._playout.end, work.latency))
@@ -190,25 +203,24 @@ class Responses:
 
     # Ending.
 
-    def cancel(self, response: Response, reason: str | None, now: float) -> None:
+    def cancel(self, response: Response, reason: str | None) -> None:
         work = self._active.get(response.id)
         if work is not None:
             if work.asked:
                 self._outbox.command(CancelResponse(response.id))
-            self._finish(work, Outcome("cancelled", reason), now)
+            self._finish(work, Outcome("cancelled", reason))
 
-    def cancel_all(self, now: float) -> None:
+    def cancel_all(self) -> None:
         for work in list(self._active.values()):
-            self.cancel(work.response, None, now)
+            self.cancel(work.response, None)
 
-    def fail_all(self, message: str, now: float) -> None:
-        error = {"type": "server_error", "code": "engine_failed", "message": message}
+    def fail_all(self, message: str) -> None:
+        """The engine is gone: nothing that is asked of it will be answered, now or later."""
+        self._dead = message
         for work in list(self._active.values()):
-            self._finish(work, Outcome("failed", error=error), now)
+            self._finish(work, _failed("engine_failed", message))
 
-    def _finish(
-        self, work: Work, outcome: Outcome, now: float, event: ResponseFinished | None = None
-    ) -> None:
+    def _finish(self, work: Work, outcome: Outcome, event: ResponseFinished | None = None) -> None:
         response = work.response
         del self._active[response.id]
         response.finish(outcome)
@@ -243,7 +255,7 @@ class Responses:
             self.progress(played, now)
             self.changed(self._playout.drain(played))
 
-    def cut(self, reason: str | None, now: float) -> bool:
+    def cut(self, reason: str | None) -> bool:
         """
         Stop the agent's voice (rows O09, E17): clear, truncate to what was heard, cancel what was being made.
 
@@ -265,7 +277,7 @@ class Responses:
         for work in list(self._active.values()):
             if work.response.plan.in_conversation or work.response.id in cut_short:
                 stopped = True
-                self.cancel(work.response, reason, now)
+                self.cancel(work.response, reason)
         return stopped
 
     def _truncate(self, item: Item, heard_ms: int) -> None:
@@ -284,10 +296,10 @@ class Responses:
             self._outbox.note(
                 "tool_call", f"{call.name}({call.arguments})", response_id=response.id, call_id=call.call_id
             )
-        timings = dict(event.timings) if event is not None else {}
+        timings = {"timings_ms": dict(event.timings)} if event is not None and event.timings else {}
         reason = outcome.reason or (outcome.error or {}).get("message")
         title = f"response {outcome.status}" + (f": {reason}" if reason else "")
-        self._outbox.note("response", title, response_id=response.id, timings_ms=timings)
+        self._outbox.note("response", title, response_id=response.id, **timings)
         awaits_packet = any(entry[0] == response.id for entry in self._unplayed)
         if work.latency is not None and work.latency.first_played is None and not awaits_packet:
             self._note_turn(response.id, work.latency)
@@ -300,13 +312,13 @@ class Responses:
 
 
 def _outcome_of(event: ResponseFinished) -> Outcome:
-    reason, error = None, None
-    if event.status == "incomplete":
-        reason = event.reason or "max_output_tokens"
-    elif event.status == "failed":
-        error = {
-            "type": "server_error",
-            "code": event.error_code or "engine_error",
-            "message": event.error_message or "The engine could not answer.",
-        }
-    return Outcome(event.status, reason, error, event.input_tokens, event.output_tokens)
+    if event.status == "failed":
+        return _failed(
+            event.error_code or "engine_error", event.error_message or "The engine could not answer."
+        )
+    reason = event.reason or "max_output_tokens" if event.status == "incomplete" else None
+    return Outcome(event.status, reason, None, event.input_tokens, event.output_tokens)
+
+
+def _failed(code: str, message: str) -> Outcome:
+    return Outcome("failed", error={"type": "server_error", "code": code, "message": message})

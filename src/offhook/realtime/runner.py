@@ -118,6 +118,7 @@ class SessionRunner:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
         self._closed = asyncio.Event()
+        session.start(clock.monotonic(), clock.wall())
 
     @property
     def closed(self) -> bool:
@@ -129,9 +130,9 @@ class SessionRunner:
         return len(self._attachments)
 
     async def start(self, start: EngineStart) -> None:
-        """Start the engine; the session's time begins when it is ready. Raises `EngineUnavailable`."""
+        """Get the engine ready. Raises `EngineUnavailable`; then close the runner."""
         await self._engine.start(start, self.receive_engine_event)
-        self._do(self.session.start, self._clock.monotonic(), self._clock.wall())
+        self._do(self._progress)
 
     # Inputs.
 
@@ -249,9 +250,16 @@ class SessionRunner:
             self._carry_out(self.session.outputs())
             while self._inbox:
                 handle, args = self._inbox.popleft()
-                self._progress()
-                handle(*args)
-                self._carry_out(self.session.outputs())
+                try:
+                    self._progress()
+                    handle(*args)
+                    self._carry_out(self.session.outputs())
+                except Exception:
+                    # The callers are the pacer, sockets and workers of all calls: a fault here must not reach them.
+                    logger.exception(
+                        "a session input failed",
+                        extra={"event": "session.fault", "session_id": self.session.id},
+                    )
         finally:
             self._pumping = False
         self._arm()
@@ -307,8 +315,11 @@ class SessionRunner:
         self._timer_at = deadline
         if deadline is not None:
             delay = max(0.0, deadline - self._clock.monotonic())
-            self._timer = asyncio.get_running_loop().call_later(delay, self._due)
+            self._timer = asyncio.get_running_loop().call_later(delay, self.handle_timer)
 
-    def _due(self) -> None:
-        self._timer = None
+    def handle_timer(self) -> None:
+        """Do what is due. The runner's own timer calls this."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._do(self.session.handle_timer, self._clock.monotonic())

@@ -97,7 +97,7 @@ class Session:
         self._timers: dict[str, float] = {}
         self._closing: str | None = None
         self._responded = False
-        self._interrupted = False
+        self._interrupting: set[str] = set()
         self._idle_from_ms = 0.0
         self._append = b""
         self._append_converter: AudioConverter | None = None
@@ -147,7 +147,7 @@ class Session:
     # Inputs.
 
     def start(self, now: float, wall: float) -> None:
-        """The engine is ready: the session's time begins. `wall` is seconds since 1970, for `expires_at`."""
+        """The session's time begins. `wall` is seconds since 1970, for `expires_at`."""
         self._expires_at = int(wall + self._max_duration_s)
         self._timers["expiry"] = now + self._max_duration_s
 
@@ -188,7 +188,8 @@ class Session:
                 self._listening.receive_transcription(event, now)
             case EngineFailed():
                 self._outbox.note("error", f"the engine failed: {event.message}")
-                self._responses.fail_all(event.message, now)
+                self._responses.fail_all(event.message)
+                self._listening.give_up(now)
             case _:
                 before = self._responses.active
                 self._responses.receive(event, now)
@@ -227,7 +228,7 @@ class Session:
         self._listening.stop(now)
         self._responses.muted = True
         if self._responses.sounding:
-            self._responses.cut(None, now)
+            self._responses.cut(None)
         self._after(now)
 
     # Client events.
@@ -237,14 +238,14 @@ class Session:
             case client.SessionUpdate():
                 self._update(event, sender)
             case client.ResponseCreate():
-                self._create_response(event, now)
+                self._create_response(event)
             case client.ResponseCancel():
-                self._cancel_response(event, now)
+                self._cancel_response(event)
             case client.ItemCreate():
                 self._create_item(event, now)
             case client.ItemRetrieve():
                 item = self._find(event.item_id, "retriev")
-                self._outbox.event(events.item_retrieved(item.to_api(self._encode)))
+                self._outbox.event(events.item_retrieved(item.to_api(self._encoder(item))))
             case client.ItemDelete():
                 item = self._find(event.item_id, "delet")
                 self._conversation.delete(item.id)
@@ -262,7 +263,7 @@ class Session:
             case client.OutputAudioBufferClear():
                 # JS clients interrupt with this alone (row E17), so what is being made must stop too.
                 if self._responses.sounding:
-                    self._responses.cut("client_cancelled", now)
+                    self._responses.cut("client_cancelled")
 
     def _update(self, event: client.SessionUpdate, sender: int) -> None:
         if "session" not in event.model_fields_set:
@@ -284,7 +285,7 @@ class Session:
         self._listening.configure(updated)
         self._outbox.event(events.session_updated(self.describe()))
 
-    def _create_response(self, event: client.ResponseCreate, now: float) -> None:
+    def _create_response(self, event: client.ResponseCreate) -> None:
         if self._closing is not None:
             raise RequestError(
                 "session_closing", "The session is ending: response.create is no longer served."
@@ -307,11 +308,11 @@ class Session:
             given, given.id or self._outbox.new_id("item"), self._decode, self._bytes_per_ms
         ).to_api()
 
-    def _cancel_response(self, event: client.ResponseCancel, now: float) -> None:
+    def _cancel_response(self, event: client.ResponseCancel) -> None:
         response = self._responses.find(event.response_id)
         if response is None:
             raise RequestError("response_cancel_not_active", "Cancellation failed: no active response found.")
-        self._responses.cancel(response, "client_cancelled", now)
+        self._responses.cancel(response, "client_cancelled")
 
     def _create_item(self, event: client.ItemCreate, now: float) -> None:
         given = event.item
@@ -360,11 +361,12 @@ class Session:
 
     # The conversation's turns.
 
-    def _speech_started(self, now: float) -> None:
-        self._interrupted = False
+    def _speech_started(self, item_id: str, now: float) -> None:
         turn_detection = self.config.audio.input.turn_detection
-        if turn_detection is not None and turn_detection.interrupt_response:
-            self._interrupted = self._responses.cut("turn_detected", now)
+        if turn_detection is None or not turn_detection.interrupt_response:
+            return
+        if self._responses.cut("turn_detected"):
+            self._interrupting.add(item_id)
 
     def _committed(self, commit: Commit, now: float) -> None:
         turn_detection = self.config.audio.input.turn_detection
@@ -372,8 +374,7 @@ class Session:
             return
         if turn_detection is None or not turn_detection.create_response:
             return
-        if commit.text == "" and self._needs_transcript and not self._interrupted:
-            # Noise. Answering it would be odd; but if it silenced the agent, silence would be worse.
+        if commit.text == "" and self._is_noise(commit.item):
             self._outbox.note("heard", "noise: no words, so no response", item_id=commit.item.id)
             return
         if self._responses.current is not None:
@@ -381,14 +382,18 @@ class Session:
             return
         waits_for = self._listening.pending if self._needs_transcript else set()
         plan = ResponsePlan.create(self.config)
-        self._responses.create(plan, waits_for=waits_for, latency=commit.latency)
+        self._responses.create(plan, waits_for=waits_for, turn=commit.item.id, latency=commit.latency)
 
     def _settled(self, item: Item, now: float) -> None:
-        response = self._responses.waiting_for(item.id)
-        if response is not None and item.transcript == "" and not self._interrupted:
-            self._responses.cancel(response, "turn_detected", now)
-            return
+        response = self._responses.answering(item.id)
+        if response is not None and item.transcript == "" and self._is_noise(item):
+            self._responses.cancel(response, "turn_detected")
+        self._interrupting.discard(item.id)
         self._responses.settle(item.id, now)
+
+    def _is_noise(self, item: Item) -> bool:
+        """Whether a turn without words needs no answer. If it silenced the agent, silence would be worse."""
+        return self._needs_transcript and item.id not in self._interrupting
 
     # Time.
 
@@ -402,7 +407,7 @@ class Session:
             self._listening.time_out(self._idle_from_ms, now)
         elif name == "drain":
             self._listening.give_up(now)
-            self._responses.cancel_all(now)
+            self._responses.cancel_all()
 
     def _after(self, now: float) -> None:
         self._update_idle(now)
@@ -441,8 +446,10 @@ class Session:
             )
         return item
 
-    def _encode(self, audio: bytes) -> bytes:
-        return convert(audio, self.audio_format, self.config.audio.input.format.type)
+    def _encoder(self, item: Item) -> Callable[[bytes], bytes]:
+        audio = self.config.audio
+        target = audio.output.format.type if item.role == "assistant" else audio.input.format.type
+        return lambda sound: convert(sound, self.audio_format, target)
 
     def _decode(self, text: str, param: str) -> bytes:
         source = self.config.audio.input.format.type

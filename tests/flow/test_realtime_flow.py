@@ -1,0 +1,751 @@
+"""Whole calls: the session, its runner and the scripted engine, on a clock that tests turn by hand."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from typing import Annotated, Any
+
+import numpy as np
+import orjson
+import pydantic
+import pytest
+from agents.realtime.openai_realtime import get_server_event_type_adapter
+from openai.types.realtime import RealtimeServerEvent
+
+from offhook.realtime.engine import EngineStart
+from offhook.realtime.engines.scripted import Call, Reply, Script, ScriptedEngine, Turn
+from offhook.realtime.runner import SessionRunner
+from offhook.realtime.session import Session, SessionNote
+from offhook.realtime.session_config import parse_accept
+
+OPENAI = pydantic.TypeAdapter(Annotated[RealtimeServerEvent, pydantic.Field(discriminator="type")])
+AGENTS = get_server_event_type_adapter()
+LOUD, QUIET = b"\x00" * 160, b"\xff" * 160
+
+
+def check(event: dict[str, Any]) -> None:
+    """Judge an event as openai-python types it and as openai-agents validates it."""
+    OPENAI.validate_python(event)
+    # openai-agents does this itself before it validates.
+    AGENTS.validate_python(
+        event | {"previous_item_id": ""} if event.get("previous_item_id", 0) is None else event
+    )
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall(self) -> float:
+        return 1_700_000_000 + self.now
+
+
+class Speaker:
+    """A media port that plays 160 bytes for every 20 ms."""
+
+    def __init__(self) -> None:
+        self.played_samples = 0
+        self.queue = b""
+        self.cleared = 0
+
+    @property
+    def queued_samples(self) -> int:
+        return len(self.queue)
+
+    def play(self, audio: bytes) -> None:
+        self.queue += audio
+
+    def clear(self) -> int:
+        dropped, self.queue = len(self.queue), b""
+        self.cleared += 1
+        return dropped
+
+    def tick(self) -> bool:
+        """Play a frame; tell whether that was the last of the queue."""
+        had = bool(self.queue)
+        self.played_samples += min(160, len(self.queue))
+        self.queue = self.queue[160:]
+        return had and not self.queue
+
+
+class Client:
+    """A sideband that checks each event it gets."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.closed: tuple[int, str] | None = None
+
+    def send(self, frame: bytes) -> None:
+        assert self.closed is None
+        event = orjson.loads(frame)
+        if not event["type"].startswith("call."):
+            check(event)
+        self.events.append(event)
+
+    def close(self, code: int, reason: str) -> None:
+        assert self.closed is None
+        self.closed = (code, reason)
+
+    @property
+    def types(self) -> list[str]:
+        return [event["type"] for event in self.events]
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["type"] == kind]
+
+    def take(self) -> list[dict[str, Any]]:
+        taken, self.events = self.events, []
+        return taken
+
+
+class Phone:
+    """One call with a caller who speaks when told to."""
+
+    def __init__(self, script: Script, *, accept: dict[str, Any] | None = None, **options: Any) -> None:
+        counter = itertools.count(1)
+        self.clock = Clock()
+        self.speaker = Speaker()
+        self.notes: list[SessionNote] = []
+        self.session = Session(
+            parse_accept({"type": "realtime"} | (accept or {})),
+            session_id="sess_1",
+            audio_format="audio/pcmu",
+            new_id=lambda prefix: f"{prefix}_{next(counter):04}",
+            sip=True,
+            **options,
+        )
+        self.expired = 0
+        self.runner = SessionRunner(
+            self.session,
+            ScriptedEngine(script),
+            clock=self.clock,
+            playout=self.speaker,
+            on_note=self.notes.append,
+            on_expired=self._expire,
+        )
+
+    async def start(self) -> Phone:
+        await self.runner.start(EngineStart("sess_1", "audio/pcmu", "gpt-realtime-2.1"))
+        return self
+
+    def attach(self, *events: str) -> tuple[Client, Any]:
+        client = Client()
+        return client, self.runner.attach(client, events=frozenset(events))
+
+    def wait(self, ms: int, *, loud: bool = False) -> None:
+        for _ in range(ms // 20):
+            self.clock.now += 0.02
+            if self.speaker.tick():
+                self.runner.playout_drained()
+            self.runner.receive_audio(LOUD if loud else QUIET)
+            deadline = self.session.next_timer()
+            if deadline is not None and deadline <= self.clock.now:
+                self.runner.handle_timer()
+
+    def say(self, ms: int = 600) -> None:
+        self.wait(ms, loud=True)
+
+    def _expire(self) -> None:
+        self.expired += 1
+
+
+def send(attachment: Any, kind: str, **fields: Any) -> None:
+    attachment.receive(orjson.dumps({"type": kind, **fields}).decode())
+
+
+def assert_complete(events: list[dict[str, Any]]) -> None:
+    """One done for each created and added, and nothing of a response after its done (decision 8)."""
+    open_responses: set[str] = set()
+    open_items: set[str] = set()
+    for event in events:
+        kind = event["type"]
+        if kind == "response.created":
+            assert event["response"]["id"] not in open_responses
+            open_responses.add(event["response"]["id"])
+        elif kind == "response.done":
+            open_responses.remove(event["response"]["id"])
+        elif kind == "conversation.item.added":
+            open_items.add(event["item"]["id"])
+        elif kind == "conversation.item.done":
+            open_items.remove(event["item"]["id"])
+        elif kind.startswith("response."):
+            assert event["response_id"] in open_responses, event
+    assert open_responses == set()
+    assert open_items == set()
+    ids = [event["event_id"] for event in events if "event_id" in event]
+    assert len(ids) == len(set(ids))
+
+
+TRANSCRIBED = {"audio": {"input": {"transcription": {"model": "whisper-1"}}}}
+
+SPOKEN = [
+    "response.created",
+    "response.output_item.added",
+    "conversation.item.added",
+    "response.content_part.added",
+    "output_audio_buffer.started",
+    "response.output_audio_transcript.delta",
+    "response.output_audio.done",
+    "response.output_audio_transcript.done",
+    "response.content_part.done",
+    "conversation.item.done",
+    "response.output_item.done",
+    "response.done",
+]
+
+
+async def test_greeting_before_any_speech() -> None:
+    """Rows O01, O03, O04, O05, E13."""
+    phone = await Phone(Script(greeting="Welcome.")).start()
+    client, attachment = phone.attach()
+    send(attachment, "response.create")
+    assert client.types == ["session.created", *SPOKEN]
+    assert len(phone.speaker.queue) == len("Welcome.") * 60 * 8
+    phone.wait(1000)
+    assert client.types[-1] == "output_audio_buffer.stopped"
+    assert client.types.count("output_audio_buffer.started") == 1
+    assert_complete(client.events)
+
+
+async def test_spoken_turn() -> None:
+    """Row O02, with the transcript told because it was asked for (O06, V05)."""
+    phone = await Phone(Script(turns=(Turn("Hello there.", (Reply("Hi."),)),)), accept=TRANSCRIBED).start()
+    client, _ = phone.attach()
+    phone.wait(400)
+    phone.say(600)
+    phone.wait(1500)
+    assert client.types == [
+        "session.created",
+        "input_audio_buffer.speech_started",
+        "input_audio_buffer.speech_stopped",
+        "input_audio_buffer.committed",
+        "conversation.item.added",
+        "conversation.item.done",
+        "response.created",
+        "conversation.item.input_audio_transcription.delta",
+        "conversation.item.input_audio_transcription.completed",
+        *SPOKEN[1:],
+        "output_audio_buffer.stopped",
+    ]
+    started, stopped, committed, added = client.events[1:5]
+    assert {e["item_id"] for e in (started, stopped, committed)} == {added["item"]["id"]}
+    # Speech from 400 to 1000 ms; 300 ms of padding before, 500 ms of silence behind (row O17).
+    assert started["audio_start_ms"] == 100
+    assert stopped["audio_end_ms"] == 1500
+    completed = client.of("conversation.item.input_audio_transcription.completed")[0]
+    assert completed["transcript"] == "Hello there."
+    assert completed["usage"] == {"type": "duration", "seconds": pytest.approx(1.1, abs=0.05)}
+    assert_complete(client.events)
+    turn = next(note for note in phone.notes if note.kind == "turn")
+    assert turn.details["committed_ms"] == pytest.approx(500, abs=1)
+    assert turn.details["first_audio_ms"] == pytest.approx(500, abs=1)
+    assert turn.details["first_played_ms"] == pytest.approx(520, abs=1)
+
+
+async def test_transcripts_are_not_told_unless_asked_for() -> None:
+    phone = await Phone(Script(turns=(Turn("Hello there.", (Reply("Hi."),)),))).start()
+    client, _ = phone.attach()
+    phone.say()
+    phone.wait(1000)
+    assert not [kind for kind in client.types if "transcription" in kind]
+    assert client.of("response.done")[0]["response"]["status"] == "completed"
+
+
+async def test_the_engine_is_asked_while_the_caller_is_still_silent() -> None:
+    """A transcription that takes 250 ms hides inside the 500 ms of silence."""
+    phone = await Phone(Script(turns=(Turn("Hello.", (Reply("Hi."),), hear_delay_ms=250),))).start()
+    phone.attach()
+    phone.say()
+    phone.wait(1000)
+    turn = next(note for note in phone.notes if note.kind == "turn")
+    assert turn.details["first_audio_ms"] == pytest.approx(500, abs=1)
+
+
+async def test_a_slow_transcription_holds_the_engine_back_but_not_response_created() -> None:
+    phone = await Phone(Script(turns=(Turn("Hello.", (Reply("Hi."),), hear_delay_ms=900),))).start()
+    client, _ = phone.attach()
+    phone.say()
+    phone.wait(600)
+    assert client.types[-1] == "response.created"
+    phone.wait(800)
+    assert client.of("response.done")[0]["response"]["status"] == "completed"
+
+
+async def test_a_pause_inside_a_sentence_is_one_turn() -> None:
+    phone = await Phone(Script(turns=(Turn("One two.", (Reply("Three."),)),)), accept=TRANSCRIBED).start()
+    client, _ = phone.attach()
+    phone.say(400)
+    phone.wait(300)
+    phone.say(400)
+    phone.wait(1000)
+    assert len(client.of("input_audio_buffer.committed")) == 1
+    completed = client.of("conversation.item.input_audio_transcription.completed")[0]
+    assert completed["usage"]["seconds"] > 1.1
+
+
+async def test_tool_call_round_trip() -> None:
+    """Rows O07, O08, V04, V11."""
+    script = Script(
+        turns=(
+            Turn(
+                "What is the weather?",
+                (
+                    Reply("One moment.", calls=(Call("weather", '{"city":"Rome"}'), Call("clock"))),
+                    Reply("It is sunny."),
+                ),
+            ),
+        )
+    )
+    phone = await Phone(script).start()
+    client, attachment = phone.attach()
+    phone.say()
+    phone.wait(600)
+    done = client.of("response.done")[0]["response"]
+    assert [item["type"] for item in done["output"]] == ["message", "function_call", "function_call"]
+    calls = [
+        e["item"] for e in client.of("response.output_item.done") if e["item"]["type"] == "function_call"
+    ]
+    assert [(c["name"], c["arguments"], c["status"]) for c in calls] == [
+        ("weather", '{"city":"Rome"}', "completed"),
+        ("clock", "{}", "completed"),
+    ]
+    arguments = client.of("response.function_call_arguments.done")
+    assert [e["name"] for e in arguments] == ["weather", "clock"]
+    own = [
+        e["type"] for e in client.events if e.get("item_id", e.get("item", {}).get("id")) == calls[0]["id"]
+    ]
+    assert own == [
+        "response.output_item.added",
+        "conversation.item.added",
+        "response.function_call_arguments.delta",
+        "response.function_call_arguments.delta",
+        "response.function_call_arguments.done",
+        "conversation.item.done",
+        "response.output_item.done",
+    ]
+    client.take()
+    for call in calls:
+        output = {"type": "function_call_output", "call_id": call["call_id"], "output": '{"ok":true}'}
+        send(attachment, "conversation.item.create", item=output)
+    send(attachment, "response.create", event_id="agents_py_response_create_2")
+    assert client.types[:5] == ["conversation.item.added", "conversation.item.done"] * 2 + [
+        "response.created"
+    ]
+    assert (
+        client.of("response.done")[0]["response"]["output"][0]["content"][0]["transcript"] == "It is sunny."
+    )
+    # The follow-up is said after what is still being said.
+    phone.wait(2000)
+    sound = [
+        (e["type"], e["response_id"]) for e in client.events if e["type"].startswith("output_audio_buffer")
+    ]
+    first, second = done["id"], client.of("response.done")[0]["response"]["id"]
+    assert sound == [
+        ("output_audio_buffer.stopped", first),
+        ("output_audio_buffer.started", second),
+        ("output_audio_buffer.stopped", second),
+    ]
+
+
+LONG = "First we look at this. Then we look at that. Finally we are done with it."
+
+
+async def test_barge_in_while_the_answer_is_being_made() -> None:
+    """Rows O09, O11."""
+    script = Script(
+        turns=(Turn("Tell me.", (Reply(LONG, sentence_ms=1500),)), Turn("Stop.", (Reply("Okay."),)))
+    )
+    phone = await Phone(script).start()
+    client, _ = phone.attach()
+    phone.say()
+    phone.wait(500 + 1000)
+    client.take()
+    phone.say(100)
+    assert client.types == [
+        "input_audio_buffer.speech_started",
+        "output_audio_buffer.cleared",
+        "conversation.item.truncated",
+        "response.output_audio.done",
+        "response.output_audio_transcript.done",
+        "response.content_part.done",
+        "conversation.item.done",
+        "response.output_item.done",
+        "response.done",
+    ]
+    assert phone.speaker.queue == b""
+    done = client.events[-1]["response"]
+    assert done["status"] == "cancelled"
+    assert done["status_details"] == {"type": "cancelled", "reason": "turn_detected"}
+    assert done["output"][0]["status"] == "incomplete"
+    # 80 ms of speech are needed to be sure; all of them were heard.
+    heard_ms = client.events[2]["audio_end_ms"]
+    assert heard_ms == phone.speaker.played_samples // 8 == pytest.approx(1080, abs=20)
+    # 22 characters in 1320 ms: the words whose sound was over by then.
+    assert done["output"][0]["content"][0]["transcript"] == "First we look at"
+    phone.say(300)
+    phone.wait(3000)
+    assert client.of("response.done")[-1]["response"]["output"][0]["content"][0]["transcript"] == "Okay."
+    assert len(client.of("response.done")) == 2
+
+
+async def test_barge_in_after_generation_while_it_is_still_played() -> None:
+    """Row O09: no second response.done."""
+    phone = await Phone(
+        Script(turns=(Turn("Tell me.", (Reply(LONG),)), Turn("Stop.", (Reply("Okay."),))))
+    ).start()
+    client, attachment = phone.attach()
+    phone.say()
+    phone.wait(500 + 2000)
+    assert len(client.of("response.done")) == 1
+    item_id = client.of("response.done")[0]["response"]["output"][0]["id"]
+    client.take()
+    phone.say(100)
+    assert client.types == [
+        "input_audio_buffer.speech_started",
+        "output_audio_buffer.cleared",
+        "conversation.item.truncated",
+    ]
+    heard_ms = client.events[2]["audio_end_ms"]
+    assert heard_ms == pytest.approx(2080, abs=20)
+    # The client does what it always does, and nothing is an error (rows E20, E21).
+    client.take()
+    send(attachment, "conversation.item.truncate", item_id=item_id, content_index=0, audio_end_ms=9000)
+    send(attachment, "conversation.item.retrieve", item_id=item_id)
+    assert client.types == ["conversation.item.truncated", "conversation.item.retrieved"]
+    assert client.events[0]["audio_end_ms"] == heard_ms
+    content = client.events[1]["item"]["content"][0]
+    assert content["transcript"] == "First we look at this. Then we look"
+    # Audio comes in the format that the session names, audio/pcm at 24 kHz.
+    assert len(base64.b64decode(content["audio"])) / 48 == pytest.approx(heard_ms, abs=1)
+
+
+async def test_the_interrupted_answer_that_nobody_heard_is_unsaid() -> None:
+    """Two answers wait to be played; the second was never begun."""
+    script = Script(
+        turns=(Turn("Go.", (Reply(LONG), Reply("More of it."))), Turn("Stop.", (Reply("Okay."),)))
+    )
+    phone = await Phone(script).start()
+    client, attachment = phone.attach()
+    phone.say()
+    phone.wait(600)
+    send(attachment, "response.create")
+    second = client.of("response.done")[1]["response"]["output"][0]["id"]
+    client.take()
+    phone.say(100)
+    assert client.types.count("output_audio_buffer.cleared") == 1
+    assert client.of("conversation.item.truncated")[1] == {
+        "type": "conversation.item.truncated",
+        "event_id": client.of("conversation.item.truncated")[1]["event_id"],
+        "item_id": second,
+        "content_index": 0,
+        "audio_end_ms": 0,
+    }
+    item = phone.session.conversation.get(second)
+    assert item is not None
+    assert item.transcript == ""
+
+
+async def test_no_interruption_when_the_app_forbids_it() -> None:
+    """Row O10."""
+    accept = {"audio": {"input": {"turn_detection": {"type": "server_vad", "interrupt_response": False}}}}
+    script = Script(turns=(Turn("Tell me.", (Reply(LONG, sentence_ms=1500),)),))
+    phone = await Phone(script, accept=accept).start()
+    client, _ = phone.attach()
+    phone.say()
+    phone.wait(900)
+    client.take()
+    phone.say(300)
+    phone.wait(700)
+    turn = [kind for kind in client.types if not kind.startswith("response.output_audio_transcript")]
+    assert turn == [
+        "input_audio_buffer.speech_started",
+        "input_audio_buffer.speech_stopped",
+        "input_audio_buffer.committed",
+        "conversation.item.added",
+        "conversation.item.done",
+    ]
+    phone.wait(6000)
+    assert [e["response"]["status"] for e in client.of("response.done")] == ["completed"]
+    assert "output_audio_buffer.cleared" not in client.types
+
+
+async def test_noise_is_not_answered() -> None:
+    phone = await Phone(Script(turns=(Turn("", (Reply("Pardon?"),)),))).start()
+    client, _ = phone.attach()
+    phone.say(200)
+    phone.wait(1500)
+    assert len(client.of("input_audio_buffer.committed")) == 1
+    assert "response.created" not in client.types
+
+
+async def test_noise_known_late_cancels_the_response() -> None:
+    phone = await Phone(Script(turns=(Turn("", (Reply("Pardon?"),), hear_delay_ms=800),))).start()
+    client, _ = phone.attach()
+    phone.say(200)
+    phone.wait(1500)
+    assert client.of("response.done")[0]["response"]["status"] == "cancelled"
+    assert_complete(client.events)
+
+
+async def test_noise_that_silenced_the_agent_is_answered() -> None:
+    """Silence after an interruption would leave the caller waiting."""
+    phone = await Phone(Script(greeting=LONG, turns=(Turn("", (Reply("Pardon?"),)),))).start()
+    client, attachment = phone.attach()
+    send(attachment, "response.create")
+    phone.wait(500)
+    phone.say(200)
+    phone.wait(1500)
+    assert client.of("response.done")[1]["response"]["output"][0]["content"][0]["transcript"] == "Pardon?"
+
+
+async def test_a_failed_transcription_is_told_and_answered() -> None:
+    phone = await Phone(
+        Script(turns=(Turn("x", (Reply("Pardon?"),), fails=True),)), accept=TRANSCRIBED
+    ).start()
+    client, _ = phone.attach()
+    phone.say()
+    phone.wait(1500)
+    failed = client.of("conversation.item.input_audio_transcription.failed")[0]
+    assert failed["error"]["message"] == "the script says so"
+    assert client.of("response.done")[0]["response"]["status"] == "completed"
+
+
+@pytest.mark.parametrize("status", ["failed", "incomplete"])
+async def test_responses_that_end_badly(status: Any) -> None:
+    """Rows O11, O20."""
+    phone = await Phone(Script(turns=(Turn("Go.", (Reply("I was just", status=status),)),))).start()
+    client, _ = phone.attach()
+    phone.say()
+    phone.wait(1500)
+    done = client.of("response.done")[0]["response"]
+    assert done["status"] == status
+    assert done["output"][0]["status"] == "incomplete"
+    if status == "failed":
+        assert done["status_details"]["error"]["message"] == "the script says so"
+    else:
+        assert done["status_details"] == {"type": "incomplete", "reason": "max_output_tokens"}
+    assert_complete(client.events)
+
+
+async def test_the_engine_dies() -> None:
+    phone = await Phone(
+        Script(turns=(Turn("Go.", (Reply("Never said.", delay_ms=5000),)),), dies_after_ms=1500)
+    ).start()
+    client, attachment = phone.attach()
+    phone.say()
+    phone.wait(2000)
+    assert client.of("response.done")[0]["response"]["status"] == "failed"
+    send(attachment, "response.create")
+    assert client.of("response.done")[1]["response"]["status_details"]["error"]["code"] == "engine_failed"
+    assert_complete(client.events)
+
+
+async def test_digits() -> None:
+    """Rows O16, V07: three fields and no more."""
+    phone = await Phone(Script()).start()
+    client, _ = phone.attach()
+    client.take()
+    for digit in "1#":
+        phone.runner.receive_digit(digit)
+    assert client.events == [
+        {"type": "input_audio_buffer.dtmf_event_received", "event": digit, "received_at": 1_700_001_000}
+        for digit in "1#"
+    ]
+
+
+async def test_two_sidebands() -> None:
+    """Rows S13, S14: both get all, an error goes to its sender."""
+    phone = await Phone(Script(greeting="Welcome.")).start()
+    first, one = phone.attach()
+    second, two = phone.attach()
+    send(two, "response.create")
+    send(one, "response.cancel", event_id="mine")
+    assert first.types == ["session.created", *SPOKEN, "error"]
+    assert first.events[-1]["error"]["event_id"] == "mine"
+    assert first.events[-1]["error"]["code"] == "response_cancel_not_active"
+    assert second.types == ["session.created", *SPOKEN]
+    assert [e["event_id"] for e in first.events[1:-1]] == [e["event_id"] for e in second.events[1:]]
+
+
+async def test_reattach_shows_what_is_in_force() -> None:
+    """Rows S13, S15."""
+    phone = await Phone(Script(greeting="Welcome.")).start()
+    client, attachment = phone.attach()
+    send(attachment, "session.update", session={"type": "realtime", "instructions": "Be brief."})
+    assert client.types == ["session.created", "session.updated"]
+    attachment.detach()
+    attachment.detach()
+    phone.say()
+    phone.wait(1000)
+    assert len(client.events) == 2
+    again, _ = phone.attach()
+    assert again.events[0]["session"]["instructions"] == "Be brief."
+    assert again.events[0]["session"]["id"] == "sess_1"
+
+
+async def test_sound_goes_only_to_who_asked() -> None:
+    """DESIGN decision 6, rows E04 and O18."""
+    phone = await Phone(Script(greeting="Welcome to the show. It is long.")).start()
+    plain, attachment = phone.attach()
+    keen, _ = phone.attach("audio")
+    send(attachment, "response.create")
+    assert "response.output_audio.delta" not in plain.types
+    deltas = keen.of("response.output_audio.delta")
+    sound = b"".join(base64.b64decode(delta["delta"]) for delta in deltas)
+    characters = len("Welcome to the show.") + len("It is long.")
+    assert len(sound) / 48 == pytest.approx(characters * 60, abs=1)
+    assert np.abs(np.frombuffer(sound, "<i2")).max() > 5000
+    assert [k for k in keen.types if k != "response.output_audio.delta"] == plain.types
+
+
+async def test_extension_events_go_only_to_who_asked() -> None:
+    """Row V02."""
+    phone = await Phone(Script()).start()
+    plain, _ = phone.attach()
+    keen, _ = phone.attach("call")
+    phone.runner.publish_extension({"type": "call.ended", "reason": "hangup"})
+    assert plain.types == ["session.created"]
+    assert keen.events[-1]["reason"] == "hangup"
+
+
+async def test_close_in_mid_response() -> None:
+    """Rows S16, S17, O12."""
+    script = Script(turns=(Turn("Tell me.", (Reply(LONG, sentence_ms=1500),)),))
+    phone = await Phone(script, accept=TRANSCRIBED).start()
+    client, attachment = phone.attach()
+    phone.say()
+    phone.wait(1200)
+    await phone.runner.close("remote_hangup")
+    assert client.closed == (1000, "remote_hangup")
+    assert client.of("response.done")[0]["response"]["status"] == "cancelled"
+    assert client.of("conversation.item.truncated")[0]["audio_end_ms"] == phone.speaker.played_samples // 8
+    assert_complete(client.events)
+    # Afterwards nothing happens, and nothing breaks.
+    send(attachment, "response.create")
+    phone.wait(200)
+    await phone.runner.close("remote_hangup")
+    late, _ = phone.attach()
+    assert late.closed is not None
+    assert late.events == []
+
+
+async def test_hangup_in_mid_sentence_still_transcribes_what_was_said() -> None:
+    phone = await Phone(Script(turns=(Turn("I want to", ()),)), accept=TRANSCRIBED).start()
+    client, _ = phone.attach()
+    phone.say(500)
+    await phone.runner.close("remote_hangup")
+    completed = client.of("conversation.item.input_audio_transcription.completed")
+    assert [event["transcript"] for event in completed] == ["I want to"]
+    assert "response.created" not in client.types
+    assert client.closed == (1000, "remote_hangup")
+
+
+async def test_a_tool_call_that_is_under_way_survives_the_hangup() -> None:
+    """Row S17: the agent decided to book; the booking is not lost."""
+    reply = Reply(calls=(Call("book", '{"seat":1}'),), delay_ms=300)
+    phone = await Phone(Script(turns=(Turn("Book it.", (reply,)),)), drain_s=1.0).start()
+    client, _ = phone.attach()
+    phone.say()
+    phone.wait(600)
+    phone.runner._do(phone.session.close, "remote_hangup", phone.clock.now)
+    assert client.closed is None
+    phone.wait(400)
+    assert client.of("response.done")[0]["response"]["status"] == "completed"
+    assert client.closed == (1000, "remote_hangup")
+
+
+async def test_what_takes_too_long_is_cancelled_at_close() -> None:
+    reply = Reply("Too late.", delay_ms=5000)
+    phone = await Phone(Script(turns=(Turn("Go.", (reply,)),)), drain_s=1.0).start()
+    client, _ = phone.attach()
+    phone.say()
+    phone.wait(600)
+    phone.runner._do(phone.session.close, "remote_hangup", phone.clock.now)
+    phone.wait(1040)
+    assert client.of("response.done")[0]["response"]["status"] == "cancelled"
+    assert client.closed == (1000, "remote_hangup")
+
+
+async def test_the_session_expires() -> None:
+    """Row S20."""
+    phone = await Phone(Script(), max_duration_s=60.0).start()
+    client, _ = phone.attach()
+    phone.wait(60_040)
+    assert client.events[-1]["error"]["code"] == "session_expired"
+    assert phone.expired == 1
+    assert client.closed is None
+
+
+async def test_idle_timeout() -> None:
+    """Row O14: the timer runs from the end of the sound."""
+    accept = {"audio": {"input": {"turn_detection": {"type": "server_vad", "idle_timeout_ms": 5000}}}}
+    phone = await Phone(
+        Script(greeting="Hello.", turns=(Turn("", (Reply("Still there?"),)),)), accept=accept
+    ).start()
+    client, attachment = phone.attach()
+    phone.wait(8000)
+    assert client.types == ["session.created"]
+    send(attachment, "response.create")
+    phone.wait(5200)
+    assert "input_audio_buffer.timeout_triggered" not in client.types
+    client.take()
+    phone.wait(400)
+    assert client.types[:5] == [
+        "input_audio_buffer.timeout_triggered",
+        "input_audio_buffer.committed",
+        "conversation.item.added",
+        "conversation.item.done",
+        "response.created",
+    ]
+    timeout = client.events[0]
+    assert timeout["audio_end_ms"] - timeout["audio_start_ms"] == pytest.approx(5000, abs=40)
+
+
+async def test_manual_turns() -> None:
+    """Rows O15, E24."""
+    accept = {"audio": {"input": {"turn_detection": None}}}
+    phone = await Phone(Script(turns=(Turn("Hello.", (Reply("Hi."),)),)), accept=accept).start()
+    client, attachment = phone.attach()
+    send(attachment, "input_audio_buffer.commit")
+    assert client.events[-1]["error"]["code"] == "input_audio_buffer_commit_empty"
+    client.take()
+    phone.say()
+    phone.wait(2000)
+    assert client.events == []
+    send(attachment, "input_audio_buffer.commit")
+    assert client.types == [
+        "input_audio_buffer.committed",
+        "conversation.item.added",
+        "conversation.item.done",
+    ]
+    send(attachment, "response.create")
+    assert client.of("response.done")[0]["response"]["output"][0]["content"][0]["transcript"] == "Hi."
+
+
+@pytest.mark.parametrize(("heard", "wait_ms"), [("I am done.", 500), ("I want to and", 4000)])
+async def test_semantic_turns(heard: str, wait_ms: int) -> None:
+    """Row G08."""
+    accept = {"audio": {"input": {"turn_detection": {"type": "semantic_vad"}}}}
+    phone = await Phone(Script(turns=(Turn(heard, (Reply("Okay."),)),)), accept=accept).start()
+    client, _ = phone.attach()
+    phone.say(600)
+    phone.wait(wait_ms - 40)
+    assert "input_audio_buffer.committed" not in client.types
+    phone.wait(60)
+    assert "input_audio_buffer.committed" in client.types
+
+
+async def test_the_talking_engine_talks_until_it_is_stopped() -> None:
+    phone = await Phone(Script(talk=True)).start()
+    client, attachment = phone.attach()
+    send(attachment, "response.create")
+    phone.wait(20_000)
+    assert phone.speaker.played_samples == 20_000 * 8
+    send(attachment, "output_audio_buffer.clear")
+    assert client.of("response.done")[0]["response"]["status_details"]["reason"] == "client_cancelled"
+    phone.wait(5000)
+    assert phone.speaker.queue == b""
