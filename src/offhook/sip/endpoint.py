@@ -29,9 +29,10 @@ from .events import (
 )
 from .flow import Flow, format_address
 from .leg import Leg, LegListener, LegRequestError
+from .own_addresses import Listening
 from .resolver import MAX_TARGETS, Resolver, Target
 from .route import Attempt, Hop, refusal
-from .stack import DEFAULT_ALLOW, Incoming, Listening, Reach, Stack, StackConfig, Transmit, UsageEvent
+from .stack import DEFAULT_ALLOW, Incoming, Reach, Stack, StackConfig, Transmit, UsageEvent
 from .transaction import TimerValues
 from .transport import SipTransport, TransportLimits, parse_listen
 from .usage import InviteUsage, Trace

@@ -7,19 +7,18 @@ come out, then takes `outputs()` and arms one timer for `next_timer()`. Nothing 
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from offhook.trace import WireMessage
 
 from .dialog import Dialog, DialogId
 from .events import LegEvent
 from .exchange import ClientExchange, ServerExchange
-from .flow import Address, Flow, format_address
+from .flow import Flow, format_address
 from .headers import HeaderError, Headers
+from .keep_alive import CRLF_PING, KeepAlives
 from .message import (
     MessageError,
     Request,
@@ -29,9 +28,11 @@ from .message import (
     validate_request,
     validate_response,
 )
-from .responses import DEFAULT_PORTS, dial_back_address, note_source, response_flow
-from .route import Attempt, Hop, Plan, hop_for_uri, refusal
+from .own_addresses import Listening, OwnAddresses
+from .responses import dial_back_address, note_source, response_flow
+from .route import Attempt, Hop, Plan, hop_for_uri
 from .screening import ACCEPTED_TYPES, refuse_request
+from .timer_heap import Timed, TimerHeap
 from .transaction import TimerValues
 from .uac import UacUsage
 from .uas import UasUsage
@@ -42,8 +43,6 @@ __all__ = ["Incoming", "Listening", "Output", "Reach", "Stack", "StackConfig", "
 
 DEFAULT_ALLOW = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "NOTIFY", "INFO", "UPDATE")
 MAGIC_COOKIE = "z9hG4bK"
-CRLF_PING = b"\r\n\r\n"
-WILDCARDS = ("0.0.0.0", "::")  # noqa: S104  (compared with, not bound)
 
 
 @dataclass(frozen=True)
@@ -63,15 +62,6 @@ class StackConfig:
     "Seconds between CRLF pings on a connection that holds a dialog; carriers close quiet ones after about 120."
     max_transactions: int = 50_000
     "Requests being answered at one time; above it new ones are dropped, so that a flood cannot fill the memory."
-
-
-@dataclass(frozen=True, slots=True)
-class Listening:
-    """An address that the driver has bound."""
-
-    transport: str
-    host: str
-    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,36 +100,6 @@ Reached = Callable[[Flow | None, tuple[Attempt, ...], float], None]
 ServerKey = tuple[str, ...]
 
 
-class Timed(Protocol):
-    armed: float | None
-
-    def next_timer(self) -> float | None: ...
-    def handle_timer(self, *, now: float) -> None: ...
-
-
-class KeepAlive:
-    """Pings one connection while dialogs hold it (RFC 5626 section 4.4.1)."""
-
-    __slots__ = ("armed", "deadline", "flow", "holders", "interval", "stack")
-
-    def __init__(self, stack: Stack, flow: Flow, interval: float) -> None:
-        self.stack = stack
-        self.flow = flow
-        self.interval = interval
-        self.holders = 0
-        self.armed: float | None = None
-        self.deadline: float | None = None
-
-    def next_timer(self) -> float | None:
-        return self.deadline if self.holders else None
-
-    def handle_timer(self, *, now: float) -> None:
-        if self.holders and self.deadline is not None and now >= self.deadline:
-            self.deadline = now + self.interval
-            self.stack.send_ping(self.flow)
-            self.stack.arm(self)
-
-
 class Stack:
     """All transactions and calls of one user agent."""
 
@@ -159,9 +119,9 @@ class Stack:
         self.capabilities = [("Allow", self.allow), ("Supported", ", ".join(config.supported))]
         self._accept_calls = accept_calls
         self._now = now
-        self._listening: list[Listening] = []
+        self._addresses = OwnAddresses(config.public_host)
         self._outputs: list[Output] = []
-        self._timers: list[tuple[float, int, Timed]] = []
+        self._timers = TimerHeap()
         self._sequence = 0
         self._server: dict[ServerKey, ServerExchange] = {}
         self._merged: dict[tuple[str, str, int, str], ServerExchange] = {}
@@ -170,13 +130,17 @@ class Stack:
         self._dialogs_of: dict[InviteUsage, list[DialogId]] = {}
         self._reaching: dict[int, Reached] = {}
         self._open: set[int] = set()
-        self._keep_alives: dict[int, KeepAlive] = {}
+        self._keep_alives = KeepAlives(
+            self._timers,
+            interval=config.keep_alive,
+            ping=lambda flow: self._outputs.append(Transmit(flow, CRLF_PING)),
+        )
 
     # Inputs from the driver.
 
     def listen(self, transport: str, host: str, port: int) -> None:
         """Note an address that is bound: Contact and Via are made of these."""
-        self._listening.append(Listening(transport, host, port))
+        self._addresses.add(Listening(transport, host, port))
 
     def connection_opened(self, flow: Flow) -> None:
         assert flow.connection is not None
@@ -187,7 +151,7 @@ class Stack:
         self._now = now
         assert flow.connection is not None
         self._open.discard(flow.connection)
-        self._keep_alives.pop(flow.connection, None)
+        self._keep_alives.forget(flow.connection)
         for exchange in [e for e in self._client.values() if e.flow == flow]:
             exchange.connection_lost(now=now)
 
@@ -213,20 +177,12 @@ class Stack:
 
     def next_timer(self) -> float | None:
         """Return when `handle_timer` must be called, or `None`. It may come early, never late."""
-        return self._timers[0][0] if self._timers else None
+        return self._timers.next_timer()
 
     def handle_timer(self, *, now: float) -> None:
         """Fire everything that is due."""
         self._now = now
-        while self._timers and self._timers[0][0] <= now:
-            deadline, _, timed = heapq.heappop(self._timers)
-            if timed.armed != deadline:
-                continue
-            timed.armed = None
-            due = timed.next_timer()
-            if due is not None and due <= now:
-                timed.handle_timer(now=now)
-            self.arm(timed)
+        self._timers.handle_timer(now=now)
 
     def outputs(self) -> list[Output]:
         """Take everything that happened since the last call, in order."""
@@ -293,11 +249,7 @@ class Stack:
         return self._sequence
 
     def arm(self, timed: Timed) -> None:
-        """Put `timed` on the timer heap for its next deadline. Entries are dropped lazily: see `handle_timer`."""
-        deadline = timed.next_timer()
-        if deadline is not None and (timed.armed is None or deadline < timed.armed):
-            timed.armed = deadline
-            heapq.heappush(self._timers, (deadline, self.next_key(), timed))
+        self._timers.arm(timed)
 
     def transmit(self, flow: Flow, data: bytes, usage: InviteUsage | None, *, now: float) -> None:
         self._outputs.append(Transmit(flow, data))
@@ -322,10 +274,6 @@ class Stack:
         hop = Hop(flow.transport, host, port, "Via", flow.transport == "tls")
         self.reach(Plan(None, (hop,), "back to the Via"), flow, reached, now=now)
 
-    def send_ping(self, flow: Flow) -> None:
-        if self.is_open(flow):
-            self._outputs.append(Transmit(flow, CRLF_PING))
-
     def reach(self, plan: Plan, near: Flow | None, reached: Reached, *, now: float) -> None:
         """Call `reached` with a flow: at once where nothing needs resolving or connecting, else after `Reach`."""
         if plan.flow is not None:
@@ -334,7 +282,7 @@ class Stack:
         if not plan.hops:
             reached(None, (Attempt("no hop", "", plan.text),), now)
             return
-        flow = self._direct(plan.hops[0], near)
+        flow = self._addresses.direct_flow(plan.hops[0], near)
         if flow is not None:
             reached(flow, (), now)
             return
@@ -347,14 +295,10 @@ class Stack:
 
     def via_for(self, flow: Flow) -> str:
         """Return a Via with a new branch for requests on that flow."""
-        address = format_address(self._own_address(flow))
-        return f"SIP/2.0/{flow.transport.upper()} {address};branch={MAGIC_COOKIE}{self.new_token()};rport"
+        return self._addresses.via_for(flow, MAGIC_COOKIE + self.new_token())
 
     def contact_for(self, flow: Flow, *, secure: bool = False) -> str:
-        """Return our Contact: the listener of the flow's transport."""
-        transport = "" if flow.transport == "udp" else f";transport={flow.transport}"
-        scheme = "sips" if secure and flow.transport == "tls" else "sip"
-        return f"<{scheme}:{format_address(self._own_address(flow))}{transport}>"
+        return self._addresses.contact_for(flow, secure=secure)
 
     def remember_client(self, exchange: ClientExchange) -> None:
         assert exchange.key is not None
@@ -381,23 +325,13 @@ class Stack:
 
     def hold(self, flow: Flow) -> None:
         """Keep a connection alive for one more dialog."""
-        assert flow.connection is not None
-        keep = self._keep_alives.get(flow.connection)
-        if keep is None:
-            keep = self._keep_alives[flow.connection] = KeepAlive(self, flow, self.config.keep_alive)
-        keep.holders += 1
-        if keep.holders == 1:
-            keep.deadline = self._now + self.config.keep_alive
-            self.arm(keep)
+        self._keep_alives.hold(flow, now=self._now)
 
     def is_held(self, connection: int) -> bool:
-        return connection in self._keep_alives
+        return self._keep_alives.holds(connection)
 
     def release(self, connection: int) -> None:
-        if keep := self._keep_alives.get(connection):
-            keep.holders -= 1
-            if not keep.holders:
-                del self._keep_alives[connection]
+        self._keep_alives.release(connection)
 
     # Requests.
 
@@ -525,35 +459,6 @@ class Stack:
                 return
         self.counters["stray_response"] += 1
 
-    # Addresses.
-
-    def _own_address(self, flow: Flow) -> Address:
-        host, port = flow.local
-        same = [listening for listening in self._listening if listening.transport == flow.transport]
-        # A connection that we dialled has an ephemeral port here; nobody can reach us at it.
-        if same and all(listening.port != port for listening in same):
-            port = same[0].port
-        return self.config.public_host or host, port
-
-    def _direct(self, hop: Hop, near: Flow | None) -> Flow | None:
-        """Return the UDP flow to a literal address, which needs neither DNS nor a connection."""
-        if hop.transport != "udp" or not _is_literal(hop.host):
-            return None
-        port = hop.port or DEFAULT_PORTS["udp"]
-        if not hop.trusted and (near is None or refusal("udp", hop.host, port, peer=near.remote[0])):
-            return None
-        is_ipv6 = ":" in hop.host
-        if near is not None and near.transport == "udp":
-            return Flow("udp", near.local, (hop.host, port)) if (":" in near.local[0]) == is_ipv6 else None
-        for listening in self._listening:
-            if (
-                listening.transport == "udp"
-                and listening.host not in WILDCARDS
-                and (":" in listening.host) == is_ipv6
-            ):
-                return Flow("udp", (listening.host, listening.port), (hop.host, port))
-        return None
-
     def _note_wire(self, usage: InviteUsage, direction: str, flow: Flow, data: bytes, now: float) -> None:
         usage.note(
             WireMessage(
@@ -580,10 +485,6 @@ def _server_key(request: Request, method: str) -> ServerKey:
 
 def _merge_key(request: Request) -> tuple[str, str, int, str]:
     return (request.call_id, request.from_.tag or "", request.cseq.number, request.method)
-
-
-def _is_literal(host: str) -> bool:
-    return ":" in host or host.replace(".", "").isdigit()
 
 
 def _quotable(text: str) -> str:
