@@ -14,6 +14,8 @@ from cryptography.x509.oid import NameOID
 
 from offhook.clock import SystemClock
 from offhook.sip.endpoint import Endpoint, EndpointConfig, LegListener
+from offhook.sip.refer import ReferPending, ReferTimeout, ReferUnsendable
+from offhook.sip.transport import TransportLimits
 from offhook.trace import RoutingDecision, WireMessage
 
 OFFER = b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n"
@@ -211,3 +213,281 @@ async def test_a_whole_call_with_a_transfer(transport, tls):
             ("out", b"SIP/2.0 200 OK"),
             ("in", b"ACK"),
         ]
+
+
+async def raw_udp(endpoint, *datagrams, source="127.0.0.1"):
+    """Send datagrams from a socket of its own, and return what comes back within a moment."""
+    loop = asyncio.get_running_loop()
+    got = []
+
+    class Protocol(asyncio.DatagramProtocol):
+        def datagram_received(self, data, addr):
+            got.append(data)
+
+    transport, _ = await loop.create_datagram_endpoint(Protocol, local_addr=(source, 0))
+    for data in datagrams:
+        transport.sendto(data, ("127.0.0.1", endpoint.addresses[0].port))
+    async with asyncio.timeout(PATIENCE):
+        # The last datagram is one that is always answered, unless the source is not admitted.
+        while not got and source == "127.0.0.1":
+            await asyncio.sleep(0.005)
+    if source != "127.0.0.1":
+        await asyncio.sleep(0.1)
+    transport.close()
+    return got
+
+
+def options(branch="1"):
+    return (
+        "OPTIONS sip:x@127.0.0.1 SIP/2.0\r\n"
+        f"Via: SIP/2.0/UDP 127.0.0.1:9;rport;branch=z9hG4bK{branch}\r\n"
+        "From: <sip:a@b>;tag=1\r\nTo: <sip:x@127.0.0.1>\r\nCall-ID: 1\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
+    ).encode()
+
+
+async def test_garbage_does_not_stop_the_endpoint(tls):
+    async with pair("udp", tls, Callee()) as (server, _):
+        (answer,) = await raw_udp(
+            server, b"\r\n\r\n", b"\x00" * 50, b"\xff" * 60_000, b"INVITE sip:nobody\r\n\r\n", options()
+        )
+        assert answer.startswith(b"SIP/2.0 200 OK")
+        assert server.counters["dropped"] == 3
+
+
+async def test_unlisted_source_gets_silence_on_udp_and_a_closed_connection_on_tcp(tls):
+    refused = []
+
+    def stranger(flow):
+        return flow.remote[0] != "127.0.0.2"
+
+    def note(flow, reason):
+        refused.append((flow.transport, flow.remote[0]))
+
+    async with pair("udp", tls, Callee(), admit=stranger, on_refused=note) as (server, _):
+        assert await raw_udp(server, options(), source="127.0.0.2") == []
+        assert len(await raw_udp(server, options())) == 1
+    async with pair("tcp", tls, Callee(), admit=stranger, on_refused=note) as (server, _):
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", server.addresses[0].port, local_addr=("127.0.0.2", 0)
+        )
+        async with asyncio.timeout(PATIENCE):
+            assert await reader.read() == b""
+        writer.close()
+    assert refused == [("udp", "127.0.0.2"), ("tcp", "127.0.0.2")]
+
+
+async def test_stream_answers_pings_and_split_messages(tls):
+    async with pair("tcp", tls, Callee()) as (server, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.addresses[0].port)
+        writer.write(b"\r\n\r\n")
+        assert await reader.readexactly(2) == b"\r\n"
+        data = options("a") + options("b")
+        for at in range(0, len(data), 50):
+            writer.write(data[at : at + 50])
+            await writer.drain()
+        async with asyncio.timeout(PATIENCE):
+            heads = [(await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[0] for _ in range(2)]
+        assert heads == [b"SIP/2.0 200 OK"] * 2
+        writer.close()
+
+
+async def test_fault_in_a_stream_is_answered_and_closes_it(tls):
+    async with pair("tcp", tls, Callee()) as (server, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.addresses[0].port)
+        writer.write(options().replace(b"Content-Length: 0\r\n", b""))
+        async with asyncio.timeout(PATIENCE):
+            answer = await reader.read()
+        assert answer.startswith(b"SIP/2.0 400")
+        writer.close()
+
+
+async def test_fault_in_on_invite_is_500_for_that_call_only(tls):
+    async with pair("udp", tls, lambda leg: 1 / 0) as (server, phone):
+        for _ in range(2):
+            caller = call(phone, server, "udp")
+            _, response, _ = await caller.listener.until("refused")
+            assert response.status == 500
+
+
+async def test_on_invite_that_forgets_the_listener_is_500(tls):
+    async with pair("udp", tls, lambda leg: None) as (server, phone):
+        _, response, _ = await call(phone, server, "udp").listener.until("refused")
+        assert response.status == 500
+
+
+async def test_fault_in_a_listener_is_500_for_that_request_only(tls):
+    class Faulty(Recorder):
+        def leg_requested(self, leg, request):
+            raise RuntimeError("bug")
+
+    def on_invite(leg):
+        leg.listener = Faulty()
+        leg.answer(ANSWER)
+
+    async with pair("udp", tls, on_invite) as (server, phone):
+        caller = call(phone, server, "udp")
+        await caller.listener.until("answered")
+        assert (await caller.request("INFO")).status == 500
+        assert (await caller.request("INVITE", body=OFFER, content_type="application/sdp")).status == 200
+        assert caller.state == "confirmed"
+
+
+async def test_caller_gives_up(tls):
+    callee = Callee(answers=False)
+    async with pair("udp", tls, callee) as (server, phone):
+        caller = call(phone, server, "udp")
+        await caller.listener.until("provisional")
+        caller.hangup(reason_header="SIP;cause=487")
+        _, response, _ = await caller.listener.until("refused")
+        assert response.status == 487
+        leg = await callee.legs.get()
+        assert await leg.listener.until("cancelled") == ("cancelled", "SIP;cause=487")
+
+
+async def test_refer_after_the_connection_closed_dials_the_contact(tls):
+    """What a carrier does that closes quiet connections: the next request must find it again."""
+    callee = Callee()
+    async with pair("tcp", tls, callee) as (server, phone):
+        caller = call(phone, server, "tcp")
+        leg = await callee.legs.get()
+        await leg.listener.until("confirmed")
+        for connection in list(phone._transport._connections.values()):
+            connection.abort()
+        async with asyncio.timeout(PATIENCE):
+            while server._transport._connections:
+                await asyncio.sleep(0.005)
+        answer = await leg.refer("tel:+15551234567")
+        assert answer.status == 202
+        await caller.listener.until("requested")
+        decision = next(t.text for t in leg.traces if isinstance(t, RoutingDecision))
+        assert "the INVITE's connection is gone" in decision
+        assert "from Contact" in decision
+
+
+async def test_refer_to_a_peer_that_cannot_be_reached_says_so(tls):
+    callee = Callee()
+    async with pair("tcp", tls, callee) as (server, phone):
+        call(phone, server, "tcp")
+        leg = await callee.legs.get()
+        await leg.listener.until("confirmed")
+        port = phone.addresses[0].port
+        await phone.close()
+        async with asyncio.timeout(PATIENCE):
+            while server._transport._connections:
+                await asyncio.sleep(0.005)
+        with pytest.raises(ReferUnsendable) as caught:
+            await leg.refer("tel:+15551234567")
+        error = caught.value
+        assert error.hop == f"Contact, 127.0.0.1:{port}"
+        assert (error.transport, error.errno) == ("tcp", 111)
+        assert len(error.attempts) == 1
+        assert leg.state == "confirmed"
+
+
+async def test_refer_that_nobody_answers_times_out_and_stays_pending(tls):
+    class Silent(Recorder):
+        def leg_requested(self, leg, request):
+            self._put("requested", request)
+
+    callee = Callee()
+    async with pair("udp", tls, callee) as (server, phone):
+        caller = call(phone, server, "udp")
+        caller.listener = Silent()
+        leg = await callee.legs.get()
+        await leg.listener.until("confirmed")
+        with pytest.raises(ReferTimeout):
+            await leg.refer("tel:+15551234567", timeout=0.05)
+        with pytest.raises(ReferPending):
+            await leg.refer("tel:+15551234567")
+        # The answer that comes after all still counts.
+        _, request = await caller.listener.until("requested")
+        caller.respond(request, 202)
+        _, update = await leg.listener.until("refer")
+        assert (update.kind, update.sip_status) == ("progress", 202)
+
+
+async def test_tls_with_the_wrong_name_is_refused_and_says_why(tls):
+    server = Endpoint(
+        EndpointConfig(("tls:127.0.0.1:0",), tls=tls[0]), clock=SystemClock(), on_invite=Callee()
+    )
+    phone = Endpoint(
+        EndpointConfig(
+            ("udp:127.0.0.1:0",), tls_client=tls[1], tls_hostnames={"127.0.0.1": "pstn.example.com"}
+        ),
+        clock=SystemClock(),
+    )
+    await server.start()
+    await phone.start()
+    leg = call(phone, server, "tls")
+    _, response, reason = await leg.listener.until("refused")
+    assert response is None
+    assert "certificate" in reason
+    await phone.close()
+    await server.close()
+
+
+async def test_silent_connections_are_closed(tls):
+    limits = TransportLimits(first_message_timeout=-1.0)
+    server = Endpoint(
+        EndpointConfig(("tcp:127.0.0.1:0",), limits=limits), clock=SystemClock(), on_invite=Callee()
+    )
+    await server.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.addresses[0].port)
+    writer.write(b"INVITE sip:endless")
+    async with asyncio.timeout(PATIENCE):
+        while not server._transport._connections:
+            await asyncio.sleep(0.005)
+        server._transport._reap()
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+    writer.close()
+    await server.close()
+
+
+async def test_connections_are_capped(tls):
+    limits = TransportLimits(max_connections=1)
+    server = Endpoint(
+        EndpointConfig(("tcp:127.0.0.1:0",), limits=limits), clock=SystemClock(), on_invite=Callee()
+    )
+    await server.start()
+    first_reader, first = await asyncio.open_connection("127.0.0.1", server.addresses[0].port)
+    first.write(b"\r\n\r\n")
+    async with asyncio.timeout(PATIENCE):
+        await first_reader.readexactly(2)
+        second_reader, second = await asyncio.open_connection("127.0.0.1", server.addresses[0].port)
+        assert await second_reader.read() == b""
+    first.write(b"\r\n\r\n")
+    assert await first_reader.readexactly(2) == b"\r\n"
+    first.close()
+    second.close()
+    await server.close()
+
+
+async def test_ipv6(tls):
+    callee = Callee()
+    server = Endpoint(EndpointConfig(("udp:[::1]:0",)), clock=SystemClock(), on_invite=callee)
+    phone = Endpoint(EndpointConfig(("udp:[::1]:0",)), clock=SystemClock())
+    try:
+        await server.start()
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    await phone.start()
+    leg = phone.invite(f"sip:x@[::1]:{server.addresses[0].port}", from_uri="sip:a@b", sdp=OFFER)
+    leg.listener = Recorder()
+    _, answered = await leg.listener.until("answered")
+    assert answered.headers.get("Contact") == f"<sip:[::1]:{server.addresses[0].port}>"
+    leg.hangup()
+    await (await callee.legs.get()).listener.until("ended")
+    await phone.close()
+    await server.close()
+
+
+@pytest.mark.parametrize("text", ["sctp:1.2.3.4:5060", "udp:5060", "udp:1.2.3.4:x", "tcp:1.2.3.4:70000", ""])
+async def test_listen_address_that_cannot_be_is_said(text):
+    with pytest.raises(ValueError, match="listen address"):
+        await Endpoint(EndpointConfig((text,)), clock=SystemClock()).start()
+
+
+async def test_tls_needs_a_certificate():
+    with pytest.raises(ValueError, match="certificate"):
+        await Endpoint(EndpointConfig(("tls:127.0.0.1:0",)), clock=SystemClock()).start()
