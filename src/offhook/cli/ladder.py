@@ -221,7 +221,8 @@ def _note(row: Note, grid: _Grid) -> list[Text]:
         start, end = lanes[1] + 2, lanes[2] - 1
     pieces: Sequence[str] = textwrap.wrap(printable(row.text), max(8, end - start)) or [""]
     if row.lane is Lane.APP and not row.wide:
-        pieces = [piece.rjust(end - start) for piece in pieces]
+        longest = max(map(len, pieces))
+        pieces = [piece.ljust(longest).rjust(end - start) for piece in pieces]
     return [_between_bars(grid, start, piece, row.style) for piece in pieces]
 
 

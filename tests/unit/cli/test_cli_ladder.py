@@ -2,7 +2,17 @@
 
 import pytest
 
-from offhook.cli.ladder import Arrow, Lane, Note, draw, from_entry, from_timeline, header, printable, sip_label
+from offhook.cli.ladder import (
+    Arrow,
+    Lane,
+    Note,
+    draw,
+    from_entry,
+    from_timeline,
+    header,
+    printable,
+    sip_label,
+)
 
 INVITE = (
     "INVITE sip:proj_demo@127.0.0.1:5060 SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:40000;branch=z9hG4bK1\r\n"
@@ -70,7 +80,9 @@ def test_api_calls_and_the_sideband_come_from_the_app() -> None:
 
 
 def test_times_are_seconds_since_the_call_began_and_an_unknown_kind_is_a_note() -> None:
-    rows = from_timeline({"data": [entry("call", "accepted", ms=1234.5), entry("from the future", "something", ms=2000)]})
+    rows = from_timeline(
+        {"data": [entry("call", "accepted", ms=1234.5), entry("from the future", "something", ms=2000)]}
+    )
     assert [row.at for row in rows] == [1.2345, 2.0]
     assert isinstance(rows[1], Note)
     assert rows[1].text == "something"

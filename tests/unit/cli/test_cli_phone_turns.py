@@ -51,7 +51,10 @@ def test_a_pause_between_sentences_is_no_end() -> None:
 
 def test_a_click_is_no_speech() -> None:
     caller = Caller()
-    assert caller.hear(0.04, LOUD) + caller.hear(2.0, QUIET) + caller.hear(0.04, LOUD) + caller.hear(2.0, QUIET) == []
+    assert (
+        caller.hear(0.04, LOUD) + caller.hear(2.0, QUIET) + caller.hear(0.04, LOUD) + caller.hear(2.0, QUIET)
+        == []
+    )
 
 
 def test_speech_that_begins_with_a_weak_frame_began_with_its_first_voiced_one() -> None:

@@ -28,8 +28,8 @@ __all__ = ["Play"]
 
 CALLER = "Anna Miller"
 SENTENCES = (
-    "Hello. Am I talking to a real person?",
-    f"All right. This is {CALLER} from the dental clinic.",
+    "Hello, am I talking to a real person?",
+    f"All right, this is {CALLER} from the dental clinic.",
     "I am calling about our meeting on Tuesday.",
 )
 BRAIN = (
@@ -76,9 +76,11 @@ class Play:
                 self._evidence.phone_exit = await self._phone.wait()
                 await self._gather()
         except (_DemoError, TimeoutError) as error:
-            self._say(
-                f"the demo ended early: {error or f'it took longer than {self._limit_s:g} s'}", "bold red"
-            )
+            why = str(error) or f"it took longer than {self._limit_s:g} s"
+            self._say(f"the demo ended early: {why}", "bold red")
+            if not self._evidence.phone:
+                self._say(f"nothing was played. Logs: {self._stage.logs}", "bold red")
+                return False
         return self._verdict()
 
     async def listen(self) -> bool:

@@ -54,7 +54,7 @@ class Process:
     async def wait(self) -> int:
         """Return the exit status, once everything it wrote has been handed on."""
         assert self._process is not None
-        await asyncio.gather(*self._readers)
+        await asyncio.wait(self._readers)  # unlike gather, giving up this wait ends no reader
         return await self._process.wait()
 
     async def stop(self) -> None:

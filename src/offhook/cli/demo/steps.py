@@ -107,7 +107,7 @@ def _attached(evidence: Evidence) -> Verdict:
 def _greeted(evidence: Evidence) -> Verdict:
     heard = evidence.events("heard", state="ended", turn=0)
     seconds = sum(event["seconds"] for event in heard)
-    return seconds >= 0.5, f"{seconds:.1f} s of speech before the caller's first word"
+    return seconds >= 0.5, f"{seconds:.1f} s of speech before the caller spoke"
 
 
 def _caller_spoke(evidence: Evidence) -> Verdict:
@@ -129,7 +129,7 @@ def _audible(evidence: Evidence) -> Verdict:
     said = words(" ".join(str(entry.get("title", "")) for entry in evidence.entries("said")))
     heard = words(" ".join(str(event["text"]) for event in evidence.events("transcript")))
     share = len(said & heard) / len(said) if said else 0.0
-    return share >= 0.7, f"{share:.0%} of the agent's words recognised at the caller's end"
+    return share >= 0.7, f"{share:.0%} of the agent's words recognised by the caller"
 
 
 def _answered_each(evidence: Evidence) -> Verdict:

@@ -51,8 +51,10 @@ def from_node(line: Mapping[str, Any]) -> list[Row]:
         "response",
     ):
         return []  # the phone tells the messages, and the rest is for `offhook explain`
-    if kind == "call" and str(line.get("text", "")).startswith("leg: "):
+    if kind == "call" and str(line.get("text", "")).startswith(("leg: ", "INVITE for ")):
         return []
+    if 100 <= (line.get("sip_status") or 0) < 200:
+        return []  # a transfer's progress, which is in its NOTIFY
     at = datetime.datetime.fromisoformat(str(line["at"])).timestamp()
     if kind in ("webhook", "rest"):  # told when they ended; they stand where they began
         at -= float(line.get("duration_ms") or 0) / 1000

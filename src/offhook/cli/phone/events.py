@@ -67,7 +67,7 @@ def _sentence(event: str, fields: dict[str, Any]) -> tuple[str, str] | None:
             return f"asked to call {fields['target']} instead: answered {fields['answer']}", "bold"
         case "notify":
             return f"told the transfer's progress: {fields['status']}", ""
-        case "note":
+        case "note" | "route":
             return str(fields["text"]), "dim"
         case "ended":
             return f"the call is over: {fields['cause']}", "bold"

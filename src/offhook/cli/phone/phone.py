@@ -285,7 +285,7 @@ class Phone:
                     message=text,
                 )
             case RoutingDecision():
-                self._report("note", at=item.at, text=item.text)
+                self._report("route", at=item.at, text=item.text)
             case StateChange():
                 pass  # the messages say as much
 
@@ -397,12 +397,12 @@ class Phone:
             pieces = [
                 piece for at, piece in self._heard if event.started_at - 0.2 <= at <= event.ended_at + 0.2
             ]
-            self._spawn(self._transcribe(self._plan.ears, np.concatenate(pieces), event.started_at, turn))
+            self._spawn(self._transcribe(self._plan.ears, np.concatenate(pieces), turn))
 
-    async def _transcribe(self, ears: Ears, samples: Samples, started_at: float, turn: int) -> None:
+    async def _transcribe(self, ears: Ears, samples: Samples, turn: int) -> None:
         text = await ears.transcribe(samples)
         self._outcome.transcripts.append(text)
-        self._report("transcript", at=started_at, turn=turn, text=text)
+        self._report("transcript", turn=turn, text=text)
 
     def _heard_digit(self, digit: str) -> None:
         self._note(f"heard the key {digit}")

@@ -1,0 +1,188 @@
+"""The demo may only be proud of what it saw: each step fails when its evidence is missing."""
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from offhook.audio import tones
+from offhook.cli.demo.steps import Evidence, check
+
+CALL_ID = "rtc_u0_" + "0" * 32
+TARGET = "tel:+15550100"
+
+
+def sip(direction: str, title: str, cseq: str, *more: str) -> dict[str, object]:
+    return {
+        "event": "sip",
+        "direction": direction,
+        "transport": "tls",
+        "title": title,
+        "message": "\r\n".join([title, "Call-ID: 1", f"CSeq: {cseq}", *more, "", ""]),
+    }
+
+
+def good() -> Evidence:
+    loud = tones.tone(440, 3000)
+    evidence = Evidence(
+        sentences=("I am Anna Miller.", "It is about a meeting."), name="Anna Miller", target=TARGET
+    )
+    evidence.phone = [
+        sip("out", "INVITE sip:p@h SIP/2.0", "1 INVITE"),
+        sip("in", "SIP/2.0 100 Trying", "1 INVITE"),
+        sip("in", "SIP/2.0 180 Ringing", "1 INVITE"),
+        sip("in", "SIP/2.0 200 OK", "1 INVITE"),
+        sip("out", "ACK sip:h SIP/2.0", "1 ACK"),
+        {"event": "heard", "state": "ended", "turn": 0, "seconds": 3.0},
+        {"event": "speaking", "state": "started", "turn": 1, "text": "I am Anna Miller."},
+        {"event": "speaking", "state": "ended", "turn": 1},
+        {"event": "answer", "turn": 1, "ms": 700},
+        {"event": "transcript", "turn": 1, "text": "thank you anna miller what is it about"},
+        {"event": "speaking", "state": "started", "turn": 2, "text": "It is about a meeting."},
+        {"event": "speaking", "state": "ended", "turn": 2},
+        {"event": "answer", "turn": 2, "ms": 650},
+        sip("in", "REFER sip:c@h SIP/2.0", "2 REFER", f"Refer-To: <{TARGET}>"),
+        sip("out", "SIP/2.0 202 Accepted", "2 REFER"),
+        {"event": "refer", "target": f"<{TARGET}>", "answer": 202},
+        *(sip("out", "NOTIFY sip:h SIP/2.0", f"{number} NOTIFY") for number in (2, 3, 4)),
+        *({"event": "notify", "status": status, "answer": 200} for status in (100, 180, 200)),
+        sip("in", "BYE sip:c@h SIP/2.0", "3 BYE"),
+        sip("out", "SIP/2.0 200 OK", "3 BYE"),
+    ]
+    evidence.phone_exit = 0
+    evidence.app = [
+        ("webhook", {"call_id": CALL_ID}),
+        ("caller said", {"text": "I am Anna Miller."}),
+        ("decision", {"decision": "ALLOW", "caller_name": "Anna Miller", "reason": "a meeting"}),
+        ("transferred", {"call_id": CALL_ID}),
+    ]
+    evidence.call = {
+        "id": CALL_ID,
+        "refers": [{"status": "completed"}],
+        "termination": {"reason": "transferred"},
+    }
+    evidence.timeline = {
+        "data": [
+            {"kind": "webhook", "status": 200, "duration_ms": 12.0},
+            {"kind": "rest", "verb": "accept", "status": 200},
+            {"kind": "sideband", "title": "attached"},
+            {"kind": "said", "title": "Thank you, Anna Miller. What is it about?"},
+            {"kind": "tool_call", "title": 'make_screening_decision({"decision": "ALLOW"})'},
+            {"kind": "rest", "verb": "refer", "status": 200},
+        ]
+    }
+    evidence.recording = np.stack([loud, loud], axis=1)
+    return evidence
+
+
+def failed(evidence: Evidence) -> set[str]:
+    return {step.name for step in check(evidence) if not step.ok}
+
+
+def without(evidence: Evidence, **fields: object) -> None:
+    evidence.phone = [
+        event for event in evidence.phone if any(event.get(key) != value for key, value in fields.items())
+    ]
+
+
+def drop_message(start: str, direction: str, cseq: str) -> Callable[[Evidence], None]:
+    def spoil(evidence: Evidence) -> None:
+        evidence.phone = [
+            event
+            for event in evidence.phone
+            if not (
+                event["event"] == "sip"
+                and event["direction"] == direction
+                and str(event["title"]).startswith(start)
+                and f"CSeq: {cseq}" in str(event["message"])
+            )
+        ]
+
+    return spoil
+
+
+def drop_entry(**fields: object) -> Callable[[Evidence], None]:
+    def spoil(evidence: Evidence) -> None:
+        data = evidence.timeline["data"]
+        evidence.timeline = {
+            "data": [e for e in data if any(e.get(key) != value for key, value in fields.items())]
+        }
+
+    return spoil
+
+
+def drop_deed(what: str) -> Callable[[Evidence], None]:
+    def spoil(evidence: Evidence) -> None:
+        evidence.app = [deed for deed in evidence.app if deed[0] != what]
+
+    return spoil
+
+
+def decide(**changes: str) -> Callable[[Evidence], None]:
+    def spoil(evidence: Evidence) -> None:
+        evidence.app = [
+            (what, {**said, **changes} if what == "decision" else said) for what, said in evidence.app
+        ]
+
+    return spoil
+
+
+def one_sided(evidence: Evidence) -> None:
+    assert evidence.recording is not None
+    evidence.recording[:, 1] = 0
+
+
+def test_the_whole_story() -> None:
+    assert failed(good()) == set()
+
+
+def test_nothing_at_all_is_no_story() -> None:
+    steps = check(Evidence(sentences=("x",), name="Anna", target=TARGET))
+    assert not any(step.ok for step in steps)
+    assert all(step.detail for step in steps)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "step"),
+    [
+        (drop_message("SIP/2.0 100", "in", "1 INVITE"), "SIP call set up"),
+        (drop_message("SIP/2.0 180", "in", "1 INVITE"), "SIP call set up"),
+        (drop_message("ACK", "out", "1 ACK"), "SIP call set up"),
+        (drop_entry(kind="webhook"), "webhook signed and delivered"),
+        (drop_deed("webhook"), "webhook signed and delivered"),
+        (drop_entry(kind="rest", verb="accept"), "app accepted"),
+        (drop_entry(kind="sideband"), "sideband attached"),
+        (lambda evidence: without(evidence, event="heard"), "agent greeted"),
+        (
+            lambda evidence: without(evidence, event="speaking", state="ended", turn=2),
+            "caller said everything",
+        ),
+        (drop_deed("caller said"), "caller's name understood"),
+        (lambda evidence: without(evidence, event="transcript"), "agent's words heard"),
+        (drop_entry(kind="said"), "agent's words heard"),
+        (lambda evidence: without(evidence, event="answer", turn=2), "each turn answered"),
+        (decide(decision="VOICEMAIL"), "tool decided ALLOW"),
+        (decide(caller_name="unknown"), "tool decided ALLOW"),
+        (drop_entry(kind="tool_call"), "tool decided ALLOW"),
+        (drop_entry(kind="rest", verb="refer"), "app posted refer"),
+        (drop_deed("transferred"), "app posted refer"),
+        (drop_message("REFER", "in", "2 REFER"), "REFER at the phone"),
+        (drop_message("SIP/2.0 202", "out", "2 REFER"), "REFER at the phone"),
+        (lambda evidence: setattr(evidence, "target", "tel:+1"), "REFER at the phone"),
+        (lambda evidence: without(evidence, event="notify", status=180), "NOTIFY 100, 180, 200"),
+        (drop_message("NOTIFY", "out", "4 NOTIFY"), "NOTIFY 100, 180, 200"),
+        (drop_message("BYE", "in", "3 BYE"), "BYE"),
+        (drop_message("SIP/2.0 200", "out", "3 BYE"), "BYE"),
+        (lambda evidence: setattr(evidence, "call", {"id": CALL_ID}), "call ended as transferred"),
+        (one_sided, "both sides recorded"),
+        (lambda evidence: setattr(evidence, "recording", None), "both sides recorded"),
+        (lambda evidence: setattr(evidence, "phone_exit", 1), "phone ended in order"),
+    ],
+)
+def test_a_step_without_its_evidence_fails_and_no_other_does(
+    spoil: Callable[[Evidence], None], step: str
+) -> None:
+    evidence = copy.deepcopy(good())
+    spoil(evidence)
+    assert failed(evidence) == {step}
