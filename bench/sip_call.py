@@ -2,7 +2,8 @@
 What one answered call costs the SIP stack in CPU: INVITE, 100, 180, 200, ACK, BYE, 200.
 
 Run `python bench/sip_call.py`. The pure stack alone, without sockets: parsing, transactions, dialog, routing, building
-the responses, and the timers of the calls before. The INVITE is of the shape that a big carrier sends by way of two proxies.
+the responses, and the timers of the calls before. The INVITE is of the shape that a carrier sends by way of two
+proxies.
 """
 
 from __future__ import annotations

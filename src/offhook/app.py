@@ -204,7 +204,8 @@ def _create_engine(kind: str, table: EngineTable, data_dir: Path) -> EngineFacto
             raise StartError(f"engine.script = {table.script!r}: {error}") from error
         return ScriptedFactory(script)
     try:
-        from offhook.realtime.engines.local import BrainConfig, LocalConfig, LocalFactory
+        from offhook.realtime.engines.local.config import BrainConfig, LocalConfig
+        from offhook.realtime.engines.local.engine import LocalFactory
     except ImportError as error:
         raise StartError(
             f"the embedded engine needs {error.name}: pip install 'offhook[local]', or set engine.kind = \"scripted\""

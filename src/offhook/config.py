@@ -26,6 +26,7 @@ from offhook import ids
 from offhook.realtime.session_config import ConfigError as SessionConfigError
 from offhook.realtime.session_config import parse_accept
 from offhook.tenants import Fallback, Project, Trunk, WebhookEndpoint
+from offhook.webhooks.signature import SecretError, signing_key
 
 __all__ = ["Config", "ConfigError", "generated_project", "load"]
 
@@ -158,10 +159,21 @@ class TrunkTable(_Table):
 
 class WebhookTable(_Table):
     url: Annotated[str, Field(max_length=2048, pattern=r"^https?://")]
-    secret: Annotated[str, Field(pattern=r"^whsec_[A-Za-z0-9+/]+={0,2}$")]
+    secret: str
+    "`whsec_` and padded base64 of 24 to 64 bytes."
     old_secrets: tuple[str, ...] = ()
     "Secrets that still sign beside the current one, while receivers change over."
     events: tuple[str, ...] = ("realtime.call.incoming",)
+
+    @field_validator("secret", "old_secrets")
+    @classmethod
+    def _signs(cls, given: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for secret in (given,) if isinstance(given, str) else given:
+            try:
+                signing_key(secret)
+            except SecretError as error:
+                raise ValueError(str(error)) from None
+        return given
 
 
 class FallbackTable(_Table):

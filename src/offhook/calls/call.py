@@ -17,8 +17,10 @@ from offhook.realtime.runner import SessionRunner
 from offhook.realtime.session import Session, SessionNote
 from offhook.realtime.session_config import ConfigError, SessionConfig, parse_accept
 from offhook.sip.events import LegEnded
+from offhook.sip.headers import HeaderError
 from offhook.sip.leg import Leg, LegListener
 from offhook.sip.message import Request
+from offhook.sip.multipart import find_body
 from offhook.sip.refer import ReferUpdate
 from offhook.tenants import Project
 
@@ -31,7 +33,7 @@ from .state import CallState, Lifecycle
 from .timeline import Timeline
 from .transfer import Transfer, check_target_uri
 
-__all__ = ["Call"]
+__all__ = ["Call", "offer_of"]
 
 log = logging.getLogger("offhook.calls")
 
@@ -225,14 +227,14 @@ class Call(LegListener):
 
     def leg_offered(self, leg: Leg, request: Request) -> None:
         """Take a re-INVITE or UPDATE: a new offer moves the media, none repeats what stands."""
-        if self._port is None or not request.body:
-            leg.respond(request, 488, "Not Acceptable Here")
+        if self._port is None:
+            leg.respond(request, 488)
             return
         try:
-            answer = negotiate.answer(request.body, self._local_media(self._port, version=2))
+            answer = negotiate.answer(offer_of(request), self._local_media(self._port, version=2))
         except negotiate.NotAcceptable as error:
             self.timeline.record("sdp", f"refused a new offer: {error}")
-            leg.respond(request, 488, "Not Acceptable Here")
+            leg.respond(request, 488)
             return
         self._port.update(answer.plan)
         self.timeline.record("sdp", f"media moved to {_hostport(answer.plan.remote)}")
@@ -373,7 +375,7 @@ class Call(LegListener):
         self._answer(port, runner)
 
     def _answer(self, port: MediaPort, runner: SessionRunner) -> None:
-        answer = negotiate.answer(self._leg.invite.body, self._local_media(port))
+        answer = negotiate.answer(offer_of(self._leg.invite), self._local_media(port))
         self._port = port
         self._life.answered()
         self.answered_at = self._services.clock.wall()
@@ -407,7 +409,7 @@ class Call(LegListener):
             self._runner.receive_digit(digit)
 
     def _noted(self, note: SessionNote) -> None:
-        self.timeline.record(note.kind, note.title, at=note.at, **dict[str, Any](note.details))
+        self.timeline.record(note.kind, note.title, **dict[str, Any](note.details))
 
     def _fail(self, cause: str) -> None:
         """An accepted call cannot be served after all."""
@@ -456,6 +458,11 @@ class Call(LegListener):
         self._announce(ENDED, data)
         self._on_ended(self)
 
+    async def wait_closed(self) -> None:
+        """Wait until an ended call has told its sidebands everything and freed its engine."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
     async def _close_session(self, runner: SessionRunner, reason: str) -> None:
         """Let the session finish its events, then keep what it was and let its sound go."""
         await runner.close(reason)
@@ -500,6 +507,19 @@ class Call(LegListener):
             log.error("call task failed", exc_info=error, extra={"event": "call.bug", "call_id": self.id})
             self._leg.hangup()
             self._end(EndReason.FAILED, Result.SERVER_ERROR, f"internal error: {error!r}", 500)
+
+
+def offer_of(request: Request) -> bytes:
+    """Return the SDP offer of an INVITE or UPDATE, also from a multipart body. Raises `NotAcceptable`."""
+    try:
+        offer = find_body(request, "application/sdp")
+    except HeaderError as error:
+        raise negotiate.NotAcceptable(f"the body cannot be read: {error}") from None
+    if not offer:
+        raise negotiate.NotAcceptable(
+            f"{request.method} has no SDP offer; this node does not make one itself yet"
+        )
+    return offer
 
 
 def _hostport(address: tuple[str, int]) -> str:

@@ -13,7 +13,7 @@ from offhook.sip.leg import Leg
 from offhook.tenants import Project, Projects
 
 from .admission import Admission, Capacity, Refusal, RefusedSources
-from .call import Call
+from .call import Call, offer_of
 from .errors import call_not_found
 from .services import CallServices
 
@@ -65,7 +65,7 @@ class CallManager:
             self._refuse(leg, admitted)
             return
         try:
-            offer = negotiate.answer(leg.invite.body, self._probe())
+            offer = negotiate.answer(offer_of(leg.invite), self._probe())
         except negotiate.NotAcceptable as error:
             self._refuse(leg, Refusal(488, str(error)))
             return
@@ -117,8 +117,11 @@ class CallManager:
             log.warning(
                 "ending %d calls: the node shuts down", len(self._live), extra={"event": "node.drain"}
             )
-        for call in list(self._live.values()):
+        ending = list(self._live.values())
+        for call in ending:
             call.shut_down()
+        for call in ending:
+            await call.wait_closed()
 
     def _admit(self, leg: Leg) -> Project | Refusal:
         assert leg.flow is not None

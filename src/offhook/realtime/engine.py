@@ -39,7 +39,7 @@ AudioFormat = Literal["audio/pcmu", "audio/pcma", "audio/pcm"]
 """G.711 mu-law or A-law at 8 kHz, one byte a sample; or signed 16-bit little-endian at 24 kHz. All mono."""
 
 
-class EngineUnavailable(Exception):
+class EngineUnavailable(Exception):  # noqa: N818 - a state of the node, not a fault
     """The engine cannot serve one more session now; the message says why."""
 
 
@@ -52,7 +52,7 @@ class Transcribe:
     Put an utterance into words.
 
     The session may send this before the turn is over, as soon as the caller pauses, and again with a higher
-    `revision` if the caller went on. Answer each with `Transcribed` or `TranscriptionFailed`; older revisions may be skipped.
+    `revision` if the caller went on. Answer each with `Transcribed` or `TranscriptionFailed`; older ones may be skipped.
     """
 
     item_id: str
@@ -72,7 +72,7 @@ class Respond:
     items: Sequence[Mapping[str, Any]]
     """
     The conversation so far, as API items (`type`: message, function_call, function_call_output). User audio appears as
-    `input_audio` content with its `transcript`; assistant audio as `output_audio` with the transcript that was really heard.
+    `input_audio` content with its `transcript`; assistant audio as `output_audio` with the transcript that was heard.
     """
     instructions: str
     tools: Sequence[Mapping[str, Any]]
@@ -220,7 +220,7 @@ class Engine(Protocol):
         """Get ready; return when a first word could be heard and answered. Raises `EngineUnavailable`."""
 
     def hear(self, audio: bytes) -> None:
-        """Take 20 ms of the caller's audio. Called 50 times a second for each call: it must return within microseconds."""
+        """Take 20 ms of the caller's audio. Called 50 times a second for each call: must return within microseconds."""
 
     def handle(self, command: EngineCommand) -> None:
         """Take a command. Must not block."""
