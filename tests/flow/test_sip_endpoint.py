@@ -491,3 +491,8 @@ async def test_listen_address_that_cannot_be_is_said(text):
 async def test_tls_needs_a_certificate():
     with pytest.raises(ValueError, match="certificate"):
         await Endpoint(EndpointConfig(("tls:127.0.0.1:0",)), clock=SystemClock()).start()
+
+
+async def test_local_address_of_a_socket_bound_to_all_is_the_one_that_the_peer_sees(tls):
+    async with pair("udp", tls, Callee()) as (server, _):
+        assert server._transport._local_address(("0.0.0.0", 5060), "127.0.0.1") == ("127.0.0.1", 5060)

@@ -27,7 +27,10 @@ def note_source(request: Request, flow: Flow) -> None:
     if wants_rport:
         noted = noted.with_param("rport", str(port))
     others = split_list(request.headers.get_all("Via")[0])[1:]
+    # The other views stay true; parsing them again for every request would cost a tenth of a call.
+    views = {name: view for name, view in request.headers.cache.items() if name not in ("Via", "vias")}
     request.headers.set_first("Via", ", ".join([str(noted), *others]))
+    request.headers.cache.update(views, Via=noted)
 
 
 def response_flow(request: Request, flow: Flow) -> Flow:

@@ -367,14 +367,16 @@ class Stack:
             self._cancel(exchange, data, now)
             return
         merge_key = _merge_key(request)
-        merged = request.to.tag is None and merge_key in self._merged
+        other = self._merged.get(merge_key)
+        # One that was refused already is no second path but a second try: a carrier that fails over to us again.
+        merged = other is not None and request.to.tag is None and not other.transaction.is_refused
         refused = refuse_request(
             request, allow=self.config.allow, supported=self.config.supported, merged=merged
         )
         if refused is not None:
             exchange.respond(refused.status, refused.reason, now=now, headers=refused.headers)
             return
-        self._merged.setdefault(merge_key, exchange)
+        self._merged[merge_key] = exchange
         if usage is not None:
             usage.receive_request(exchange, now=now)
         elif request.to.tag is not None:

@@ -99,6 +99,8 @@ class SipTransport:
     async def listen(self, wanted: Iterable[Listener]) -> list[Listener]:
         """Bind, and return what was bound. Raises `OSError`, and `ValueError` for TLS without a certificate."""
         self._loop = asyncio.get_running_loop()
+        # Reading the system's roots takes tens of milliseconds: now, not in the middle of calls.
+        self._tls_client = self._tls_client or ssl.create_default_context()
         bound = []
         for listener in wanted:
             if listener.transport == "udp":
@@ -112,8 +114,12 @@ class SipTransport:
         """Send, or drop where there is no longer a way: SIP's own timers notice."""
         if flow.connection is None:
             socket_ = self._udp.get(flow.local) or self._udp_for(flow)
-            if socket_ is not None and not socket_.is_closing():
+            if socket_ is None or socket_.is_closing():
+                return
+            try:
                 socket_.sendto(data, flow.remote)
+            except (OSError, ValueError) as exc:
+                log.debug("UDP: %s", exc, extra={"event": "sip.udp.error"})
         elif connection := self._connections.get(flow.connection):
             connection.send(data)
 
@@ -134,7 +140,7 @@ class SipTransport:
             raise OSError(errno.ESHUTDOWN, "the endpoint is closed")
         context = None
         if target.transport == "tls":
-            context = self._tls_client or ssl.create_default_context()
+            context = self._tls_client
         connection = Connection(self, target.transport)
         connection.dialled = (target.transport, target.host, target.port, tls_hostname)
         try:
@@ -178,9 +184,10 @@ class SipTransport:
     def datagram_received(self, data: bytes, bound: Address, remote: Address) -> None:
         if len(data) < MIN_DATAGRAM:
             return
-        flow = Flow("udp", self._local_address(bound, remote[0]), remote)
+        flow = Flow("udp", bound, remote)
         if self._user.admit(flow):
-            self._user.message_received(data, flow)
+            local = self._local_address(bound, remote[0])
+            self._user.message_received(data, Flow("udp", local, remote))
 
     def _udp_for(self, flow: Flow) -> asyncio.DatagramTransport | None:
         """A flow's local host is a real address; the socket may be bound to all of them."""

@@ -390,6 +390,14 @@ class TestRefusingRequests:
         assert agent.receive(message("INVITE", branch="two")) == [482]
         assert len(agent.calls) == 1
 
+    def test_second_try_after_a_refusal_is_judged_anew(self, agent):
+        """A carrier that fails over may come to the same node again."""
+        agent.receive(message("INVITE", branch="one"))
+        agent.calls[0].refuse(503, now=0.0)
+        agent.take()
+        assert agent.receive(message("INVITE", branch="two")) == [100]
+        assert len(agent.calls) == 2
+
     @pytest.mark.parametrize(
         ("extra", "status"),
         [

@@ -91,6 +91,11 @@ class Transaction:
         self._timers: dict[str, float] = {}
         self._outputs: list[Output] = []
 
+    @property
+    def is_refused(self) -> bool:
+        """Return whether an INVITE got a final response other than 2xx; other requests: any final response."""
+        return self.state in (State.COMPLETED, State.CONFIRMED)
+
     def next_timer(self) -> float | None:
         """Return when `handle_timer` must be called, or `None` if nothing is pending."""
         return min(self._timers.values(), default=None)
