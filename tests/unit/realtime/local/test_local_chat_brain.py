@@ -78,10 +78,18 @@ async def brain_at(endpoint, **settings):
 
 def respond(**changes):
     user = {"type": "message", "role": "user", "content": [{"type": "input_audio", "transcript": "Hi."}]}
-    given = dict(
-        response_id="resp_1", generation=1, items=[user], instructions="", tools=[], tool_choice="auto",
-        audio=True, voice="ash", speed=1.0, max_output_tokens="inf",
-    )  # fmt: skip
+    given = {
+        "response_id": "resp_1",
+        "generation": 1,
+        "items": [user],
+        "instructions": "",
+        "tools": [],
+        "tool_choice": "auto",
+        "audio": True,
+        "voice": "ash",
+        "speed": 1.0,
+        "max_output_tokens": "inf",
+    }
     return Respond(**{**given, **changes})
 
 
@@ -90,8 +98,7 @@ async def answer(brain, **changes):
         return [part async for part in parts]
 
 
-def apology_of(brain_config=BrainConfig()):
-    return Apology(brain_config.apology)
+SORRY = Apology(BrainConfig().apology)
 
 
 async def test_an_answer_streams():
@@ -116,8 +123,15 @@ async def test_tool_calls_in_pieces():
         return sse(tool_calls=[{"index": 0, "function": function}])
 
     endpoint = Endpoint(
-        [OK, call(name="refer", arguments=""), call(arguments='{"to":')[:20], call(arguments='{"to":')[20:]]
-        + [call(arguments=' "tel:1"}'), sse(finish="tool_calls"), b"data: [DONE]\n\n"]
+        [
+            OK,
+            call(name="refer", arguments=""),
+            call(arguments='{"to":')[:20],
+            call(arguments='{"to":')[20:],
+            call(arguments=' "tel:1"}'),
+            sse(finish="tool_calls"),
+            b"data: [DONE]\n\n",
+        ]
     )
     async with brain_at(endpoint) as brain:
         started, *pieces, ended = await answer(brain)
@@ -173,16 +187,20 @@ async def test_every_failure_has_an_apology_and_a_well_formed_end(script, code):
     async with brain_at(Endpoint(script), first_token_timeout_s=0.2, idle_timeout_s=0.2) as brain:
         *said, sorry, ended = await answer(brain)
     assert all(isinstance(part, Say) for part in said)
-    assert sorry == apology_of()
+    assert sorry == SORRY
     assert (ended.status, ended.error_code) == ("failed", code)
     assert ended.error_message
 
 
-async def test_a_status_says_what_the_endpoint_said():
-    async with brain_at(Endpoint([status(404, body=b"no such model")])) as brain:
+async def test_the_app_sees_the_status_and_the_log_what_the_endpoint_said(caplog):
+    async with brain_at(Endpoint([status(401, body=b"bad key sk-123")])) as brain:
         ended = (await answer(brain))[-1]
-    assert "404" in ended.error_message
-    assert "no such model" in ended.error_message
+    assert "401" in ended.error_message
+    assert "sk-123" not in ended.error_message
+    assert "127.0.0.1" not in ended.error_message
+    (record,) = caplog.records
+    assert "sk-123" in record.detail
+    assert "127.0.0.1" in record.url
 
 
 async def test_nobody_at_home():
@@ -191,7 +209,7 @@ async def test_nobody_at_home():
     brain = ChatBrain(BrainConfig(kind="chat_completions", base_url="http://127.0.0.1:9/v1", model="m"))
     await brain.start()
     sorry, ended = await answer(brain)
-    assert (sorry, ended.error_code) == (apology_of(), "brain_unreachable")
+    assert (sorry, ended.error_code) == (SORRY, "brain_unreachable")
     await brain.close()
 
 

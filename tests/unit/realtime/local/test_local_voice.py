@@ -30,6 +30,7 @@ from offhook.realtime.engine import (
 )
 from offhook.realtime.engines.local import sound
 from offhook.realtime.engines.local.brain import Ended, Say
+from offhook.realtime.engines.local.brain_chat import ChatBrain
 from offhook.realtime.engines.local.config import BrainConfig, LocalConfig
 from offhook.realtime.engines.local.engine import LocalFactory
 from offhook.realtime.engines.local.listening import Listening
@@ -155,9 +156,9 @@ def with_noise(audio, audio_format, before_s, after_s, level=0.003):
 
 STORY = """
 My grandmother kept bees behind the old house by the river. Every morning she walked down to them before breakfast and
-told them the news of the village. She said that bees which are not told the news will leave. When my uncle moved to the
-city she told them, and when the bridge was closed for repairs she told them that too. One winter she was ill, and nobody
-thought of the bees until the postman came by and asked about honey. So I went down through the snow, feeling rather
+told them the news of the village. She said that bees which are not told the news will leave. When my uncle moved to
+the city she told them, and when the bridge was closed for repairs she told them that too. One winter she was ill, and
+nobody thought of the bees until the postman came by and asked about honey. So I went down through the snow, feeling rather
 foolish, and told them everything that I could remember since the harvest. They hummed a little. In spring they were all
 still there, and she laughed and gave me a jar.
 """
@@ -365,6 +366,39 @@ async def test_a_cancelled_response_is_silent_at_once(talk, brain):
     await ear.wait(ResponseFinished)
     assert time.monotonic() - began < 1.0, "nothing of the first response is still queued"
     assert {event.response_id for event in ear.events[count:]} == {"resp_2"}
+
+
+async def test_a_cancelled_response_closes_the_language_models_connection_within_100_ms(
+    talk, factory, monkeypatch
+):
+    """Whether the answer is being waited for or spoken at that moment."""
+    closed = asyncio.Queue()
+
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+        chunk = b'data: {"choices": [{"delta": {"content": "One more sentence for you to hear. "}}]}\n\n'
+        writer.write(chunk * 300)
+        while await reader.read(4096):
+            pass
+        closed.put_nowait(time.monotonic())
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    brain = ChatBrain(BrainConfig(kind="chat_completions", base_url=f"http://127.0.0.1:{port}", model="m"))
+    await brain.start()
+    monkeypatch.setattr(factory, "brain", brain)
+    engine, ear = await talk()
+    engine.handle(respond())
+    await ear.wait(ResponseSpeech, 3)
+    began = time.monotonic()
+    engine.handle(CancelResponse("resp_1"))
+    assert await asyncio.wait_for(closed.get(), 2) - began < 0.1
+    assert ear.of(ResponseFinished) == []
+    await brain.close()
+    server.close()
+    await server.wait_closed()
 
 
 async def test_cancelling_what_is_not_there_is_harmless(talk):

@@ -24,6 +24,8 @@ log = logging.getLogger("offhook.realtime")
 
 _T = TypeVar("_T")
 
+_ENDPOINT = "the language model's endpoint"
+
 
 class ChatBrain:
     """
@@ -59,7 +61,7 @@ class ChatBrain:
 
     def describe(self) -> Mapping[str, object]:
         return {
-            "brain": f"chat_completions: {self._config.model} at {self._config.base_url}",
+            "brain": f"chat_completions: {self._config.model}",
             "follows_instructions": True,
         }
 
@@ -73,18 +75,26 @@ class ChatBrain:
         except ChatError as exc:
             failed = exc
         except httpx2.HTTPError as exc:
-            failed = ChatError("brain_unreachable", f"{self._url}: {type(exc).__name__}: {exc}")
+            failed = ChatError(
+                "brain_unreachable", f"{_ENDPOINT} cannot be reached: {type(exc).__name__}", str(exc)
+            )
         log.warning(
             "the language model failed: %s",
             failed,
-            extra={"event": "brain.failed", "response_id": command.response_id, "code": failed.code},
+            extra={
+                "event": "brain.failed",
+                "response_id": command.response_id,
+                "code": failed.code,
+                "url": self._url,
+                "detail": failed.detail,
+            },
         )
         yield Apology(self._config.apology)
         yield Ended("failed", error_code=failed.code, error_message=str(failed))
 
     async def _answer(self, command: Respond) -> AsyncGenerator[BrainPart, None]:
         body = orjson.dumps(create_request(command, self._config.model))
-        patience = _Patience(self._url, self._config.total_timeout_s)
+        patience = _Patience(self._config.total_timeout_s)
         answer = Answer(lambda: ids.opaque_id("call"))
         async with AsyncExitStack() as stack:
             response = await self._post(body, patience)
@@ -98,7 +108,8 @@ class ChatBrain:
             if response.status_code != 200:
                 raise ChatError(
                     "brain_rate_limited" if response.status_code == 429 else "brain_error",
-                    f"{self._url} answered {response.status_code}: {await self._excerpt(response, patience)}",
+                    f"{_ENDPOINT} answered {response.status_code}",
+                    await self._excerpt(response, patience),
                 )
             async with aclosing(self._parts(response, answer, patience)) as parts:
                 async for part in parts:
@@ -146,11 +157,11 @@ class ChatBrain:
         ) is not None:
             data += more
             if len(data) > 1 << 20:
-                raise ChatError("brain_garbage", f"{self._url} sent more than 1 MiB")
+                raise ChatError("brain_garbage", f"{_ENDPOINT} sent more than 1 MiB")
         try:
             return orjson.loads(data)
         except orjson.JSONDecodeError:
-            raise ChatError("brain_garbage", f"{self._url} answered something that is no JSON") from None
+            raise ChatError("brain_garbage", f"{_ENDPOINT} answered something that is no JSON") from None
 
     async def _excerpt(self, response: httpx2.Response, patience: _Patience) -> str:
         try:
@@ -173,8 +184,7 @@ class ChatBrain:
 class _Patience:
     """How long one answer may still take, and each step of it."""
 
-    def __init__(self, url: str, total_s: float) -> None:
-        self._url = url
+    def __init__(self, total_s: float) -> None:
         self._total_s = total_s
         self._deadline = asyncio.get_running_loop().time() + total_s
 
@@ -190,4 +200,4 @@ class _Patience:
                 if deadline == self._deadline
                 else f"was silent for {seconds:g} s"
             )
-            raise ChatError("brain_timeout", f"{self._url} {over}") from None
+            raise ChatError("brain_timeout", f"{_ENDPOINT} {over}") from None

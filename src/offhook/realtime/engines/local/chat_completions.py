@@ -21,11 +21,17 @@ _MAX_EVENT = 1 << 20
 
 
 class ChatError(Exception):
-    """No answer, or only a part of one. `code` goes into the response's error."""
+    """
+    No answer, or only a part of one.
 
-    def __init__(self, code: str, message: str) -> None:
+    `code` and the message go into the response's error, which the app sees; `detail` into the node's log alone, since
+    the endpoint's address and its own words are the operator's affair.
+    """
+
+    def __init__(self, code: str, message: str, detail: str = "") -> None:
         super().__init__(message)
         self.code = code
+        self.detail = detail
 
 
 # The request.

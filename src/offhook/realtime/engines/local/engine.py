@@ -74,20 +74,27 @@ class LocalFactory:
         config = self.config
         await self.brain.start()
         weights.check_voice(config.voice_model)
-        whisper = await asyncio.to_thread(weights.find_whisper, config.whisper_dir, config.cache_dir)
         voice = str(config.voice_model) if config.voice_model else None
         self.listening = Listening(Role("vad", _NICE["vad"]), config.tick_ms / 1000)
         self.speakers = JobPool(Role("tts", _NICE["tts"], {"voice_model": voice}), config.speakers)
-        self.transcribers = JobPool(Role("stt", _NICE["stt"], {"whisper_dir": str(whisper)}), self._workers)
         try:
             async with asyncio.TaskGroup() as tasks:
-                for part in (self.listening, self.speakers, self.transcribers):
-                    tasks.create_task(part.start())
+                tasks.create_task(self.listening.start())
+                tasks.create_task(self.speakers.start())
+                tasks.create_task(self._start_transcribers())
         except* EngineUnavailable as group:
             await self.close()
             raise EngineUnavailable(str(group.exceptions[0])) from group
         self.warm_s = time.monotonic() - began
         self._say_what_it_is()
+
+    async def _start_transcribers(self) -> None:
+        # Reading 145 MB to check them takes a while; the others load meanwhile.
+        directory = await asyncio.to_thread(
+            weights.find_whisper, self.config.whisper_dir, self.config.cache_dir
+        )
+        self.transcribers = JobPool(Role("stt", _NICE["stt"], {"whisper_dir": str(directory)}), self._workers)
+        await self.transcribers.start()
 
     def _say_what_it_is(self) -> None:
         about = self.brain.describe()

@@ -78,6 +78,11 @@ class Whisper:
             any(piece.redone for piece in pieces),
         )
 
+    def warm(self) -> None:
+        """Run once on a hum: the first run allocates, and a caller's first words should not wait for that."""
+        hum = np.sin(np.arange(RATE, dtype=np.float32) / 20) * np.float32(0.01)
+        self._decode(hum, 10.0, self._prompt("en", None))
+
     def _prompt(self, language: str, prompt: str | None) -> list[int]:
         code = f"<|{language.lower().replace('_', '-').split('-')[0]}|>"
         if code not in self._vocabulary or (code != "<|en|>" and not self._model.is_multilingual):
@@ -150,10 +155,7 @@ class SttService:
 
     def __init__(self, directory: str) -> None:
         self._whisper = Whisper(Path(directory))
-        # The first runs allocate; the caller's first words should not pay for that.
-        hum = np.sin(np.arange(RATE, dtype=np.float32) / 20) * np.float32(0.01)
-        for _ in range(2):
-            self._whisper.transcribe(hum)
+        self._whisper.warm()
 
     def handle(self, messages: list[Message], link: Link) -> None:
         for header, body in messages:
