@@ -52,7 +52,7 @@ class Transcribe:
     Put an utterance into words.
 
     The session may send this before the turn is over, as soon as the caller pauses, and again with a higher
-    `revision` if the caller went on. Answer each with `Transcribed` or `TranscriptionFailed`; older ones may be skipped.
+    `revision` if the caller went on. Answer each with `Transcribed` or `TranscriptionFailed`; skip older ones.
     """
 
     item_id: str

@@ -90,6 +90,7 @@ class _HttpProtocol(H11Protocol):
     """Adds a deadline for a request's head, for the first request and every later one of a connection."""
 
     _head_timer: asyncio.TimerHandle | None = None
+    _upgraded = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -97,12 +98,15 @@ class _HttpProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        if self._upgraded:
+            return  # the connection belongs to the WebSocket protocol now, and may be silent for an hour
         if self.cycle is None or self.cycle.response_complete:
             self._start_head_timer()
         else:
             self._stop_head_timer()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        self._upgraded = True
         self._stop_head_timer()
         super().handle_websocket_upgrade(event)
 
