@@ -158,9 +158,9 @@ STORY = """
 My grandmother kept bees behind the old house by the river. Every morning she walked down to them before breakfast and
 told them the news of the village. She said that bees which are not told the news will leave. When my uncle moved to
 the city she told them, and when the bridge was closed for repairs she told them that too. One winter she was ill, and
-nobody thought of the bees until the postman came by and asked about honey. So I went down through the snow, feeling rather
-foolish, and told them everything that I could remember since the harvest. They hummed a little. In spring they were all
-still there, and she laughed and gave me a jar.
+nobody thought of the bees until the postman came by and asked about honey. So I went down through the snow, feeling
+rather foolish, and told them everything that I could remember since the harvest. They hummed a little. In spring they
+were all still there, and she laughed and gave me a jar.
 """
 
 
