@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from offhook.trace import RoutingDecision, StateChange
 
-from .flow import Flow, format_address
+from .flow import Flow
 from .message import Request, Response, create_response
 from .route import Attempt, Plan
 from .transaction import (
@@ -240,7 +240,7 @@ class ClientExchange:
             request.headers.prepend("Via", self.stack.via_for(flow))
             text = f"sent {request.method} {plan.text}"
             if not plan.flow:
-                text += f" ({flow.transport} {format_address(flow.remote)})"
+                text += f" ({flow})"
             self.usage.note(RoutingDecision(now, request.method, text))
         if request.method == "INVITE" and "Contact" not in request.headers:
             request.headers.add("Contact", self.usage.contact())

@@ -20,6 +20,9 @@ class Flow:
     connection: int | None = None
     "Number of the connection, unique in its endpoint; `None` on UDP."
 
+    def __str__(self) -> str:
+        return f"{self.transport} {format_address(self.remote)}"
+
     @property
     def is_reliable(self) -> bool:
         """Return whether the transport itself repeats what gets lost (RFC 3261 section 17)."""

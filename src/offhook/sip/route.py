@@ -4,7 +4,8 @@ Where the next request of a dialog goes, and the reason in words.
 The order (RFC 3261 section 12.2.1.1, and what NATs and firewalls add to it):
 
 1. TCP and TLS: the live connection that the INVITE came by, or went by. It is the only path known to work;
-   dialling back often meets a firewall. The Route headers are sent all the same.
+   dialling back often meets a firewall. The Route headers are sent all the same. When it is gone, a live
+   connection that brought a later request of the dialog serves as well (`usage`).
 2. The first Route of the route set, else the Contact, by RFC 3263.
 3. UDP with no route set: the Contact, unless it cannot be what the peer is reached by, in which case the
    address that the INVITE came from. That is so when the Contact's host is an address of private, shared, link-local,
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from .dialog import Dialog
-from .flow import Flow, format_address
+from .flow import Flow
 from .headers import HeaderError, parse_name_addr
 from .uri import SipUri, UriError
 
@@ -122,7 +123,7 @@ def plan_in_dialog(dialog: Dialog, flow: Flow, *, alive: bool) -> Plan:
     Raises `RouteError` when nothing names a place.
     """
     if flow.is_reliable and alive:
-        return Plan(flow, (), f"by the INVITE's connection, {flow.transport} {format_address(flow.remote)}")
+        return Plan(flow, (), f"by the INVITE's connection, {flow}")
     gone = "the INVITE's connection is gone; " if flow.is_reliable else ""
     if dialog.route_set:
         hop = hop_for_uri(_route_uri(dialog.route_set[0]), "Route")

@@ -83,7 +83,8 @@ class UacUsage(InviteUsage):
             self._end_fork(dialog, now)
             return
         self.dialog = dialog
-        self._hold_connection()
+        if self.flow is not None:
+            self._hold(self.flow)
         if self._cancelled:
             self._set_state("confirmed", "answered while we cancelled", now)
             self._answered = True

@@ -32,7 +32,7 @@ class UasUsage(InviteUsage):
         super().__init__(stack, exchange.request, exchange.flow)
         self._exchange = exchange
         self.dialog: Dialog = Dialog.from_invite(exchange.request, exchange.to_tag)
-        self._hold_connection()
+        self._hold(exchange.flow)
 
     def ring(
         self,

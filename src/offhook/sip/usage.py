@@ -41,6 +41,8 @@ Trace = WireMessage | StateChange | RoutingDecision
 
 # Requests whose Contact is the peer's new target, or must be there (RFC 3261 table 2, RFC 3311, 3515, 6665).
 _WITH_CONTACT = frozenset(("INVITE", "UPDATE", "REFER", "SUBSCRIBE", "NOTIFY"))
+# A 481 to these says that a subscription is gone, not the call (RFC 5057 section 5.1).
+_OF_SUBSCRIPTIONS = frozenset(("REFER", "NOTIFY", "SUBSCRIBE"))
 
 
 @dataclass(slots=True)
@@ -91,7 +93,8 @@ class InviteUsage:
         self._refers_by_key: dict[int, Refer] = {}
         self._waiting: list[_Waiting] = []
         self._hangup: tuple[str | None] | None = None
-        self._held: int | None = None
+        self._held: set[int] = set()
+        self._latest: Flow | None = None
         self._bye_pending = False
         self._release_at: float | None = None
 
@@ -196,6 +199,9 @@ class InviteUsage:
     def receive_request(self, exchange: ServerExchange, *, now: float) -> None:
         """Handle a request in this leg's dialog, other than ACK and CANCEL."""
         request = exchange.request
+        if exchange.flow.is_reliable and exchange.flow != self.flow and self.state != "ended":
+            self._latest = exchange.flow
+            self._hold(exchange.flow)
         if not self._dialog_of(request).accepts(request):
             exchange.respond(500, "CSeq Out Of Order", now=now)
         elif request.method == "BYE":
@@ -280,10 +286,11 @@ class InviteUsage:
         assert self.dialog is not None
         return self.dialog
 
-    def _hold_connection(self) -> None:
-        if self.flow is not None and self.flow.connection is not None and self._held is None:
-            self._held = self.flow.connection
-            self.stack.hold(self.flow)
+    def _hold(self, flow: Flow) -> None:
+        """Keep the connection alive while the dialog lives."""
+        if flow.connection is not None and flow.connection not in self._held:
+            self._held.add(flow.connection)
+            self.stack.hold(flow)
 
     def _set_state(self, state: str, reason: str, now: float) -> None:
         self.state = state
@@ -325,9 +332,9 @@ class InviteUsage:
     def _release(self) -> None:
         self._release_at = None
         self.stack.forget_usage(self)
-        if self._held is not None:
-            self.stack.release(self._held)
-            self._held = None
+        for connection in self._held:
+            self.stack.release(connection)
+        self._held.clear()
 
     def _receive_bye(self, request: Request, now: float) -> None:
         self._end("remote_bye", request.headers.get("Reason"), "hung up by the peer", now)
@@ -475,7 +482,7 @@ class InviteUsage:
         if refer is not None:
             self._drain_refer(refer)
         # RFC 3261 section 12.2.1.2: the peer does not know the dialog, or never answers.
-        if response.status in (481, 408) and self.state == "confirmed" and method != "REFER":
+        if response.status in (481, 408) and self.state == "confirmed" and method not in _OF_SUBSCRIPTIONS:
             self._send_bye("timeout", None, f"the peer answered {response.status} to {method}", now)
 
     def _send_ack(self, dialog: Dialog, cseq: int, now: float) -> None:
@@ -514,6 +521,10 @@ class InviteUsage:
 
     def _plan(self, dialog: Dialog) -> Plan:
         assert self.flow is not None
+        latest = self._latest
+        if latest is not None and not self.stack.is_open(self.flow) and self.stack.is_open(latest):
+            # The peer let the first connection go and opened another: as good a path as the INVITE's was.
+            return Plan(latest, (), f"by the connection of the peer's last request, {latest}")
         try:
             return plan_in_dialog(dialog, self.flow, alive=self.stack.is_open(self.flow))
         except RouteError as exc:

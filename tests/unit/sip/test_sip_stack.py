@@ -615,6 +615,13 @@ class TestInDialog:
         assert [event.response.status for event in agent.told(Replied)] == [200]
         assert self.request(agent, usage, "INVITE", cseq=3) == [100]
 
+    def test_481_to_a_notify_ends_only_the_subscription(self, agent):
+        usage = agent.confirmed()
+        usage.request("NOTIFY", now=0.0, headers=[("Event", "refer")])
+        (notify,) = agent.take()
+        assert agent.receive(create_response(notify, 481)) == []
+        assert usage.state == "confirmed"
+
     def test_request_that_the_peer_does_not_know_ends_the_leg(self, agent):
         usage = agent.confirmed()
         usage.request("INFO", now=0.0)
@@ -773,6 +780,19 @@ class TestStreams:
         assert agent.flows == [new]
         # Nobody can reach us at the ephemeral port of a connection that we dialled.
         assert bye.top_via.port == 5061
+
+    def test_connection_that_the_peer_opened_anew_serves_when_the_first_is_gone(self, agent):
+        usage = agent.confirmed(TLS, extra=[self.ROUTE, f"Contact: {CONTACT}"])
+        agent.receive(message("OPTIONS", branch="o", cseq=2, to_tag=usage.dialog.local_tag), TCP)
+        usage.request("INFO", now=0.0)
+        agent.take()
+        assert agent.flows[-1] == TLS
+        agent.stack.connection_lost(TLS, now=1.0)
+        agent.take()
+        usage.hangup(now=1.0)
+        agent.take()
+        assert agent.flows[-1] == TCP
+        assert agent.reaches == []
 
     def test_request_on_a_connection_that_turns_out_dead_goes_the_next_way(self, agent):
         usage = agent.confirmed(TLS, extra=[self.ROUTE, f"Contact: {CONTACT}"])
