@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from offhook.trace import RoutingDecision, StateChange, WireMessage
 
+from .acceptances import Acceptances
 from .dialog import Dialog
 from .events import (
     Acknowledged,
@@ -46,17 +47,6 @@ _OF_SUBSCRIPTIONS = frozenset(("REFER", "NOTIFY", "SUBSCRIBE"))
 
 
 @dataclass(slots=True)
-class _Unacknowledged:
-    """A 2xx that is repeated until its ACK comes (RFC 3261 section 13.3.1.4)."""
-
-    exchange: ServerExchange
-    response: Response
-    interval: float
-    next_at: float
-    give_up_at: float
-
-
-@dataclass(slots=True)
 class _Waiting:
     """A request that waits for the ACK before it may be sent."""
 
@@ -87,7 +77,7 @@ class InviteUsage:
         self._answered = False
         self._open: list[ServerExchange] = []
         self._own_invites = 0
-        self._unacknowledged: dict[int, _Unacknowledged] = {}
+        self._acceptances = Acceptances(stack.config.timers)
         self._acks: dict[tuple[str, int], tuple[Flow, bytes]] = {}
         self._refers: list[Refer] = []
         self._refers_by_key: dict[int, Refer] = {}
@@ -221,16 +211,16 @@ class InviteUsage:
 
     def receive_ack(self, request: Request, *, now: float) -> None:
         """Handle an ACK to a 2xx; repeats are ignored."""
-        pending = self._unacknowledged.pop(request.cseq.number, None)
-        if pending is None:
+        exchange = self._acceptances.acknowledge(request.cseq.number)
+        if exchange is None:
             return
         self.ack = request
-        if pending.exchange.request is not self.invite:
+        if exchange.request is not self.invite:
             self.emit(Acknowledged(request))
         elif self.state == "answered":
             self._set_state("confirmed", "ACK received", now)
             self.emit(Confirmed(request))
-        if self._hangup is not None and not self._unacknowledged:
+        if self._hangup is not None and not self._acceptances:
             self._send_bye("local_bye", self._hangup[0], "hung up by us", now)
             return
         waiting, self._waiting = self._waiting, []
@@ -247,22 +237,16 @@ class InviteUsage:
 
     def next_timer(self) -> float | None:
         deadlines = [d for refer in self._refers if (d := refer.next_timer()) is not None]
-        for pending in self._unacknowledged.values():
-            deadlines += [pending.next_at, pending.give_up_at]
+        if (repeat_at := self._acceptances.next_timer()) is not None:
+            deadlines.append(repeat_at)
         if self._release_at is not None:
             deadlines.append(self._release_at)
         return min(deadlines, default=None)
 
     def handle_timer(self, *, now: float) -> None:
-        for cseq, pending in list(self._unacknowledged.items()):
-            if now >= pending.give_up_at:
-                del self._unacknowledged[cseq]
-                self._set_state(self.state, f"no ACK within {64 * self.stack.config.timers.t1:g} s", now)
-                self._send_bye("no_ack", None, "our 200 was never acknowledged", now)
-            elif now >= pending.next_at:
-                pending.exchange.repeat(pending.response, now=now)
-                pending.interval = min(2 * pending.interval, self.stack.config.timers.t2)
-                pending.next_at += pending.interval
+        if self._acceptances.handle_timer(now=now):
+            self._set_state(self.state, f"no ACK within {64 * self.stack.config.timers.t1:g} s", now)
+            self._send_bye("no_ack", None, "our 200 was never acknowledged", now)
         for refer in self._refers:
             refer.handle_timer(now=now)
             self._drain_refer(refer)
@@ -301,7 +285,7 @@ class InviteUsage:
             return
         was_answered, self._answered = self._answered, False
         self._set_state("ended", text, now)
-        self._unacknowledged.clear()
+        self._acceptances.clear()
         for exchange in self._open:
             if not exchange.is_answered:
                 exchange.respond(487, now=now)
@@ -407,9 +391,7 @@ class InviteUsage:
         self.stack.arm(self)
 
     def _await_ack(self, exchange: ServerExchange, response: Response, now: float) -> None:
-        t1 = self.stack.config.timers.t1
-        number = exchange.request.cseq.number
-        self._unacknowledged[number] = _Unacknowledged(exchange, response, t1, now + t1, now + 64 * t1)
+        self._acceptances.add(exchange, response, now=now)
         self.stack.arm(self)
 
     # Requests that we send.
