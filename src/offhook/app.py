@@ -222,6 +222,7 @@ def _create_engine(kind: str, table: EngineTable, data_dir: Path) -> EngineFacto
                 first_token_timeout_s=brain.timeout_s,
             ),
             workers=table.workers or None,
+            max_sessions=table.max_sessions or None,
             cache_dir=Path(table.model_dir) if table.model_dir else data_dir / "models",
         )
     )

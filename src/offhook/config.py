@@ -138,6 +138,8 @@ class EngineTable(_Table):
     kind: Literal["local", "scripted"] = "local"
     workers: int = 0
     "Speech worker processes; 0: one for each core."
+    max_sessions: Annotated[int, Field(ge=0)] = 0
+    "Calls that the local engine serves at a time; 0: 25 for each worker. Past that, accept answers 503."
     script: str = ""
     'For kind = "scripted": a JSON file with the script; empty: a short built-in one.'
     model_dir: str = ""

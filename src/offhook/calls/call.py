@@ -25,8 +25,8 @@ from offhook.sip.refer import ReferUpdate
 from offhook.tenants import Project
 
 from .errors import CallError, call_not_found
+from .news import CallNews
 from .playout import CallPlayout
-from .ports import Announcement, WebhookAttempt, WebhookEvent
 from .record import EndReason, Result, Termination
 from .services import CallServices
 from .state import CallState, Lifecycle
@@ -38,12 +38,6 @@ __all__ = ["Call", "offer_of"]
 log = logging.getLogger("offhook.calls")
 
 _AUDIO_FORMATS: dict[str, AudioFormat] = {"PCMU": "audio/pcmu", "PCMA": "audio/pcma"}
-_CREDENTIALS = frozenset({"authorization", "proxy-authorization"})
-
-INCOMING = "realtime.call.incoming"
-ANSWERED = "realtime.call.answered"
-ENDED = "realtime.call.ended"
-REFER_UPDATED = "realtime.call.refer.updated"
 
 
 class Call(LegListener):
@@ -78,8 +72,7 @@ class Call(LegListener):
         self._life = Lifecycle()
         self._decided = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._announcement: Announcement | None = None
-        self._last_attempt: WebhookAttempt | None = None
+        self._news = CallNews(call_id, project, services.announcer, self.timeline, services.clock)
         self._ring_timer: asyncio.TimerHandle | None = None
         self._runner: SessionRunner | None = None
         self._engine: dict[str, Any] | None = None
@@ -110,14 +103,7 @@ class Call(LegListener):
         self._ring_timer = asyncio.get_running_loop().call_later(
             self._settings.ring_timeout_s, self._ring_timed_out
         )
-        self._announcement = self._services.announcer.announce(
-            self.project,
-            self._event(INCOMING, self._incoming_data()),
-            urgent=True,
-            on_attempt=self._webhook_attempted,
-            on_exhausted=self._webhook_exhausted,
-        )
-        if self._announcement is None:
+        if not self._news.incoming(self._leg.invite.headers):
             self._use_fallback("nobody is subscribed to realtime.call.incoming")
 
     # What the app asks for.
@@ -261,45 +247,8 @@ class Call(LegListener):
 
     # Ringing.
 
-    def _incoming_data(self) -> dict[str, Any]:
-        return {
-            "call_id": self.id,
-            "sip_headers": [
-                {"name": name, "value": value}
-                for name, value in self._leg.invite.headers
-                if name.lower() not in _CREDENTIALS
-            ],
-            "sip_media_security": "rtp",
-        }
-
-    def _webhook_attempted(self, attempt: WebhookAttempt) -> None:
-        self._last_attempt = attempt
-        outcome = f"HTTP {attempt.status}" if attempt.status is not None else "no answer"
-        if attempt.error:
-            outcome += f": {attempt.error}"
-        self.timeline.record(
-            "webhook",
-            f"attempt {attempt.number} to {attempt.endpoint}: {outcome}",
-            at=attempt.started_at,
-            attempt=attempt.number,
-            endpoint=attempt.endpoint,
-            status=attempt.status,
-            duration_ms=round(attempt.duration_ms, 1),
-            error=attempt.error,
-            will_retry=attempt.will_retry,
-        )
-
-    def _webhook_exhausted(self, reason: str) -> None:
-        self.timeline.record("webhook", f"no more attempts: {reason}")
-
     def _ring_timed_out(self) -> None:
-        cause = f"nobody accepted within {self._settings.ring_timeout_s:g} s"
-        if (attempt := self._last_attempt) is None:
-            cause += "; no webhook attempt has ended yet"
-        elif attempt.error:
-            cause += f"; the last webhook attempt failed: {attempt.error}"
-        else:
-            cause += f"; the webhook was answered {attempt.status} after {attempt.duration_ms:.0f} ms"
+        cause = f"nobody accepted within {self._settings.ring_timeout_s:g} s; {self._news.silence()}"
         self._use_fallback(cause)
 
     def _use_fallback(self, cause: str) -> None:
@@ -395,7 +344,7 @@ class Call(LegListener):
             on_event=self._media_event,
         )
         self._leg.answer(answer.sdp)
-        self._announce(ANSWERED, {})
+        self._news.answered()
 
     def _media_event(self, event: MediaEvent) -> None:
         self.timeline.record("media", event.text, at=event.at, event=event.kind)
@@ -426,7 +375,7 @@ class Call(LegListener):
         self.timeline.record("call", title, sip_status=update["sip_status"], reason=update["reason"])
         if self._runner is not None:
             self._runner.publish_extension({"type": "call.refer.updated", "call_id": self.id, **update})
-        self._announce(REFER_UPDATED, update)
+        self._news.refer_updated(update)
 
     def _session_expired(self) -> None:
         """The session reached its limit: end the call as a hangup would (API row S20)."""
@@ -455,7 +404,7 @@ class Call(LegListener):
         if self._runner is not None:
             self._runner.publish_extension({"type": "call.ended", "call_id": self.id, **data})
             self._spawn(self._close_session(self._runner, reason.value))
-        self._announce(ENDED, data)
+        self._news.ended(data)
         self._on_ended(self)
 
     async def wait_closed(self) -> None:
@@ -473,20 +422,7 @@ class Call(LegListener):
         if self._ring_timer is not None:
             self._ring_timer.cancel()
             self._ring_timer = None
-        if self._announcement is not None:
-            self._announcement.expire()
-
-    def _announce(self, event_type: str, data: dict[str, Any]) -> None:
-        self._services.announcer.announce(
-            self.project,
-            self._event(event_type, {"call_id": self.id, **data}),
-            urgent=False,
-            on_attempt=self._webhook_attempted,
-            on_exhausted=self._webhook_exhausted,
-        )
-
-    def _event(self, event_type: str, data: dict[str, Any]) -> WebhookEvent:
-        return WebhookEvent(ids.opaque_id("evt"), event_type, int(self._services.clock.wall()), data)
+        self._news.decided()
 
     def _local_media(self, port: MediaPort, version: int = 1) -> negotiate.LocalMedia:
         return negotiate.LocalMedia(

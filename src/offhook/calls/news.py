@@ -1,0 +1,113 @@
+"""What the app is told about one call, by webhook, and what came of telling it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from offhook import ids
+from offhook.clock import Clock
+from offhook.sip.headers import Headers
+from offhook.tenants import Project
+
+from .ports import Announcement, Announcer, WebhookAttempt, WebhookEvent
+from .timeline import Timeline
+
+__all__ = ["CallNews"]
+
+INCOMING = "realtime.call.incoming"
+
+_CREDENTIALS = frozenset({"authorization", "proxy-authorization"})
+
+
+class CallNews:
+    """
+    The webhook events of one call; each attempt to deliver one goes on the call's timeline.
+
+    `incoming` is urgent and ends with `decided`; the extension events (`answered`, `ended`, `refer.updated`) reach
+    only endpoints that subscribed to them by name.
+    """
+
+    def __init__(
+        self, call_id: str, project: Project, announcer: Announcer, timeline: Timeline, clock: Clock
+    ) -> None:
+        self._call_id = call_id
+        self._project = project
+        self._announcer = announcer
+        self._timeline = timeline
+        self._clock = clock
+        self._incoming: Announcement | None = None
+        self._last_attempt: WebhookAttempt | None = None
+
+    def incoming(self, headers: Headers) -> bool:
+        """Tell of the INVITE with these headers. Returns False when nobody is subscribed (API row W18)."""
+        data = {
+            # Credentials are for the trunk and us alone (API row W03).
+            "sip_headers": [
+                {"name": name, "value": value} for name, value in headers if name.lower() not in _CREDENTIALS
+            ],
+            "sip_media_security": "rtp",
+        }
+        self._incoming = self._announce(INCOMING, data, urgent=True)
+        return self._incoming is not None
+
+    def decided(self) -> None:
+        """Somebody accepted or rejected, or the caller gave up: `incoming` need not be told any more."""
+        if self._incoming is not None:
+            self._incoming.expire()
+
+    def answered(self) -> None:
+        self._announce("realtime.call.answered", {})
+
+    def refer_updated(self, update: Mapping[str, Any]) -> None:
+        self._announce("realtime.call.refer.updated", update)
+
+    def ended(self, termination: Mapping[str, Any]) -> None:
+        self._announce("realtime.call.ended", termination)
+
+    def silence(self) -> str:
+        """Say what is known of why nobody decided."""
+        attempt = self._last_attempt
+        if attempt is None:
+            return "no webhook attempt has ended yet"
+        if attempt.error:
+            return f"the last webhook attempt failed: {_outcome(attempt)}"
+        return f"the webhook was answered {attempt.status} after {attempt.duration_ms:.0f} ms"
+
+    def _announce(
+        self, event_type: str, data: Mapping[str, Any], *, urgent: bool = False
+    ) -> Announcement | None:
+        event = WebhookEvent(
+            ids.opaque_id("evt"), event_type, int(self._clock.wall()), {"call_id": self._call_id, **data}
+        )
+
+        def attempted(attempt: WebhookAttempt) -> None:
+            if urgent:
+                self._last_attempt = attempt
+            self._record(event_type, attempt)
+
+        def exhausted(reason: str) -> None:
+            self._timeline.record("webhook", f"{event_type}: no more attempts: {reason}")
+
+        return self._announcer.announce(
+            self._project, event, urgent=urgent, on_attempt=attempted, on_exhausted=exhausted
+        )
+
+    def _record(self, event_type: str, attempt: WebhookAttempt) -> None:
+        self._timeline.record(
+            "webhook",
+            f"attempt {attempt.number} to {attempt.endpoint}: {_outcome(attempt)}",
+            at=attempt.started_at,
+            type=event_type,
+            attempt=attempt.number,
+            endpoint=attempt.endpoint,
+            status=attempt.status,
+            duration_ms=round(attempt.duration_ms, 1),
+            error=attempt.error,
+            will_retry=attempt.will_retry,
+        )
+
+
+def _outcome(attempt: WebhookAttempt) -> str:
+    said = f"HTTP {attempt.status}" if attempt.status is not None else "no answer"
+    return f"{said}: {attempt.error}" if attempt.error else said
