@@ -49,7 +49,7 @@ def call(
     hangup_after: Annotated[
         float | None,
         typer.Option(
-            help="Hang up this many seconds after the answer to the last turn, or 10 s without one. "
+            help="Hang up this many seconds after the answer to the last turn, or --patience without one. "
             "Default: wait for the other side."
         ),
     ] = None,
@@ -59,6 +59,10 @@ def call(
     gap: Annotated[
         float, typer.Option(min=0.2, max=10, help="Silence after which the other side has finished.")
     ] = 1.0,
+    patience: Annotated[
+        float,
+        typer.Option(min=0.5, max=600, help="Seconds of silence after which we go on without an answer."),
+    ] = 10.0,
     refer_outcome: Annotated[
         int, typer.Option(min=200, max=699, help="As a transferee: how the call to the target ends.")
     ] = 200,
@@ -95,6 +99,7 @@ def call(
             hangup_after_s=hangup_after,
             max_s=max_seconds,
             gap_s=gap,
+            patience_s=patience,
             refer_outcome=refer_outcome,
             refuse_refer=refuse_refer,
         )

@@ -83,3 +83,9 @@ def test_rows_are_shown_in_the_order_in_which_things_happened() -> None:
     assert story.take(101.0) == []
     assert [round(row.at, 3) for row in story.take(101.0, everything=True)] == [0.9]
     assert story.take(200.0, everything=True) == []
+
+
+def test_where_there_is_no_phone_of_ours_the_node_tells_the_sip_messages() -> None:
+    [row] = from_node(log_line("call.sip", "INVITE sip:a@b SIP/2.0", direction="in"), sip=True)
+    assert isinstance(row, Arrow)
+    assert (row.source, row.target, row.label) == (Lane.CALLER, Lane.OFFHOOK, "INVITE")

@@ -56,7 +56,7 @@ def demo(
         raise typer.Exit(2) from None
     limit = max_seconds if max_seconds is not None else (None if listen else 180.0)
     play = Play(stage, limit)
-    ok = False
-    with contextlib.suppress(KeyboardInterrupt):
+    ok = listen  # whoever ends the waiting has seen enough; a story that is cut off is none
+    with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
         ok = asyncio.run(play.listen() if listen else play.perform())
     raise typer.Exit(0 if ok else 1)

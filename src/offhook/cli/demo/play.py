@@ -53,6 +53,7 @@ class Play:
         self._stage = stage
         self._limit_s = limit_s
         self._story = Story()
+        self._has_phone = True
         self._evidence = Evidence(sentences=SENTENCES, name=CALLER, target=TARGET)
         self._console = Console(highlight=False, soft_wrap=True)
         self._width = min(max(self._console.width, 80), 100)
@@ -72,6 +73,7 @@ class Play:
         try:
             async with self._everything(), self._live():
                 await self._set_scene()
+                self._console.print(header(self._width))
                 await self._phone.start(on_stdout=self._phone_said)
                 self._evidence.phone_exit = await self._phone.wait()
                 await self._gather()
@@ -92,6 +94,8 @@ class Play:
                     self._say(f"call  {self._stage.sip_uri(transport)}", "bold green")
                 self._say(f"for TLS, trust {self._stage.ca}")
                 self._say(f"say who you are and why you call; it transfers to {TARGET}. Ctrl-C ends this.")
+                self._console.print(header(self._width))
+                self._has_phone = False
                 await self._server.wait()
                 raise _DemoError("the server ended")
         except TimeoutError:
@@ -128,7 +132,6 @@ class Play:
         await self._app.start(on_stdout=self._app_said)
         await self._until(self._listens(stage.app_port), self._app, 20)
         self._say(f"app ready: {stage.app_file.name}, webhooks on 127.0.0.1:{stage.app_port}")
-        self._console.print(header(self._width))
 
     async def _until(self, happened: Any, process: Process, limit_s: float) -> None:
         """Wait for something that a process must do; give up when it ends or takes too long."""
@@ -190,7 +193,7 @@ class Play:
 
     def _node_said(self, line: str, at: float) -> None:
         if (entry := _json(line)) is not None:
-            self._story.add(from_node(entry))
+            self._story.add(from_node(entry, sip=not self._has_phone))
 
     def _app_said(self, line: str, at: float) -> None:
         what, brace, rest = line.partition(" {")

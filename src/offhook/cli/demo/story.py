@@ -40,17 +40,11 @@ def from_phone(event: Mapping[str, Any]) -> list[Row]:
     return []
 
 
-def from_node(line: Mapping[str, Any]) -> list[Row]:
-    """Return the rows of one line of the node's log."""
-    kind = str(line.get("event", "")).removeprefix("call.")
-    if not str(line.get("event", "")).startswith("call.") or kind in (
-        "sip",
-        "route",
-        "sdp",
-        "media",
-        "response",
-    ):
-        return []  # the phone tells the messages, and the rest is for `offhook explain`
+def from_node(line: Mapping[str, Any], *, sip: bool = False) -> list[Row]:
+    """Return the rows of one line of the node's log; those of SIP messages only where no phone tells them."""
+    room, _, kind = str(line.get("event", "")).partition(".")
+    if room != "call" or kind in ("route", "sdp", "media", "response") or (kind == "sip" and not sip):
+        return []  # `offhook explain` has them all
     if kind == "call" and str(line.get("text", "")).startswith(("leg: ", "INVITE for ")):
         return []
     if 100 <= (line.get("sip_status") or 0) < 200:

@@ -72,6 +72,7 @@ class CallPlan:
     "Hang up this long after the other side has answered the last turn; none: only the other side ends the call."
     max_s: float = 120.0
     gap_s: float = 1.0
+    patience_s: float = 10.0
     refer_outcome: int = 200
     refuse_refer: int | None = None
 
@@ -206,7 +207,7 @@ class Phone:
             return
         now = time.monotonic()
         self._law = plan.codec
-        self._turns = TurnTaking(now, gap_s=self._plan.gap_s)
+        self._turns = TurnTaking(now, gap_s=self._plan.gap_s, patience_s=self._plan.patience_s)
         self._recording = StereoRecording(now)
         self._report(
             "media", codec=plan.codec, remote="{}:{}".format(*plan.remote), local_port=self._port.port

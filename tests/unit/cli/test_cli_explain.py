@@ -1,0 +1,113 @@
+"""`offhook explain` and `offhook calls`: whom they ask, and what they print."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from offhook.cli import calls, explain
+
+app = typer.Typer()
+calls.register(app)
+explain.register(app)
+
+CALL = "rtc_u0_" + "a" * 32
+RECORD = {
+    "id": CALL,
+    "state": "ended",
+    "created_at": 1_795_000_000,
+    "from": '"\x1b[31mEve" <sip:eve@h>',
+    "transport": "tls",
+    "termination": {"result": "success", "reason": "transferred", "cause": "the transfer was completed"},
+}
+TIMELINE = {
+    "started_at": "2026-11-21T12:00:00.000Z",
+    "dropped": 0,
+    "data": [
+        {"ms": 0.0, "kind": "sip", "title": "INVITE sip:a@b SIP/2.0", "direction": "in"},
+        {"ms": 1200.0, "kind": "heard", "title": "Hello \x1b[2Jthere"},
+    ],
+}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """A node that knows one call; what it was asked, with which key."""
+    asked: list[tuple[str, str]] = []
+    bodies: dict[str, Any] = {"": {"data": [RECORD]}, f"/{CALL}": RECORD, f"/{CALL}/timeline": TIMELINE}
+
+    def get(url: str, *, headers: dict[str, str], timeout: float) -> httpx2.Response:
+        asked.append((url, headers["Authorization"]))
+        path = url.partition("/v1/realtime/calls")[2]
+        if path in bodies:
+            return httpx2.Response(200, json=bodies[path])
+        return httpx2.Response(404, json={"error": {"message": "No session found for the provided call_id"}})
+
+    monkeypatch.setattr(httpx2, "get", get)
+    for name in ("OFFHOOK_URL", "OFFHOOK_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    return asked
+
+
+def test_last_is_the_newest_call_and_its_story_is_a_ladder(asked: list[tuple[str, str]]) -> None:
+    result = CliRunner().invoke(app, ["explain", "last", "--key", "sk-1", "--url", "http://node:1/"])
+    assert result.exit_code == 0
+    assert asked[0] == ("http://node:1/v1/realtime/calls", "Bearer sk-1")
+    assert "─ INVITE ─" in result.stdout
+    assert "Hello [2Jthere" in result.stdout
+    assert "ended: transferred" in result.stdout
+    assert "\x1b" not in result.stdout
+
+
+def test_json_is_the_timeline_as_it_came(asked: list[tuple[str, str]]) -> None:
+    result = CliRunner().invoke(app, ["explain", CALL, "--key", "sk-1", "--json"])
+    assert json.loads(result.stdout) == TIMELINE
+
+
+def test_calls_are_listed_without_what_could_steer_a_terminal(asked: list[tuple[str, str]]) -> None:
+    result = CliRunner().invoke(app, ["calls", "--key", "sk-1"])
+    assert CALL in result.stdout
+    assert "transferred" in result.stdout
+    assert "\x1b" not in result.stdout
+    assert json.loads(CliRunner().invoke(app, ["calls", "--key", "sk-1", "--json"]).stdout) == [RECORD]
+
+
+def test_url_and_key_come_from_the_environment(
+    asked: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OFFHOOK_URL", "http://elsewhere:2")
+    monkeypatch.setenv("OFFHOOK_API_KEY", "sk-env")
+    CliRunner().invoke(app, ["calls"])
+    assert asked == [("http://elsewhere:2/v1/realtime/calls", "Bearer sk-env")]
+
+
+def test_a_node_without_configuration_keeps_its_key_in_its_data(
+    asked: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    (tmp_path / "project.json").write_text(json.dumps({"id": "proj_test", "api_keys": ["sk-made"]}))
+    CliRunner().invoke(app, ["calls", "--data-dir", str(tmp_path)])
+    assert asked == [("http://127.0.0.1:8080/v1/realtime/calls", "Bearer sk-made")]
+
+
+def test_no_key_and_no_such_call_are_said(asked: list[tuple[str, str]], tmp_path: Path) -> None:
+    no_key = CliRunner().invoke(app, ["calls", "--data-dir", str(tmp_path)])
+    assert no_key.exit_code == 1
+    assert "--key" in no_key.stderr
+    unknown = CliRunner().invoke(app, ["explain", "rtc_u0_none", "--key", "sk-1"])
+    assert unknown.exit_code == 1
+    assert "404" in unknown.stderr
+    assert "No session found" in unknown.stderr
+
+
+def test_a_node_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def get(*_: Any, **__: Any) -> httpx2.Response:
+        raise httpx2.ConnectError("refused")
+
+    monkeypatch.setattr(httpx2, "get", get)
+    result = CliRunner().invoke(app, ["calls", "--key", "sk-1"])
+    assert result.exit_code == 1
+    assert "offhook serve" in result.stderr
