@@ -25,7 +25,7 @@ class VoiceError(Exception):
 def synthesise(sentences: Sequence[str]) -> list[Utterance]:
     """Return each sentence as it would come over a telephone line. Raises `VoiceError`."""
     try:
-        from hibari import Hibari  # type: ignore[import-untyped, unused-ignore]
+        from hibari import Hibari
     except ImportError:
         raise VoiceError(
             "--say needs the local text-to-speech: pip install 'offhook[local]' (--wav and --digits work without it)"

@@ -36,7 +36,7 @@ class TtsService:
     """The worker's side: `speak` in; `audio` for each piece as soon as it is made, then `done`, out."""
 
     def __init__(self, model: str | None) -> None:
-        from hibari import Hibari  # type: ignore[import-untyped]
+        from hibari import Hibari
 
         self._voice = Hibari(model=model, threads=1)
         for text in (
