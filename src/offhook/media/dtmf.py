@@ -35,10 +35,9 @@ _STALE: Final = 10 * SAMPLE_RATE
 
 def check_digits(digits: str) -> str:
     """Return digits in capitals. Raises `ValueError` for anything but `0`-`9`, `*`, `#`, `A`-`D`."""
-    capitals = digits.upper()
-    if wrong := next((digit for digit in capitals if digit not in DIGITS), None):
+    if wrong := next((digit for digit in digits if digit.upper() not in DIGITS), None):
         raise ValueError(f"{wrong!r} is no DTMF digit: use 0-9, *, #, A-D")
-    return capitals
+    return digits.upper()
 
 
 class DtmfReceiver:

@@ -26,8 +26,8 @@ MAX_PAYLOAD: Final = MAX_FRAMES * FRAME_SAMPLES
 
 WINDOW: Final = 150
 """Packets over which the least slack is taken: 3 s."""
-SPARE_S: Final = 0.030
-"""All of a window's packets had this much slack: one frame of it can go."""
+SPARE_S: Final = 0.045
+"""All of a window's packets had this much slack: a frame of it can go. A stream begins with less than that."""
 CALM_S: Final = 8.0
 """How long after a late packet the buffer does not shrink."""
 
@@ -61,6 +61,8 @@ class JitterBuffer:
         self._ticked_at = 0.0
         self._cursor = 0
         self._newest = 0
+        # The last place that was heard. The cursor may stand before it, to add delay; sound may not.
+        self._played = 0
         self._last_timestamp = 0
         self._last_position = 0
         self._least_slack = 1.0
@@ -96,18 +98,18 @@ class JitterBuffer:
             self._start(timestamp, now)
             position = 0
         index, offset = divmod(position, FRAME_SAMPLES)
-        if offset and newest and not self._frames and not self._pieces:
-            # Nothing to join on to: let frames begin where this packet does.
-            position -= offset
-            offset = 0
         if newest:
             self._last_timestamp = timestamp
             self._last_position = position
         ahead = index - self._cursor
-        if not 0 <= ahead <= MAX_FRAMES:
+        if not 0 <= ahead <= MAX_FRAMES or index <= self._played:
             if not self._place(index, newest, now):
                 return
             ahead = index - self._cursor
+        if offset and newest and not self._frames and not self._pieces:
+            # Nothing to join on to: let frames begin where this packet does.
+            self._last_position -= offset
+            offset = 0
         slack = (ahead + 1) * FRAME_S - (now - self._ticked_at)
         if slack < self._least_slack:
             self._least_slack = slack
@@ -129,6 +131,8 @@ class JitterBuffer:
         frame = self._frames.pop(cursor, None)
         if self._pieces:
             frame = self._take_piece(cursor, frame)
+        if frame is not None:
+            self._played = cursor
         if self._spare and (frame is None or frame.translate(self._quiet).count(1) == FRAME_SAMPLES):
             return self._skip(frame)
         return frame
@@ -153,12 +157,13 @@ class JitterBuffer:
         self._last_position = 0
         self._newest = 0
         self._cursor = -START_FRAMES
+        self._played = self._cursor - 1
         # Between two ticks; the next one is a frame away at most.
         self._ticked_at = max(self._ticked_at, now - FRAME_S)
 
     def _place(self, index: int, newest: bool, now: float) -> bool:
         """Make room for a packet that is not within reach of the cursor; return whether it can be used."""
-        if index < self._cursor:
+        if index < self._cursor or index <= self._played:
             return self._place_late(index, newest, now)
         if not newest:
             self.late += 1
@@ -178,15 +183,15 @@ class JitterBuffer:
             if behind > MAX_GAP_FRAMES:
                 self._resync(index)
             else:
-                self._cursor = index
-                self._newest = index
-                self.stretched += behind
+                self._cursor = self._newest = index
+                self._played = index - 1
+                self.stretched += max(0, behind)
             return True
         self._late_in_window += 1
         if (behind == 1 or self._late_in_window > 1) and behind <= MAX_FRAMES and self.depth < MAX_FRAMES:
             self._cursor -= 1
             self.stretched += 1
-        if index == self._cursor:
+        if index == self._cursor and index > self._played:
             return True
         self.late += 1
         return False
@@ -195,6 +200,7 @@ class JitterBuffer:
         self._frames.clear()
         self._pieces.clear()
         self._cursor = index - START_FRAMES
+        self._played = self._cursor - 1
         self._newest = index
         self._spare = 0
         self.resyncs += 1
@@ -227,7 +233,10 @@ class JitterBuffer:
             self.skipped += 1
         cursor = self._cursor
         self._cursor = cursor + 1
-        return self._take_piece(cursor, self._frames.pop(cursor, None))
+        following = self._take_piece(cursor, self._frames.pop(cursor, None))
+        if following is not None:
+            self._played = cursor
+        return following
 
     def _join(self, index: int, offset: int, payload: bytes) -> None:
         """Cut a packet that is not exactly one frame into the frames that it touches."""

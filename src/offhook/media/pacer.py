@@ -111,7 +111,7 @@ class Pacer:
         fewest = min(map(len, ring))
 
         def crowding(slot: int) -> float:
-            return sum(len(ring[slot - away]) / away for away in range(1, SLOTS))
+            return sum(len(ring[slot - away]) / min(away, SLOTS - away) for away in range(1, SLOTS))
 
         return min((slot for slot in range(SLOTS) if len(ring[slot]) == fewest), key=crowding)
 

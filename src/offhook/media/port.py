@@ -63,11 +63,7 @@ class PortPool:
                 if pair is None:
                     held_by_others.append(port)
                     continue
-                try:
-                    return await MediaPort._open(self, port, *pair)
-                except BaseException:
-                    self._ports.append(port)
-                    raise
+                return await MediaPort._open(self, port, *pair)
         finally:
             self._ports.extend(held_by_others)
         raise NoFreePort(f"none of the {self.total} media port pairs on {self.host} is free: widen the range")
@@ -100,6 +96,7 @@ class MediaPort:
         self._pacer: Pacer | None = None
         self._closed = False
         self._failures = 0
+        self._open_sockets = 2
 
     @classmethod
     async def _open(cls, pool: PortPool, port: int, rtp: socket.socket, rtcp: socket.socket) -> MediaPort:
@@ -107,14 +104,15 @@ class MediaPort:
         loop = asyncio.get_running_loop()
         try:
             for sock, receive in ((rtp, self._receive_rtp), (rtcp, self._receive_rtcp)):
-                protocol = _Protocol(receive)
+                protocol = _Protocol(receive, self._released)
                 transport, _ = await loop.create_datagram_endpoint(partial(_itself, protocol), sock=sock)
                 self._transports.append(transport)
         except BaseException:
             for transport in self._transports:
                 transport.close()
-            rtp.close()
-            rtcp.close()
+            for sock in (rtp, rtcp)[len(self._transports) :]:
+                sock.close()
+                self._released()
             raise
         return self
 
@@ -187,7 +185,7 @@ class MediaPort:
         return self._started.stats()
 
     def close(self) -> None:
-        """Say goodbye by RTCP and give the ports back. Safe to call twice."""
+        """Say goodbye by RTCP and give the ports back, a turn of the loop later. Safe to call twice."""
         if self._closed:
             return
         self._closed = True
@@ -197,7 +195,12 @@ class MediaPort:
             self._send_rtcp(self._stream.create_goodbye())
         for transport in self._transports:
             transport.close()
-        self._pool._release(self.port)
+
+    def _released(self) -> None:
+        """Note that a socket is closed, which the loop does a little after it was asked to."""
+        self._open_sockets -= 1
+        if not self._open_sockets:
+            self._pool._release(self.port)
 
     @property
     def _started(self) -> MediaStream:
@@ -285,9 +288,15 @@ class MediaPort:
 
 
 class _Protocol(asyncio.DatagramProtocol):
-    def __init__(self, receive: Callable[[bytes, tuple[Any, ...]], None]) -> None:
+    def __init__(
+        self, receive: Callable[[bytes, tuple[Any, ...]], None], released: Callable[[], None]
+    ) -> None:
         # The loop calls the port's method without a step between.
         self.datagram_received = receive  # type: ignore[method-assign, assignment]
+        self._released = released
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._released()
 
 
 def _itself(protocol: _Protocol) -> _Protocol:

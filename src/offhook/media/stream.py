@@ -94,15 +94,19 @@ class MediaStream:
 
     def receive_rtp(self, data: bytes, source: Source, now: float) -> None:
         """Take a datagram from the RTP port. Never raises: what is no good is counted."""
-        if len(data) < HEADER_SIZE or data[0] & 0xC0 != PLAIN:
-            self._malformed += 1
-        elif 192 <= data[1] <= 223:
-            # RTCP that came by this port (RFC 5761 section 4). No payload type of ours looks like it.
-            self.receive_rtcp(data, source, now)
+        if len(data) < HEADER_SIZE or data[0] & 0xC0 != PLAIN or 192 <= data[1] <= 223:
+            self._receive_other(data, source, now)
         elif source == self.latch.source:
             self.receiver.receive(data, now)
         else:
             self._receive_elsewhere(data, source, now)
+
+    def _receive_other(self, data: bytes, source: Source, now: float) -> None:
+        """Take what is no RTP: RTCP that came by this port (RFC 5761 section 4), or garbage."""
+        if is_rtcp(data):
+            self.receive_rtcp(data, source, now)
+        else:
+            self._malformed += 1
 
     def _receive_elsewhere(self, data: bytes, source: Source, now: float) -> None:
         """Take a packet from a source that is not the locked one, or the first from it."""
