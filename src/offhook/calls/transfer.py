@@ -101,6 +101,8 @@ class Transfer:
             await self._send(attempt)
         except CallError as error:
             attempt.answer.set_exception(error)
+            if self._leg.refer_count < attempt.number:
+                self._attempts.remove(attempt)  # it never became a REFER, and updates count REFERs
             raise
         except BaseException:
             attempt.answer.cancel()

@@ -119,6 +119,11 @@ class Leg:
         return self._usage.state
 
     @property
+    def refer_count(self) -> int:
+        """How many REFERs were begun; what `ReferUpdate.refer` counts."""
+        return self._usage.refer_count
+
+    @property
     def ack(self) -> Request | None:
         """UAS: the last ACK received; it holds the answer when our 200 held the offer."""
         return self._usage.ack

@@ -42,7 +42,12 @@ def test_each_entry_is_one_log_line_with_the_call_id_and_without_whole_messages(
         timeline.trace(RoutingDecision(3.0, "BYE", "sent BYE by the INVITE's connection", {"hop": "x"}))
         timeline.record("webhook", "attempt", name="collides with a field of LogRecord")
     assert [record.call_id for record in caplog.records] == ["rtc_u0_1"] * 4
-    assert [record.event for record in caplog.records] == ["call.sip", "call.call", "call.route", "call.webhook"]
+    assert [record.event for record in caplog.records] == [
+        "call.sip",
+        "call.call",
+        "call.route",
+        "call.webhook",
+    ]
     assert not any("Via:" in str(vars(record)) for record in caplog.records)
 
 

@@ -8,7 +8,12 @@ from offhook.calls.transfer import check_target_uri
 
 @pytest.mark.parametrize(
     "target",
-    ["tel:+14155550123", "sip:agent@example.com", "sips:agent@example.com;transport=tls", "SIP:a@[2001:db8::1]:5060"],
+    [
+        "tel:+14155550123",
+        "sip:agent@example.com",
+        "sips:agent@example.com;transport=tls",
+        "SIP:a@[2001:db8::1]:5060",
+    ],
 )
 def test_good_targets_are_kept_as_they_are(target):
     assert check_target_uri(target) == target
