@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
 import sys
 from pathlib import Path
@@ -57,6 +56,8 @@ def demo(
     limit = max_seconds if max_seconds is not None else (None if listen else 180.0)
     play = Play(stage, limit)
     ok = listen  # whoever ends the waiting has seen enough; a story that is cut off is none
-    with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
+    try:
         ok = asyncio.run(play.listen() if listen else play.perform())
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("ended" if listen else f"interrupted. Logs: {stage.logs}")
     raise typer.Exit(0 if ok else 1)

@@ -47,7 +47,7 @@ class Ears:
 
     def close(self) -> None:
         if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool.shutdown(cancel_futures=True)  # waits: an exit without that ends in a traceback
             self._pool = None
 
 

@@ -41,6 +41,8 @@ _TICK_S = 0.010
 _AHEAD = 2 * FRAME_SAMPLES
 "How much sound waits in the port: enough that a late tick leaves no gap, little enough to know when it is sent."
 _BYE_S = 5.0
+_AFTERWARDS_S = 20.0
+"What the last words were may be found out after the call; on a busy machine that takes its time."
 
 
 class PhoneError(Exception):
@@ -178,9 +180,8 @@ class Phone:
         except asyncio.CancelledError:
             await asyncio.shield(self._give_up(leg, "interrupted"))
             raise
-        # What is under way, such as the last transcript or NOTIFY's answer, may finish.
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_BYE_S)
+            await asyncio.wait(self._tasks, timeout=_AFTERWARDS_S)
 
     async def _give_up(self, leg: Leg, cause: str) -> None:
         leg.hangup()
