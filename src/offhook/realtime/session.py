@@ -184,6 +184,8 @@ class Session:
             case VoiceActivity():
                 if self._closing is None:
                     self._listening.receive_activity(event, now)
+                if not self._outbox:
+                    return
             case Transcribed() | TranscriptionFailed():
                 self._listening.receive_transcription(event, now)
             case EngineFailed():

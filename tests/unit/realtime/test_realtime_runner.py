@@ -1,0 +1,224 @@
+"""The driver: one inbox, each event encoded once, faults kept to one session."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from typing import Any
+
+import orjson
+import pytest
+
+from offhook.realtime.engine import (
+    EngineFailed,
+    EngineStart,
+    EngineUnavailable,
+    Respond,
+    ResponseFinished,
+    ResponseSpeech,
+)
+from offhook.realtime.engines.scripted import Reply, Script, ScriptedEngine, ScriptedFactory, Turn
+from offhook.realtime.runner import SessionRunner
+from offhook.realtime.session import Session
+from offhook.realtime.session_config import parse_accept
+
+START = EngineStart("sess_1", "audio/pcmu", "m")
+
+
+class Clock:
+    now = 5.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall(self) -> float:
+        return 1_700_000_000.0
+
+
+class Client:
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+        self.closed: list[tuple[int, str]] = []
+
+    def send(self, frame: bytes) -> None:
+        self.frames.append(frame)
+
+    def close(self, code: int, reason: str) -> None:
+        self.closed.append((code, reason))
+
+    @property
+    def types(self) -> list[str]:
+        return [orjson.loads(frame)["type"] for frame in self.frames]
+
+
+class EchoEngine:
+    """Answers inside `handle`, before it returns."""
+
+    def __init__(self) -> None:
+        self.handled: list[Any] = []
+        self.closed = 0
+
+    async def start(self, start: EngineStart, emit: Any) -> None:
+        self.emit = emit
+
+    def hear(self, audio: bytes) -> None:
+        pass
+
+    def handle(self, command: Any) -> None:
+        self.handled.append(command)
+        if isinstance(command, Respond):
+            self.emit(ResponseSpeech(command.response_id, command.generation, "Hi.", b"\0" * 800))
+            self.emit(ResponseFinished(command.response_id, command.generation))
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+def build(engine: Any = None, **options: Any) -> SessionRunner:
+    counter = itertools.count(1)
+    session = Session(
+        parse_accept({"type": "realtime"}),
+        session_id="sess_1",
+        audio_format="audio/pcmu",
+        new_id=lambda prefix: f"{prefix}_{next(counter)}",
+        sip=True,
+        max_duration_s=options.pop("max_duration_s", 3600.0),
+    )
+    clock = options.pop("clock", None) or Clock()
+    return SessionRunner(session, engine or EchoEngine(), clock=clock, **options)
+
+
+async def test_an_engine_that_answers_at_once_is_heard_in_order() -> None:
+    runner = build()
+    await runner.start(START)
+    client = Client()
+    runner.attach(client).receive('{"type":"response.create"}')
+    assert client.types[:3] == ["session.created", "response.created", "response.output_item.added"]
+    assert client.types[-1] == "response.done"
+    await runner.close("done")
+
+
+async def test_an_event_is_encoded_once_for_all() -> None:
+    runner = build()
+    await runner.start(START)
+    one, two = Client(), Client()
+    first, _ = runner.attach(one), runner.attach(two)
+    first.receive('{"type":"response.create"}')
+    assert all(a is b for a, b in zip(one.frames[1:], two.frames[1:], strict=True))
+    await runner.close("done")
+
+
+async def test_expires_at_is_known_from_the_first_event() -> None:
+    runner = build(max_duration_s=600.0)
+    client = Client()
+    runner.attach(client)
+    assert orjson.loads(client.frames[0])["session"]["expires_at"] == 1_700_000_600
+    await runner.close("done")
+
+
+async def test_expiry_is_told_to_the_owner_and_the_session_goes_on() -> None:
+    """Row S20: the owner says BYE, then closes."""
+    expired: list[bool] = []
+    clock = Clock()
+    runner = build(clock=clock, max_duration_s=60.0, on_expired=lambda: expired.append(True))
+    await runner.start(START)
+    client = Client()
+    runner.attach(client)
+    runner.handle_timer()
+    assert expired == []
+    clock.now += 60
+    runner.handle_timer()
+    assert expired == [True]
+    assert orjson.loads(client.frames[-1])["error"]["message"].endswith("maximum duration of 1 minutes.")
+    assert client.closed == []
+    await runner.close("session_expired")
+
+
+async def test_close_is_1000_once_and_frees_the_engine() -> None:
+    """Row S16."""
+    engine = EchoEngine()
+    runner = build(engine)
+    client = Client()
+    attachment = runner.attach(client)
+    await asyncio.gather(runner.close("bye"), runner.close("again"))
+    assert client.closed == [(1000, "bye")]
+    assert engine.closed >= 1
+    assert runner.closed
+    attachment.receive('{"type":"response.create"}')
+    runner.receive_audio(b"\0" * 160)
+    runner.receive_digit("1")
+    runner.playout_drained()
+    assert client.types == ["session.created"]
+
+
+async def test_a_fault_stays_inside_its_session(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(EchoEngine):
+        def handle(self, command: Any) -> None:
+            raise RuntimeError("broken")
+
+    runner = build(Broken())
+    await runner.start(START)
+    client = Client()
+    with caplog.at_level(logging.CRITICAL):
+        runner.attach(client).receive('{"type":"response.create"}')
+    assert client.types == ["session.created", "response.created"]
+    runner.receive_digit("1")
+    assert client.types[-1] == "input_audio_buffer.dtmf_event_received"
+
+
+async def test_a_dead_engine_is_reported() -> None:
+    failures: list[str] = []
+    engine = EchoEngine()
+    runner = build(engine, on_failed=failures.append)
+    await runner.start(START)
+    engine.emit(EngineFailed("a worker died"))
+    assert failures == ["a worker died"]
+    await runner.close("failed")
+
+
+async def test_an_engine_that_cannot_start_is_the_callers_affair() -> None:
+    class Full(EchoEngine):
+        async def start(self, start: EngineStart, emit: Any) -> None:
+            raise EngineUnavailable("no room")
+
+    runner = build(Full())
+    with pytest.raises(EngineUnavailable):
+        await runner.start(START)
+    await runner.close("failed")
+
+
+# The scripted engine's factory.
+
+
+async def test_slots() -> None:
+    factory = ScriptedFactory(slots=1)
+    assert not factory.ready
+    await factory.start()
+    engine = factory.create()
+    assert not factory.ready
+    with pytest.raises(EngineUnavailable, match="all 1 slots"):
+        factory.create()
+    await engine.close()
+    await engine.close()
+    assert factory.ready
+    assert factory.create() is not None
+    assert factory.describe()["kind"] == "scripted"
+
+
+@pytest.mark.parametrize(
+    ("audio_format", "loud", "quiet"),
+    [
+        ("audio/pcmu", b"\x00", b"\xff"),
+        ("audio/pcma", b"\xaa", b"\xd5"),
+        ("audio/pcm", b"\x00\x40", b"\x00\x00"),
+    ],
+)
+async def test_it_hears_loudness_in_every_format(audio_format: Any, loud: bytes, quiet: bytes) -> None:
+    engine = ScriptedEngine(Script(turns=(Turn("x", (Reply("y"),)),)))
+    events: list[Any] = []
+    await engine.start(EngineStart("s", audio_format, "m"), events.append)
+    frame = 960 if audio_format == "audio/pcm" else 160
+    engine.hear(loud * (frame // len(loud)))
+    engine.hear(quiet * (frame // len(quiet)))
+    assert [(event.probability, event.end_ms) for event in events] == [(1.0, 20.0), (0.0, 40.0)]
