@@ -1,4 +1,4 @@
-"""What holds whatever clients, caller and engine do, in any order (DESIGN decisions 7 and 8, rows O03, O04, O12, V14)."""
+"""What holds whatever clients, caller and engine do, in any order (rows O03, O04, O12, V14)."""
 
 from __future__ import annotations
 

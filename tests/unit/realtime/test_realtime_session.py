@@ -401,6 +401,45 @@ def test_half_a_function_call_is_not_run() -> None:
     assert events[3]["response"]["status"] == "cancelled"
 
 
+def test_arguments_that_are_no_object_are_not_run_even_when_the_engine_is_done() -> None:
+    desk = Desk()
+    command = desk.respond()
+    rid, generation = command.response_id, command.generation
+    events = desk.engine(
+        FunctionCallStarted(rid, generation, "call_1", "f"),
+        FunctionCallArguments(rid, generation, "call_1", '{"a":'),
+        ResponseFinished(rid, generation),
+    )
+    assert [e["item"]["status"] for e in events if e["type"] == "response.output_item.done"] == ["incomplete"]
+
+
+def test_a_call_is_told_as_soon_as_it_is_whole() -> None:
+    """A client can start its tool while the engine still speaks."""
+    desk = Desk()
+    command = desk.respond()
+    rid, generation = command.response_id, command.generation
+    events = desk.engine(
+        FunctionCallStarted(rid, generation, "call_1", "f"),
+        FunctionCallArguments(rid, generation, "call_1", '{"a":{"b":1}'),
+    )
+    assert "response.output_item.done" not in types(events)
+    events = desk.engine(FunctionCallArguments(rid, generation, "call_1", "}"))
+    assert events[-1]["item"]["status"] == "completed"
+    assert events[-1]["item"]["arguments"] == '{"a":{"b":1}}'
+
+
+def test_nothing_is_said_to_a_caller_who_is_gone() -> None:
+    """Row S17: an answer that nobody can hear was not said."""
+    desk = Desk()
+    command = desk.respond()
+    desk.session.close("hangup", desk.now)
+    desk.drain()
+    events = desk.say(command, "Hello?")
+    assert types(events) == ["response.done"]
+    assert events[0]["response"]["status"] == "cancelled"
+    assert desk.commands(PlayAudio) == []
+
+
 def test_usage() -> None:
     """Row O19."""
     desk = Desk()
