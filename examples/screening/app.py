@@ -10,13 +10,12 @@ import os
 import threading
 
 from flask import Flask, Response, request
-from openai import AsyncOpenAI, InvalidWebhookSignatureError, OpenAI
+from openai import APIStatusError, AsyncOpenAI, InvalidWebhookSignatureError, OpenAI
 from openai.types.realtime import RealtimeConversationItemFunctionCall, RealtimeResponse
 
 TRANSFER_TO = os.environ.get("TRANSFER_TO", "tel:+15550100")
 
 client = OpenAI()  # OPENAI_BASE_URL, OPENAI_API_KEY and OPENAI_WEBHOOK_SECRET come from the environment
-async_client = AsyncOpenAI()
 app = Flask(__name__)
 
 SESSION = {
@@ -77,7 +76,8 @@ async def talk(call_id: str) -> None:
     """Follow one call until it is over."""
     decision: str | None = None
     last: str | None = None  # the response with the last sentence: the caller hears it to its end
-    async with async_client.realtime.connect(call_id=call_id) as connection:
+    # A client of its own: each call has a thread and an event loop, and connections belong to a loop.
+    async with AsyncOpenAI() as client, client.realtime.connect(call_id=call_id) as connection:
         tell("attached", call_id=call_id)
         await connection.response.create(
             response={"instructions": "Greet the caller and ask who is calling and why."}
@@ -106,7 +106,7 @@ async def talk(call_id: str) -> None:
                 case "output_audio_buffer.stopped" | "output_audio_buffer.cleared" if (
                     event.response_id == last
                 ):
-                    await finish(call_id, decision)
+                    await finish(client, call_id, decision)
                 case "error":
                     tell("error", code=event.error.code, message=event.error.message)
     tell("call over", call_id=call_id)
@@ -123,15 +123,17 @@ def tell_decision(arguments: str) -> str:
     return decided["decision"]
 
 
-async def finish(call_id: str, decision: str | None) -> None:
-    calls = async_client.realtime.calls
-    if decision == "ALLOW":
-        tell("transferring", call_id=call_id, target=TRANSFER_TO)
-        await calls.refer(call_id, target_uri=TRANSFER_TO)
-        tell("transferred", call_id=call_id, target=TRANSFER_TO)
-    else:
-        await calls.hangup(call_id)
-        tell("hung up", call_id=call_id)
+async def finish(client: AsyncOpenAI, call_id: str, decision: str | None) -> None:
+    try:
+        if decision == "ALLOW":
+            tell("transferring", call_id=call_id, target=TRANSFER_TO)
+            await client.realtime.calls.refer(call_id, target_uri=TRANSFER_TO)
+            tell("transferred", call_id=call_id, target=TRANSFER_TO)
+        else:
+            await client.realtime.calls.hangup(call_id)
+            tell("hung up", call_id=call_id)
+    except APIStatusError as error:  # the caller is still there, and so is the agent
+        tell("error", code=error.code, message=error.message)
 
 
 if __name__ == "__main__":
