@@ -15,7 +15,6 @@ from typing import Any
 
 import agents
 import pytest
-import websockets
 from agents.realtime import (
     OpenAIRealtimeSIPModel,
     RealtimeAgent,
@@ -29,7 +28,7 @@ from agents.realtime import (
 from fastapi import FastAPI, Request, Response
 from openai import APIStatusError, AsyncOpenAI
 
-from testbed import DeveloperApp, Node, Phone, PhoneCall, Seat, Strictness
+from testbed import Node, Phone, PhoneCall, Seat, Strictness
 from testbed.developer import serve
 from testbed.protocol import validate
 from testbed.script import TOOL, TOOL_ARGUMENTS
@@ -211,58 +210,3 @@ async def test_the_agent_answers_calls_its_tool_and_goes_on(agents_app: AgentsAp
 
         call.hang_up()
         await asyncio.wait_for(agents_app.ended.wait(), 5)
-
-
-async def test_the_session_update_of_an_older_agents_is_taken_as_it_stands(
-    app: DeveloperApp, phone: Phone
-) -> None:
-    """
-    0.6.5 sends `"format": null` in both directions right after it attached, and `response.create` before the update's
-    answer (API rows E03, X08). The tools must be there afterwards.
-    """
-    call = await phone.dial(app.seat.project)
-    call_id = (await app.incoming()).call_id
-    await app.accept(call_id)
-    await call.answered()
-    url = f"{app.node.base_url.replace('http', 'ws', 1)}/realtime?call_id={call_id}"
-    update = {
-        "type": "session.update",
-        "session": {
-            "type": "realtime",
-            "model": "gpt-realtime",
-            "instructions": "You are an old agent.",
-            "output_modalities": ["audio"],
-            "audio": {
-                "input": {
-                    "format": None,
-                    "transcription": {"model": "gpt-4o-mini-transcribe"},
-                    "turn_detection": {"type": "semantic_vad"},
-                },
-                "output": {"format": None, "voice": "ash"},
-            },
-            "tools": [
-                {"type": "function", "name": TOOL, "description": "", "parameters": {"type": "object"}}
-            ],
-        },
-    }
-    headers = {"Authorization": f"Bearer {app.seat.api_key}"}
-    async with websockets.connect(url, additional_headers=headers) as socket, asyncio.timeout(8):
-        await socket.send(json.dumps(update))
-        await socket.send(json.dumps({"type": "response.create"}))
-        tracing = {"type": "realtime", "model": "gpt-realtime", "tracing": "auto"}
-        await socket.send(json.dumps({"type": "session.update", "session": tracing}))
-        events: list[dict[str, Any]] = []
-        while not events or events[-1]["type"] != "output_audio_buffer.stopped":
-            events.append(validate(await socket.recv(decode=False), Strictness()))
-
-    types = [event["type"] for event in events]
-    assert "error" not in types
-    assert types[:2] == ["session.created", "session.updated"]
-    created, first, second = (event["session"] for event in events if event["type"].startswith("session."))
-    assert [tool["name"] for tool in first["tools"]] == [TOOL]
-    assert first["audio"]["input"]["format"] == created["audio"]["input"]["format"]
-    assert first["audio"]["output"]["voice"] == "ash"
-    assert first["audio"]["input"]["turn_detection"]["interrupt_response"] is True
-    assert first["model"] == created["model"]
-    assert second["tracing"] == "auto"
-    assert second["instructions"] == "You are an old agent."
