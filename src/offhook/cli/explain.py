@@ -25,6 +25,7 @@ def explain(
     key: Key = "",
     data_dir: DataDir = Path("offhook-data"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the timeline as the API gives it.")] = False,
+    svg: Annotated[Path | None, typer.Option(help="Also draw what is printed into this SVG file.")] = None,
 ) -> None:
     """Print what happened to a call: SIP, webhook, API calls and turns on one clock."""
     api = connect(url, key, data_dir)
@@ -37,7 +38,7 @@ def explain(
     if as_json:
         print(json.dumps(timeline, indent=2))
         return
-    _show(timeline, facts)
+    _show(timeline, facts, svg)
 
 
 def _newest(api: Api) -> str:
@@ -46,13 +47,13 @@ def _newest(api: Api) -> str:
     return str(found[0]["id"])
 
 
-def _show(timeline: dict[str, Any], facts: dict[str, Any]) -> None:
+def _show(timeline: dict[str, Any], facts: dict[str, Any], svg: Path | None) -> None:
     from rich.console import Console
     from rich.text import Text
 
     from .ladder import draw, from_timeline, header, printable
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, record=svg is not None)
     width = min(max(console.width, _WIDTH[0]), _WIDTH[1])
     console.print(
         Text(printable(f"{facts.get('id', '')}  began {timeline.get('started_at') or '?'}"), style="bold")
@@ -74,3 +75,5 @@ def _show(timeline: dict[str, Any], facts: dict[str, Any]) -> None:
                 style="bold",
             )
         )
+    if svg is not None:
+        console.save_svg(str(svg), title=f"offhook explain {facts.get('id', '')}")
