@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,6 +50,7 @@ def _newest(api: Api) -> str:
 
 def _show(timeline: dict[str, Any], facts: dict[str, Any], svg: Path | None) -> None:
     from rich.console import Console
+    from rich.terminal_theme import MONOKAI
     from rich.text import Text
 
     from .ladder import draw, from_timeline, header, printable
@@ -76,4 +78,6 @@ def _show(timeline: dict[str, Any], facts: dict[str, Any], svg: Path | None) -> 
             )
         )
     if svg is not None:
-        console.save_svg(str(svg), title=f"offhook explain {facts.get('id', '')}")
+        drawn = console.export_svg(title=f"offhook explain {facts.get('id', '')}", theme=MONOKAI)
+        # Any monospaced font will do; the file should not ask the network for one.
+        svg.write_text(re.sub(r"@font-face \{[^}]*\}\s*", "", drawn))
