@@ -24,10 +24,13 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     config: Annotated[
-        Path | None, typer.Option(help="A TOML file. Without one: loopback, with a generated project and key.")
+        Path | None,
+        typer.Option(help="A TOML file. Without one: loopback, with a generated project and key."),
     ] = None,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
-    log_file: Annotated[Path | None, typer.Option(help="Where the JSON log goes; standard error without it.")] = None,
+    log_file: Annotated[
+        Path | None, typer.Option(help="Where the JSON log goes; standard error without it.")
+    ] = None,
 ) -> None:
     """Answer calls until SIGTERM or Ctrl-C."""
     from offhook import config as configuration

@@ -37,7 +37,11 @@ def test_the_environment_goes_over_the_file(tmp_path, monkeypatch):
         ("[tls]\ncert = 'x'", "tls", "both cert and key"),
         ("[engine.brain]\nkind = 'chat_completions'", "engine.brain", "needs base_url and model"),
         ("[[projects]]\nid = 'p q'", "projects.0.id", "match"),
-        ("[[projects]]\nid='a'\n[[projects.webhooks]]\nurl='ftp://x'\nsecret='whsec_YQ=='", "webhooks.0.url", "match"),
+        (
+            "[[projects]]\nid='a'\n[[projects.webhooks]]\nurl='ftp://x'\nsecret='whsec_YQ=='",
+            "webhooks.0.url",
+            "match",
+        ),
         ("[[projects]]\nid='a'\n[projects.fallback]\naccept={type='x'}", "fallback.accept", "type"),
         ("[[projects]]\nid='a'\n[[projects]]\nid='a'", "(all)", "repeats"),
         ("[sip\n", "offhook.toml", ""),
