@@ -199,7 +199,9 @@ def _create_engine(kind: str, table: EngineTable, data_dir: Path) -> EngineFacto
         from offhook.realtime.engines.scripted import Script, ScriptedFactory
 
         try:
-            script = TypeAdapter(Script).validate_json(Path(table.script).read_bytes()) if table.script else None
+            script = (
+                TypeAdapter(Script).validate_json(Path(table.script).read_bytes()) if table.script else None
+            )
         except (OSError, ValidationError) as error:
             raise StartError(f"engine.script = {table.script!r}: {error}") from error
         return ScriptedFactory(script)

@@ -1,4 +1,4 @@
-"""A peer that dribbles its request is cut off; one that has become a WebSocket may be silent for as long as it likes."""
+"""A peer that dribbles its request is cut off; one that has become a WebSocket may be silent as long as it likes."""
 
 import asyncio
 
