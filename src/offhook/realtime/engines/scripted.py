@@ -25,11 +25,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from offhook.audio import g711, tones
 from offhook.audio.frames import Law
@@ -105,11 +103,6 @@ class Script:
     "Answer once and never stop talking, from sound that was made beforehand (for the bench)."
     dies_after_ms: int | None = None
     "The engine fails after this much of the caller's audio."
-
-    @classmethod
-    def load(cls, path: Path) -> Script:
-        """Read a script from a JSON file of this shape. Raises `OSError` and `ValueError`."""
-        return TypeAdapter(cls).validate_json(path.read_bytes())
 
 
 @dataclass(order=True)
