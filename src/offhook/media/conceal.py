@@ -37,43 +37,44 @@ class Concealer:
     """
     Makes up sound for frames that are missing.
 
-    `before` and `last` are the two frames heard most recently; whoever hears a frame with `lost == 0` sets them itself,
-    since that is the hot path. With `lost > 0` call `recover`.
+    For each of these call `conceal`; for the first frame that comes after any, `recover`.
     """
 
-    __slots__ = ("_law", "_silence", "_wave", "before", "last", "lost", "made_up")
+    __slots__ = ("_audible", "_law", "_lost", "_silence", "_wave", "made_up")
 
     def __init__(self, law: Law) -> None:
+        self.made_up = 0
+        "Frames that were not silence."
         self._law = law
         self._silence = SILENCE[law]
         self._wave = np.zeros(_LENGTH + _OVERLAP, dtype=np.float32)
-        self.before = self.last = self._silence
-        self.lost = 0
-        self.made_up = 0
-        "Frames that were not silence."
+        self._audible = False
+        self._lost = 0
 
-    def conceal(self) -> bytes:
-        """Return something for a frame that is missing."""
-        lost = self.lost
-        self.lost = lost + 1
-        if lost >= CONCEALED_FRAMES or self.last == self._silence:
+    def conceal(self, before: bytes, last: bytes) -> bytes:
+        """Return something for a frame that is missing after these two, the last that were heard."""
+        lost = self._lost
+        self._lost = lost + 1
+        if lost == 0:
+            self._audible = last != self._silence
+            if self._audible:
+                self._wave = _continue(g711.decode(before + last, self._law)) * _GAIN
+        if lost >= CONCEALED_FRAMES or not self._audible:
             return self._silence
         self.made_up += 1
-        if lost == 0:
-            self._wave = _continue(g711.decode(self.before + self.last, self._law)) * _GAIN
         start = lost * FRAME_SAMPLES
         return self._encode(self._wave[start : start + FRAME_SAMPLES])
 
-    def pause(self) -> None:
-        """Note that the peer stopped of itself: what is missing from here on is silence."""
-        self.lost = CONCEALED_FRAMES
+    def pause(self) -> bytes:
+        """Return silence: the peer stopped of itself, and so it is with what is missing from here on."""
+        self._lost = CONCEALED_FRAMES
+        self._audible = False
+        return self._silence
 
     def recover(self, frame: bytes) -> bytes:
-        """Return the first frame after a loss, faded in from what was made up, and remember it."""
-        lost, self.lost = min(self.lost, CONCEALED_FRAMES), 0
-        made_up = self.last != self._silence
-        self.before, self.last = self.last, frame
-        if not lost or not made_up:
+        """Return the first frame after a loss, faded in from what was made up."""
+        lost, self._lost = min(self._lost, CONCEALED_FRAMES), 0
+        if not lost or not self._audible:
             return frame
         start = lost * FRAME_SAMPLES
         tail = self._wave[start : start + _OVERLAP]

@@ -13,7 +13,7 @@ from typing import Final
 
 from offhook.audio.frames import FRAME_MS, FRAME_SAMPLES, SAMPLE_RATE
 
-__all__ = ["DIGITS", "DtmfReceiver", "DtmfSender", "check_digits"]
+__all__ = ["DIGITS", "EVENT_SIZE", "DtmfReceiver", "DtmfSender", "check_digits"]
 
 DIGITS: Final = "0123456789*#ABCD"
 """The event codes 0 to 15, in order (section 3.2)."""
@@ -24,6 +24,7 @@ DIGITS: Final = "0123456789*#ABCD"
 # |     event     |E|R| volume    |          duration             |
 # +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 _EVENT: Final = struct.Struct("!BBH")
+EVENT_SIZE: Final = _EVENT.size
 _END: Final = 0x80
 _VOLUME: Final = 10
 _ENDS: Final = 3
@@ -42,6 +43,13 @@ def check_digits(digits: str) -> str:
 
 class DtmfReceiver:
     """Turns event packets into digits: each press once, as soon as any packet of it is here."""
+
+    __slots__ = (
+        "_duration",
+        "_ended",
+        "_event",
+        "_timestamp",
+    )
 
     def __init__(self) -> None:
         self._timestamp: int | None = None
@@ -93,6 +101,13 @@ class DtmfReceiver:
 
 class DtmfSender:
     """Digits to be sent, one event packet every 20 ms."""
+
+    __slots__ = (
+        "_event",
+        "_step",
+        "_timestamp",
+        "_waiting",
+    )
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[int, int, int]] = deque()

@@ -24,6 +24,9 @@ MAX_GAP_FRAMES: Final = 25
 """A step of the sender's clock beyond what is buffered and this is a new start."""
 MAX_PAYLOAD: Final = MAX_FRAMES * FRAME_SAMPLES
 
+REBASE_FRAMES: Final = 1 << 16
+_NOWHERE: Final = -(1 << 40)
+
 WINDOW: Final = 150
 """Packets over which the least slack is taken: 3 s."""
 SPARE_S: Final = 0.045
@@ -44,6 +47,28 @@ _QUIET: Final[dict[Law, bytes]] = {
 class JitterBuffer:
     """One source's buffer. `insert` what comes, `take` a frame every 20 ms."""
 
+    # Slots, and few of them written per packet: with hundreds of calls each visit finds its objects out of the cache.
+    __slots__ = (
+        "_calm_at",
+        "_cursor",
+        "_floor",
+        "_frames",
+        "_late_in_window",
+        "_least_slack",
+        "_origin",
+        "_pieces",
+        "_quiet",
+        "_silence",
+        "_spare",
+        "_started",
+        "_ticked_at",
+        "_window",
+        "late",
+        "resyncs",
+        "skipped",
+        "stretched",
+    )
+
     def __init__(self, law: Law) -> None:
         self.late = 0
         "Packets that came after their turn and were of no use."
@@ -53,22 +78,32 @@ class JitterBuffer:
         "Frames left out to get the delay down."
         self.resyncs = 0
         "New starts after a jump of the sender's clock."
-        self._silence = SILENCE[law]
-        self._quiet = _QUIET[law]
+        # Frames by their place, counted from the timestamp `_origin`; and frames of which only parts have come.
         self._frames: dict[int, bytes] = {}
         self._pieces: dict[int, tuple[bytearray, int]] = {}
-        self._started = False
         self._ticked_at = 0.0
-        self._cursor = 0
-        self._newest = 0
-        # The last place that was heard. The cursor may stand before it, to add delay; sound may not.
-        self._played = 0
-        self._last_timestamp = 0
-        self._last_position = 0
+        self._calm_at = 0.0
+        self.change_law(law)
+
+    def change_law(self, law: Law) -> None:
+        """Start anew with frames of another law."""
+        self._silence = SILENCE[law]
+        self._quiet = _QUIET[law]
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the stream so far; the counts go on."""
+        self._frames.clear()
+        self._pieces.clear()
+        self._started = False
+        self._origin = 0
+        # The place whose turn is next. Out of reach, until the first packet sets it.
+        self._cursor = _NOWHERE
+        # Places below this had their turn. The cursor may stand before it, to add delay; sound may not.
+        self._floor = _NOWHERE
         self._least_slack = 1.0
         self._window = WINDOW
         self._spare = 0
-        self._calm_at = 0.0
         self._late_in_window = 0
 
     @property
@@ -79,7 +114,7 @@ class JitterBuffer:
     @property
     def depth(self) -> int:
         """How many frames lie between the cursor and the newest sound, that one included."""
-        return max(0, self._newest - self._cursor + 1) if self._started else 0
+        return self._newest() - self._cursor + 1
 
     def insert(self, timestamp: int, payload: bytes, now: float, newest: bool = True) -> None:
         """
@@ -87,41 +122,19 @@ class JitterBuffer:
 
         `newest` says that no packet with a higher sequence number has come before. Duplicates must have been dropped.
         """
-        size = len(payload)
-        if not 0 < size <= MAX_PAYLOAD:
-            return
-        advance = timestamp - self._last_timestamp & 0xFFFFFFFF
-        if advance >= 0x80000000:
-            advance -= 0x100000000
-        position = self._last_position + advance
-        if not self._started:
-            self._start(timestamp, now)
-            position = 0
-        index, offset = divmod(position, FRAME_SAMPLES)
-        if newest:
-            self._last_timestamp = timestamp
-            self._last_position = position
+        index, offset = divmod(timestamp - self._origin & 0xFFFFFFFF, FRAME_SAMPLES)
         ahead = index - self._cursor
-        if not 0 <= ahead <= MAX_FRAMES or index <= self._played:
-            if not self._place(index, newest, now):
-                return
-            ahead = index - self._cursor
-        if offset and newest and not self._frames and not self._pieces:
-            # Nothing to join on to: let frames begin where this packet does.
-            self._last_position -= offset
-            offset = 0
+        if offset or len(payload) != FRAME_SAMPLES or not 0 <= ahead <= MAX_FRAMES or index < self._floor:
+            self._insert_oddly(timestamp, payload, now, newest)
+            return
+        self._frames[index] = payload
+        # When its turn is, less now.
         slack = (ahead + 1) * FRAME_S - (now - self._ticked_at)
         if slack < self._least_slack:
             self._least_slack = slack
         self._window -= 1
         if not self._window:
             self._judge(now)
-        if offset == 0 and size == FRAME_SAMPLES:
-            self._frames[index] = payload
-            if index > self._newest:
-                self._newest = index
-        else:
-            self._join(index, offset, payload)
 
     def take(self, now: float) -> bytes | None:
         """Return the frame whose turn it is, or `None` when it is not there. Moves on by one frame."""
@@ -131,79 +144,92 @@ class JitterBuffer:
         frame = self._frames.pop(cursor, None)
         if self._pieces:
             frame = self._take_piece(cursor, frame)
-        if frame is not None:
-            self._played = cursor
         if self._spare and (frame is None or frame.translate(self._quiet).count(1) == FRAME_SAMPLES):
             return self._skip(frame)
         return frame
 
-    def restart(self) -> None:
-        """Forget the stream so far; the counts go on."""
-        self._frames.clear()
-        self._pieces.clear()
-        self._started = False
-        self._newest = -START_FRAMES
-        self._spare = 0
+    # Packets that are not just the next frame.
 
-    def change_law(self, law: Law) -> None:
-        """Start anew with frames of another law."""
-        self._silence = SILENCE[law]
-        self._quiet = _QUIET[law]
-        self.restart()
+    def _insert_oddly(self, timestamp: int, payload: bytes, now: float, newest: bool) -> None:
+        """Take a packet that is the first, out of reach, off the grid, or not of a frame's size."""
+        if not 0 < len(payload) <= MAX_PAYLOAD:
+            return
+        if not self._started:
+            self._start(timestamp, now)
+        position = timestamp - self._origin & 0xFFFFFFFF
+        if position >= 0x80000000:
+            position -= 0x100000000
+        index, offset = divmod(position, FRAME_SAMPLES)
+        if not 0 <= index - self._cursor <= MAX_FRAMES or index < self._floor:
+            if index - self._cursor < 0 or index < self._floor:
+                usable = self._place_late(index, newest, now)
+            else:
+                usable = self._place_early(index, newest)
+            if not usable:
+                return
+            if self._cursor == _NOWHERE:
+                self._start(timestamp, now)
+                index = offset = 0
+        if offset and newest and not self._frames and not self._pieces:
+            # Nothing to join on to: let frames begin where this packet does.
+            self._origin = self._origin + offset & 0xFFFFFFFF
+            offset = 0
+        slack = (index - self._cursor + 1) * FRAME_S - (now - self._ticked_at)
+        self._least_slack = min(slack, self._least_slack)
+        self._window -= 1
+        self._join(index, offset, payload)
+        if self._window <= 0:
+            self._judge(now)
 
     def _start(self, timestamp: int, now: float) -> None:
         self._started = True
-        self._last_timestamp = timestamp
-        self._last_position = 0
-        self._newest = 0
-        self._cursor = -START_FRAMES
-        self._played = self._cursor - 1
+        self._origin = timestamp
+        self._cursor = self._floor = -START_FRAMES
         # Between two ticks; the next one is a frame away at most.
         self._ticked_at = max(self._ticked_at, now - FRAME_S)
 
-    def _place(self, index: int, newest: bool, now: float) -> bool:
-        """Make room for a packet that is not within reach of the cursor; return whether it can be used."""
-        if index < self._cursor or index <= self._played:
-            return self._place_late(index, newest, now)
+    def _newest(self) -> int:
+        before = self._cursor - 1
+        return max(max(self._frames, default=before), max(self._pieces, default=before))
+
+    def _place_early(self, index: int, newest: bool) -> bool:
+        """Make room for a packet that lies beyond reach; return whether it can be used."""
         if not newest:
             self.late += 1
             return False
-        if index - self._newest > MAX_GAP_FRAMES:
-            self._resync(index)
+        if index - self._newest() > MAX_GAP_FRAMES:
+            self._resync()
         else:
             self._advance(index - MAX_FRAMES)
         return True
 
     def _place_late(self, index: int, newest: bool, now: float) -> bool:
+        """Make room for a packet whose turn is over; return whether it can be used."""
         behind = self._cursor - index
         self._calm_at = now + CALM_S
         self._spare = 0
         if newest:
             # All that is there has been played: go on from here, with that much more delay.
             if behind > MAX_GAP_FRAMES:
-                self._resync(index)
+                self._resync()
             else:
-                self._cursor = self._newest = index
-                self._played = index - 1
+                self._cursor = self._floor = index
                 self.stretched += max(0, behind)
             return True
         self._late_in_window += 1
-        if (behind == 1 or self._late_in_window > 1) and behind <= MAX_FRAMES and self.depth < MAX_FRAMES:
+        usable = behind == 1 and index >= self._floor
+        if (usable or self._late_in_window > 1) and 0 < behind <= MAX_FRAMES and self.depth < MAX_FRAMES:
+            self._floor = max(self._floor, self._cursor)
             self._cursor -= 1
             self.stretched += 1
-        if index == self._cursor and index > self._played:
-            return True
+            if usable:
+                return True
         self.late += 1
         return False
 
-    def _resync(self, index: int) -> None:
-        self._frames.clear()
-        self._pieces.clear()
-        self._cursor = index - START_FRAMES
-        self._played = self._cursor - 1
-        self._newest = index
-        self._spare = 0
+    def _resync(self) -> None:
         self.resyncs += 1
+        self.restart()
 
     def _advance(self, cursor: int) -> None:
         for index in range(self._cursor, cursor):
@@ -225,6 +251,17 @@ class JitterBuffer:
         self._window = WINDOW
         self._least_slack = 1.0
         self._late_in_window = 0
+        if self._cursor > REBASE_FRAMES:
+            self._rebase()
+
+    def _rebase(self) -> None:
+        """Count from the cursor, so that the 32 bits of timestamps are never far from the origin."""
+        by = self._cursor
+        self._origin = self._origin + by * FRAME_SAMPLES & 0xFFFFFFFF
+        self._cursor = 0
+        self._floor -= by
+        self._frames = {index - by: frame for index, frame in self._frames.items()}
+        self._pieces = {index - by: piece for index, piece in self._pieces.items()}
 
     def _skip(self, frame: bytes | None) -> bytes | None:
         """Leave out a frame that nobody will miss, and return the next."""
@@ -233,10 +270,7 @@ class JitterBuffer:
             self.skipped += 1
         cursor = self._cursor
         self._cursor = cursor + 1
-        following = self._take_piece(cursor, self._frames.pop(cursor, None))
-        if following is not None:
-            self._played = cursor
-        return following
+        return self._take_piece(cursor, self._frames.pop(cursor, None))
 
     def _join(self, index: int, offset: int, payload: bytes) -> None:
         """Cut a packet that is not exactly one frame into the frames that it touches."""
@@ -247,8 +281,6 @@ class JitterBuffer:
                 self._frames[index] = part
             elif index >= self._cursor:
                 self._add_piece(index, offset, part)
-            if index > self._newest:
-                self._newest = index
             at += len(part)
             index += 1
             offset = 0

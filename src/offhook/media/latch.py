@@ -37,6 +37,14 @@ class Latch:
     `source` is who is listened to, compared by the hot path itself; every other source goes through `admit`.
     """
 
+    __slots__ = (
+        "_candidates",
+        "_previous",
+        "expected",
+        "foreign",
+        "source",
+    )
+
     def __init__(self, expected: Address) -> None:
         self.expected = expected
         self.source: Source | None = None

@@ -85,6 +85,25 @@ class MediaPort:
     Nothing is sent or heard before `start`; `close` gives the ports back. All callbacks come from the loop's thread.
     """
 
+    __slots__ = (
+        "_closed",
+        "_failures",
+        "_monotonic",
+        "_on_digit",
+        "_on_drained",
+        "_on_event",
+        "_on_frame",
+        "_open_sockets",
+        "_pacer",
+        "_pool",
+        "_rtcp",
+        "_rtp",
+        "_stream",
+        "_transports",
+        "host",
+        "port",
+    )
+
     def __init__(self, pool: PortPool, port: int, rtp: socket.socket, rtcp: socket.socket) -> None:
         self.host = pool.host
         self.port = port

@@ -33,16 +33,42 @@ class Receiver:
     State is kept per SSRC: peers change it in mid call, from the ringing network to the one that answers.
     """
 
+    __slots__ = (
+        "_before",
+        "_candidate",
+        "_codec",
+        "_concealed_before",
+        "_concealer",
+        "_concealing",
+        "_dtmf",
+        "_duplicates_before",
+        "_event_types",
+        "_events",
+        "_in_event",
+        "_last",
+        "_lost_before",
+        "_other_laws",
+        "_packets_before",
+        "_payload_type",
+        "_plain_types",
+        "_receives",
+        "_reordered_before",
+        "jitter",
+        "last_received_at",
+        "malformed",
+        "reception",
+        "ssrc_changes",
+    )
+
     def __init__(self, plan: MediaPlan, events: list[StreamEvent]) -> None:
         """`events` is the list that digits and notes are appended to."""
-        self.packets = 0
-        self.octets = 0
         self.malformed = 0
         self.ssrc_changes = 0
         self.last_received_at: float | None = None
         self.reception: Reception | None = None
         self._events = events
         self._concealed_before = 0
+        self._packets_before = 0
         self._lost_before = 0
         self._reordered_before = 0
         self._duplicates_before = 0
@@ -52,6 +78,8 @@ class Receiver:
         self.jitter = JitterBuffer(plan.codec)
         self._concealer = Concealer(plan.codec)
         self._codec = plan.codec
+        self._concealing = False
+        self._before = self._last = SILENCE[plan.codec]
         self._adopt(plan)
 
     def renegotiate(self, plan: MediaPlan) -> None:
@@ -61,12 +89,13 @@ class Receiver:
             self.jitter.change_law(plan.codec)
             self._concealed_before = self.concealed
             self._concealer = Concealer(plan.codec)
+            self._before = self._last = SILENCE[plan.codec]
         self._adopt(plan)
 
     def _adopt(self, plan: MediaPlan) -> None:
         self._receives = plan.receives
-        self._silence = SILENCE[plan.codec]
         laws: dict[int, Law] = {**_STATIC_LAWS, plan.payload_type: plan.codec}
+        self._payload_type = plan.payload_type
         self._plain_types = frozenset(number for number, law in laws.items() if law == plan.codec)
         self._other_laws = {number: law for number, law in laws.items() if law != plan.codec}
         self._event_types = plan.dtmf_receive - laws.keys()
@@ -106,17 +135,16 @@ class Receiver:
             newest = False
         else:
             return
-        self.packets += 1
-        self.octets += len(payload)
         self.last_received_at = now
         payload_type = second & 0x7F
-        if payload_type not in self._plain_types:
+        if payload_type != self._payload_type and payload_type not in self._plain_types:
             if payload_type not in self._other_laws:
                 self._receive_other(payload_type, payload, timestamp, second >= 0x80)
                 return
             payload = g711.transcode(payload, self._other_laws[payload_type], self._codec)
         reception.measure(timestamp, now)
-        self._in_event = False
+        if self._in_event:
+            self._in_event = False
         if self._receives:
             self.jitter.insert(timestamp, payload, now, newest)
 
@@ -160,6 +188,7 @@ class Receiver:
     def _replace(self, reception: Reception, now: float) -> None:
         gone, self.reception = self.reception, reception
         if gone is not None:
+            self._packets_before += gone.received
             self._lost_before += max(gone.lost, 0)
             self._reordered_before += gone.reordered
             self._duplicates_before += gone.duplicates
@@ -177,23 +206,28 @@ class Receiver:
         if self.reception is None:
             return None
         frame = self.jitter.take(now)
-        concealer = self._concealer
         if frame is not None:
-            if concealer.lost:
-                return concealer.recover(frame)
-            concealer.before = concealer.last
-            concealer.last = frame
+            self._before = self._last
+            self._last = frame
+            if self._concealing:
+                self._concealing = False
+                return self._concealer.recover(frame)
             return frame
+        self._concealing = True
         if self._in_event or not self._receives:
             # Nothing was lost: the peer sends a digit, or comfort noise, or is not to send.
-            concealer.pause()
-            return self._silence
-        return concealer.conceal()
+            return self._concealer.pause()
+        return self._concealer.conceal(self._before, self._last)
 
     @property
     def concealed(self) -> int:
         """Frames made up. The silence that follows when nothing comes for longer does not count."""
         return self._concealed_before + self._concealer.made_up
+
+    @property
+    def packets(self) -> int:
+        """Packets taken in, without duplicates."""
+        return self._packets_before + (self.reception.received if self.reception is not None else 0)
 
     @property
     def lost(self) -> int:

@@ -31,6 +31,20 @@ class Reports:
     seconds since 1970, for the NTP time stamps.
     """
 
+    __slots__ = (
+        "_description",
+        "_last_sr",
+        "_last_sr_at",
+        "_spread",
+        "_ssrc",
+        "_wall_offset",
+        "due",
+        "remote_jitter",
+        "remote_lost",
+        "rtt_s",
+        "said_goodbye",
+    )
+
     def __init__(self, ssrc: int, cname: str, *, now: float, wall_offset: float) -> None:
         self.rtt_s: float | None = None
         self.remote_lost: int | None = None

@@ -7,7 +7,7 @@ from typing import Final
 
 from offhook.audio import g711, tones
 from offhook.audio.frames import FRAME_SAMPLES, SAMPLE_RATE, SILENCE
-from offhook.media.dtmf import DtmfSender, check_digits
+from offhook.media.dtmf import EVENT_SIZE, DtmfSender, check_digits
 from offhook.media.negotiate import MediaPlan
 from offhook.media.playout import Playout
 from offhook.media.rtp import HEADER, PLAIN
@@ -30,19 +30,37 @@ class Sender:
     are not to send (hold), queued sound waits.
     """
 
+    __slots__ = (
+        "_base",
+        "_clock",
+        "_dialling",
+        "_digits",
+        "_event_packets",
+        "_events",
+        "_marker",
+        "_payload_type",
+        "_plan",
+        "_silence",
+        "_tones",
+        "packets",
+        "playout",
+        "sends",
+        "ssrc",
+    )
+
     def __init__(
         self, plan: MediaPlan, events: list[StreamEvent], *, ssrc: int, sequence: int, timestamp: int
     ) -> None:
         """`events` is the list that `Drained` is appended to."""
         self.ssrc = ssrc
-        self.timestamp = timestamp & _CLOCK
-        "Of the last frame; the clock runs on where nothing is sent."
         self.packets = 0
-        self.octets = 0
+        # A packet's sequence number is `_base` and the count; its timestamp is `_clock` and a frame for each.
+        self._base = sequence
+        self._clock = timestamp
+        self._event_packets = 0
         self.playout = Playout(plan.codec)
         self._events = events
-        self._sequence = sequence & 0xFFFF
-        self._marker = _MARKER
+        self._marker = True
         self._digits = DtmfSender()
         self._dialling = False
         self._tones: deque[bytes] = deque()
@@ -81,34 +99,47 @@ class Sender:
 
     def skip(self, frames: int) -> None:
         """Let the clock run on over frames that were not sent because there was no time to."""
-        self.timestamp = self.timestamp + frames * FRAME_SAMPLES & _CLOCK
-        self._marker = _MARKER
+        self._clock += frames * FRAME_SAMPLES
+        self._marker = True
 
     def next_packet(self) -> bytes | None:
         """Return the datagram for the next 20 ms, or `None` when we are not to send. Call it every 20 ms."""
-        self.timestamp = timestamp = self.timestamp + FRAME_SAMPLES & _CLOCK
         if not self.sends:
-            self._marker = _MARKER
+            self.skip(1)
             return None
-        playout = self.playout
+        self.packets = count = self.packets + 1
         if self._dialling:
-            return self._next_event(timestamp)
+            return self._next_event()
         if self._tones:
             payload = self._tones.popleft()
-        elif playout.queued:
-            payload = playout.take()
-            if not playout.queued:
-                self._events.append(_DRAINED)
         else:
-            payload = self._silence
-        self._sequence = sequence = self._sequence + 1 & 0xFFFF
-        self.packets += 1
-        self.octets += FRAME_SAMPLES
-        second = self._payload_type | self._marker
-        self._marker = 0
+            frame = self.playout.take()
+            if frame is None:
+                payload = self._silence
+            else:
+                payload = frame
+                if not self.playout:
+                    self._events.append(_DRAINED)
+        second = self._payload_type
+        if self._marker:
+            second |= _MARKER
+            self._marker = False
+        sequence = self._base + count & 0xFFFF
+        timestamp = self._clock + count * FRAME_SAMPLES & _CLOCK
         return _pack(PLAIN, second, sequence, timestamp, self.ssrc) + payload
 
-    def _next_event(self, timestamp: int) -> bytes:
+    @property
+    def timestamp(self) -> int:
+        """The RTP clock of the last frame; it runs on where nothing is sent."""
+        return self._clock + self.packets * FRAME_SAMPLES & _CLOCK
+
+    @property
+    def octets(self) -> int:
+        """Payload octets sent."""
+        return (self.packets - self._event_packets) * FRAME_SAMPLES + self._event_packets * EVENT_SIZE
+
+    def _next_event(self) -> bytes:
+        timestamp = self.timestamp
         event = self._digits.next(timestamp)
         self._dialling = bool(self._digits)
         if event is None or self._plan.dtmf_payload_type is None:
@@ -116,8 +147,6 @@ class Sender:
         else:
             payload, timestamp, marker = event
             payload_type = self._plan.dtmf_payload_type
-        self._sequence = self._sequence + 1 & 0xFFFF
-        self.packets += 1
-        self.octets += len(payload)
+            self._event_packets += 1
         second = payload_type | (_MARKER if marker else 0)
-        return _pack(PLAIN, second, self._sequence, timestamp, self.ssrc) + payload
+        return _pack(PLAIN, second, self._base + self.packets & 0xFFFF, timestamp, self.ssrc) + payload

@@ -51,8 +51,6 @@ class MediaStats:
 
     packets_in: int
     packets_out: int
-    octets_in: int
-    octets_out: int
     lost: int
     "Sequence numbers of the peer that never came."
     late: int

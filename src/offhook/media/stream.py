@@ -33,6 +33,24 @@ class MediaStream:
     `report_due`, send `create_report` to `rtcp_destination`.
     """
 
+    __slots__ = (
+        "_malformed",
+        "_packets_reported",
+        "_refusal_said",
+        "_reports",
+        "_rtcp_source",
+        "_skipped_ticks",
+        "_ssrc_changes",
+        "destination",
+        "events",
+        "latch",
+        "next_frame",
+        "next_packet",
+        "plan",
+        "receiver",
+        "sender",
+    )
+
     def __init__(
         self,
         plan: MediaPlan,
@@ -199,8 +217,6 @@ class MediaStream:
         return MediaStats(
             packets_in=receiver.packets,
             packets_out=self.sender.packets,
-            octets_in=receiver.octets,
-            octets_out=self.sender.octets,
             lost=receiver.lost,
             late=jitter.late,
             concealed=receiver.concealed,

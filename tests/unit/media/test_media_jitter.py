@@ -248,3 +248,16 @@ def test_under_any_loss_order_and_repetition_no_frame_comes_twice_or_out_of_orde
     taken, _ = simulate(arrivals, 170)
     heard = [each for each in numbers(taken) if each is not None]
     assert heard == sorted(set(heard))
+
+
+def test_the_count_of_frames_may_run_for_days():
+    """Past 22 minutes the buffer counts anew, past 2**32 samples the timestamp wraps: neither is heard."""
+    buffer = JitterBuffer("PCMU")
+    first = 2**32 - 1000
+    taken = []
+    for index in range(70_000):
+        buffer.insert(first + 160 * index & 0xFFFFFFFF, frame(index), 0.02 * index + 0.005)
+        taken.append(number(buffer.take(0.02 * index + 0.02)))
+    assert taken[1:] == [index % 10_000 for index in range(69_999)]
+    assert (buffer.resyncs, buffer.late, buffer.stretched, buffer.skipped) == (0, 0, 0, 0)
+    assert buffer._cursor < 10_000
