@@ -19,7 +19,11 @@ __all__ = ["DeveloperApp", "QuietServer", "Webhook"]
 
 
 class QuietServer(uvicorn.Server):
-    """uvicorn that leaves the process's signals alone."""
+    """uvicorn that leaves the process's signals alone and ends as soon as it is told."""
+
+    async def main_loop(self) -> None:
+        while not self.should_exit:
+            await asyncio.sleep(0.005)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -61,7 +61,8 @@ class Node:
     """
     A running node. Use as a context manager; leaving it sends SIGTERM and waits.
 
-    `base_url` is what an SDK's `base_url` is set to; `sip` gives host and port by transport.
+    `base_url` is what an SDK's `base_url` is set to; `sip` gives host and port by transport. `engine` is what the
+    configuration's table of that name says.
     """
 
     def __init__(
@@ -73,8 +74,10 @@ class Node:
         ring_timeout_s: float = 4.0,
         events: Sequence[str] = EVENTS,
         unsubscribed_seats: int = 0,
+        engine: str = 'kind = "scripted"',
     ) -> None:
         self.folder = folder
+        self._engine = engine
         self.seats = [Seat.reserve(number, tuple(events)) for number in range(seats)]
         self.unsubscribed = [
             Seat.reserve(seats + number, ("realtime.call.ended",)) for number in range(unsubscribed_seats)
@@ -188,7 +191,7 @@ class Node:
         yield '[sip]\nlisten = ["udp:127.0.0.1:0", "tcp:127.0.0.1:0", "tls:127.0.0.1:0"]'
         yield f'[media]\nports = "{self.media_ports[0]}-{self.media_ports[1]}"'
         yield f"[calls]\nring_timeout_s = {ring_timeout_s}"
-        yield '[engine]\nkind = "scripted"'
+        yield f"[engine]\n{self._engine}"
         if script is not None:
             path = self.folder / "script.json"
             path.write_text(json.dumps(script))
