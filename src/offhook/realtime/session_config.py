@@ -14,7 +14,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, Tag, ValidationError, field_validator
 
-from offhook.realtime.validation import ApiModel, RequestError, by_type, choose, kind_of, to_request_error
+from offhook.realtime.validation import (
+    ApiModel,
+    JsonObject,
+    RequestError,
+    by_type,
+    choose,
+    kind_of,
+    to_request_error,
+)
 
 __all__ = [
     "DEFAULT_INSTRUCTIONS",
@@ -151,7 +159,7 @@ class FunctionTool(ApiModel):
     type: Literal["function"]
     name: str
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: JsonObject | None = None
 
     @field_validator("name")
     @classmethod
@@ -198,13 +206,13 @@ class RetentionRatio(ApiModel):
 class Tracing(ApiModel):
     workflow_name: str | None = None
     group_id: str | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: JsonObject | None = None
 
 
 class Prompt(ApiModel):
     id: str
     version: str | None = None
-    variables: dict[str, Any] | None = None
+    variables: JsonObject | None = None
 
 
 class Reasoning(ApiModel):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Discriminator, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, ValidationError
 from pydantic_core import ErrorDetails
 
-__all__ = ["ApiModel", "RequestError", "by_type", "choose", "kind_of", "to_request_error"]
+__all__ = ["ApiModel", "JsonObject", "RequestError", "by_type", "choose", "kind_of", "to_request_error"]
+
+MAX_DEPTH = 100
+"Of a value that is the client's own affair. What is read is also shown, and the writer of JSON stops at 254."
 
 
 class RequestError(ValueError):
@@ -28,6 +31,24 @@ class ApiModel(BaseModel):
     """Base of what clients send: no coercion, no unknown fields."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+def _check_depth(value: dict[str, Any]) -> dict[str, Any]:
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return value
+    raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+
+
+JsonObject = Annotated[dict[str, Any], AfterValidator(_check_depth)]
+"An object with anything in it, such as a tool's JSON Schema."
 
 
 def by_type(tags: Mapping[str, str]) -> Discriminator:
@@ -154,7 +175,8 @@ def _dotted(prefix: str, location: Sequence[object]) -> str:
         if isinstance(part, int):
             path += f"[{part}]"
         else:
-            path += f".{part}" if path else str(part)
+            name = _short(part)
+            path += f".{name}" if path else name
     return path
 
 

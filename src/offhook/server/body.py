@@ -55,7 +55,8 @@ def refuse_unknown(body: dict[str, Any], known: Collection[str]) -> None:
     """Raise `CallError` 400 for the first name that the API does not have."""
     for name in body:
         if name not in known:
-            raise CallError(400, f"Unknown parameter: '{name}'.", code="unknown_parameter", param=name)
+            shown = name if len(name) <= 80 else name[:77] + "..."
+            raise CallError(400, f"Unknown parameter: '{shown}'.", code="unknown_parameter", param=shown)
 
 
 def type_name(value: Any) -> str:

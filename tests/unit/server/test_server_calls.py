@@ -282,6 +282,15 @@ async def test_a_body_over_a_mebibyte_is_413_in_json(node):
     assert call.asked == [("hangup",)]
 
 
+async def test_a_huge_name_is_not_repeated_in_full(node):
+    node.calls.add("rtc_u0_1")
+    async with node.raw() as http:
+        for verb in ("reject", "refer"):
+            response = await http.post(path("rtc_u0_1", verb), content=b'{"' + b"x" * 500_000 + b'": 1}')
+            assert (response.status_code, response.json()["error"]["code"]) == (400, "unknown_parameter")
+            assert len(response.content) < 1000
+
+
 async def test_a_body_of_just_under_a_mebibyte_is_taken(node):
     call = node.calls.add("rtc_u0_1")
     async with node.raw() as http:
