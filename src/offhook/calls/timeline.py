@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import logging
+import re
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +17,17 @@ __all__ = ["Timeline", "TimelineEntry"]
 
 log = logging.getLogger("offhook.calls")
 
-MAX_ENTRIES = 5_000
-"A call of an hour with a turn every five seconds has some 4,000; past that the middle of the story is not kept."
+FIRST_ENTRIES, LAST_ENTRIES = 4_000, 1_000
+"""
+What is kept of a call: its beginning and its end. One of an hour with a turn every five seconds has some 4,000 entries;
+of one that has more, the middle of the story is left out.
+"""
+MAX_MESSAGES = 4 * 1024 * 1024
+"Characters of SIP messages kept for one call. A usual call has some 10,000; a peer that floods a dialog has no end."
+MAX_TITLE = 500
+
+_CREDENTIALS = re.compile(r"^((?:proxy-)?authorization[ \t]*:)[^\n]*(?:\n[ \t][^\n]*)*", re.I | re.M)
+_SRTP_KEY = re.compile(r"(\binline:)[A-Za-z0-9+/=]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +45,30 @@ class Timeline:
     """
     The record of one call. Each entry is also one line of the node's log, with the call's id.
 
-    SIP messages are kept whole here (`details["message"]`); the log gets their first line only.
+    SIP messages are kept whole here (`details["message"]`), but for credentials and media keys; the log gets their
+    first line only.
     """
 
     def __init__(self, call_id: str, clock: Clock) -> None:
         self._call_id = call_id
         self._clock = clock
         self._wall_offset = clock.wall() - clock.monotonic()
-        self._entries: list[TimelineEntry] = []
+        self._first: list[TimelineEntry] = []
+        self._last: deque[TimelineEntry] = deque(maxlen=LAST_ENTRIES)
+        self._messages = 0
         self.dropped = 0
+        "How many entries were left out."
 
     def record(self, kind: str, title: str, /, *, at: float | None = None, **details: Any) -> None:
         """Add an entry, now or at the given monotonic time."""
+        if len(title) > MAX_TITLE:
+            title = title[:MAX_TITLE] + "..."
         entry = TimelineEntry(self._clock.monotonic() if at is None else at, kind, title, details)
-        if len(self._entries) >= MAX_ENTRIES:
-            self.dropped += 1
-            return
-        self._entries.append(entry)
+        if len(self._first) < FIRST_ENTRIES:
+            self._first.append(entry)
+        else:
+            self.dropped += len(self._last) == LAST_ENTRIES
+            self._last.append(entry)
         if log.isEnabledFor(logging.INFO):
             shown = {key: value for key, value in details.items() if key != "message"}
             log.info(title, extra={"event": f"call.{kind}", "call_id": self._call_id, **_safe(shown)})
@@ -71,7 +89,7 @@ class Timeline:
 
     def entries(self) -> list[TimelineEntry]:
         """Return all entries by time. Threads of a call may report late, so order of arrival is not enough."""
-        return sorted(self._entries, key=lambda entry: entry.at)
+        return sorted((*self._first, *self._last), key=lambda entry: entry.at)
 
     def to_api(self) -> dict[str, Any]:
         """Return the body of `GET /v1/realtime/calls/{id}/timeline`."""
@@ -95,10 +113,14 @@ class Timeline:
         }
 
     def _record_message(self, item: WireMessage) -> None:
-        text = item.data.decode("utf-8", "replace")
+        text = _redact(item.data.decode("utf-8", "replace"))
+        first_line = text.split("\r\n", 1)[0]
+        self._messages += len(text)
+        if self._messages > MAX_MESSAGES:
+            text = f"{first_line[:MAX_TITLE]}\r\n(the rest is not kept: this call's messages are too large)"
         self.record(
             "sip",
-            text.split("\r\n", 1)[0],
+            first_line,
             at=item.at,
             direction=item.direction,
             transport=item.transport,
@@ -112,9 +134,24 @@ class Timeline:
         return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-_RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+def _redact(message: str) -> str:
+    """Take out what lets its reader in: digest credentials, SRTP master keys."""
+    return _SRTP_KEY.sub(r"\1(redacted)", _CREDENTIALS.sub(r"\1 (redacted)\r", message))
+
+
+# What `logging` refuses to have overwritten, and what the log's lines have fields of their own for.
+_TAKEN = frozenset(vars(logging.makeLogRecord({}))) | {
+    "asctime",
+    "at",
+    "call_id",
+    "event",
+    "level",
+    "logger",
+    "message",
+    "text",
+}
 
 
 def _safe(details: Mapping[str, Any]) -> dict[str, Any]:
-    """Rename what would overwrite a field of `logging.LogRecord`, which `logging` refuses."""
-    return {(f"{key}_" if key in _RECORD_FIELDS else key): value for key, value in details.items()}
+    """Rename details whose names have another meaning in a log line."""
+    return {(f"{key}_" if key in _TAKEN else key): value for key, value in details.items()}

@@ -51,9 +51,66 @@ def test_each_entry_is_one_log_line_with_the_call_id_and_without_whole_messages(
     assert not any("Via:" in str(vars(record)) for record in caplog.records)
 
 
-def test_what_is_past_the_bound_is_counted():
+def test_a_detail_cannot_rename_the_log_line(caplog):
     timeline = Timeline("rtc_u0_1", FixedClock())
-    for number in range(5_010):
+    with caplog.at_level(logging.INFO, "offhook.calls"):
+        timeline.record("media", "first packet", event="receiving", text="x", level="y", call_id="z")
+    record = caplog.records[0]
+    assert (record.event, record.call_id, record.event_) == ("call.media", "rtc_u0_1", "receiving")
+    assert not {"text", "level"} & vars(record).keys()
+
+
+def test_of_a_call_that_never_stops_the_middle_is_left_out_and_counted():
+    timeline = Timeline("rtc_u0_1", FixedClock())
+    for number in range(6_000):
         timeline.record("session", str(number))
+    timeline.record("call", "ended: the caller hung up")
     shown = timeline.to_api()
-    assert (len(shown["data"]), shown["dropped"]) == (5_000, 10)
+    assert (len(shown["data"]), shown["dropped"]) == (5_000, 1_001)
+    titles = [entry["title"] for entry in shown["data"]]
+    assert titles[:4_000] == [str(number) for number in range(4_000)]
+    assert titles[-2:] == ["5999", "ended: the caller hung up"]
+
+
+def test_large_messages_do_not_grow_it_without_end():
+    timeline = Timeline("rtc_u0_1", FixedClock())
+    info = b"INFO sip:x SIP/2.0\r\n\r\n" + b"x" * 60_000
+    for number in range(300):
+        timeline.trace(WireMessage(float(number), "in", "udp", "a:1", "b:2", info))
+    kept = [entry["message"] for entry in timeline.to_api()["data"]]
+    assert len(kept) == 300
+    assert kept[0] == info.decode()
+    assert sum(map(len, kept)) < 5_000_000
+    assert kept[-1].startswith("INFO sip:x SIP/2.0\r\n")
+    assert "not kept" in kept[-1]
+
+
+def test_a_title_is_one_short_line(caplog):
+    timeline = Timeline("rtc_u0_1", FixedClock())
+    with caplog.at_level(logging.INFO, "offhook.calls"):
+        timeline.record("rest", "y" * 10_000)
+    assert len(timeline.entries()[0].title) < 600
+    assert len(caplog.records[0].getMessage()) < 600
+
+
+def test_credentials_and_keys_are_not_kept():
+    timeline = Timeline("rtc_u0_1", FixedClock())
+    message = (
+        b"INVITE sip:proj_x@host SIP/2.0\r\n"
+        b'Proxy-Authorization : Digest username="trunk",\r\n response="5ec4e7"\r\n'
+        b'authorization: Digest response="a1b2c3"\r\n'
+        b"X-Authorization-Hint: none\r\n\r\n"
+        b"v=0\r\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:PS1uQCVeeCFCanVmcjkpPywjNWhcYD0mXXtxaVBR|2^20|1:4\r\n"
+    )
+    timeline.trace(WireMessage(1.0, "in", "udp", "a:1", "b:2", message))
+    shown = timeline.to_api()["data"][0]["message"]
+    for secret in ("5ec4e7", "a1b2c3", "PS1uQCVe"):
+        assert secret not in shown
+    for kept in (
+        "Proxy-Authorization",
+        "authorization:",
+        "X-Authorization-Hint: none\r\n",
+        "AES_CM_128",
+        "|2^20",
+    ):
+        assert kept in shown
