@@ -25,6 +25,7 @@ MAX_CATCH_UP: Final = 3
 SHORTEST_S: Final = 0.001
 EARLY_S: Final = 0.0005
 """A slot may be served this much before its time: loops round their timers to the millisecond, down as well as up."""
+LOG_EVERY_S: Final = 10.0
 
 _SLOT_S: Final = FRAME_MS / 1000 / SLOTS
 
@@ -54,6 +55,8 @@ class PacerStats:
     "Rounds of the ring that were made up for at once."
     skipped: int = 0
     "Rounds that were left out."
+    failures: int = 0
+    "What calls raised. One in ten seconds is logged."
     latest_s: float = 0.0
     "The latest wake so far."
 
@@ -69,6 +72,7 @@ class Pacer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._epoch = 0.0
+        self._silent_until = 0.0
         # The slot that is to be served next, counted from the epoch.
         self._next = 0
 
@@ -151,12 +155,19 @@ class Pacer:
             try:
                 call.send(now)
             except Exception:
-                _log.exception("sending a frame failed", extra={"event": "media.send.failed"})
+                self._failed("sending", now)
         for call in calls:
             try:
                 call.hear(now)
             except Exception:
-                _log.exception("handling a frame failed", extra={"event": "media.hear.failed"})
+                self._failed("handling", now)
+
+    def _failed(self, what: str, now: float) -> None:
+        """Say what a call raised, but not fifty times a second."""
+        self.stats.failures += 1
+        if now >= self._silent_until:
+            self._silent_until = now + LOG_EVERY_S
+            _log.exception("%s a frame failed", what, extra={"event": "media.frame.failed"})
 
     def _fall_behind(self, current: int, now: float) -> None:
         late = now - (self._epoch + self._next * _SLOT_S)

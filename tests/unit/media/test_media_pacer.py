@@ -208,8 +208,10 @@ def test_a_call_that_fails_harms_no_other(paced, caplog):
     bad.on_hear = fail
     for call in (bad, *good):
         pacer.add(call)
-    with caplog.at_level(logging.CRITICAL):
+    with caplog.at_level(logging.ERROR):
         loop.run(0.5)
+    assert pacer.stats.failures in (24, 25)
+    assert [record.event for record in caplog.records] == ["media.frame.failed"]
     assert {len(call.sent) for call in good} <= {24, 25}
     assert len(bad.sent) in (24, 25)
 
