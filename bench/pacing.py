@@ -224,7 +224,7 @@ async def start_conversation(seconds: float) -> asyncio.subprocess.Process:
     ]
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "offhook", "call", f"sip:proj_bench@127.0.0.1:{SIP_PORT}"),
-        *("--from", "sip:local@127.0.0.1"),
+        *("--caller", "local"),
         *(argument for text in says for argument in ("--say", text)),
         *("--max-seconds", str(int(seconds) + 1)),
         stdout=asyncio.subprocess.DEVNULL,

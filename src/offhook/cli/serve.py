@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import gc
 import signal
 import sys
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 
+class LogLevel(enum.StrEnum):
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
 def register(app: typer.Typer) -> None:
     app.command("serve")(serve)
 
@@ -27,7 +35,9 @@ def serve(
         Path | None,
         typer.Option(help="A TOML file. Without one: loopback, with a generated project and key."),
     ] = None,
-    log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
+    log_level: Annotated[
+        LogLevel, typer.Option(help="The least that is logged.", case_sensitive=False)
+    ] = LogLevel.INFO,
     log_file: Annotated[
         Path | None, typer.Option(help="Where the JSON log goes; standard error without it.")
     ] = None,
@@ -43,7 +53,7 @@ def serve(
         print(error, file=sys.stderr)
         raise typer.Exit(2) from None
     stream = log_file.open("a") if log_file is not None else None
-    log = logs.start(log_level.upper(), stream)
+    log = logs.start(log_level.value, stream)
     try:
         uvloop.run(_run(Node(settings)))
     except StartError as error:
