@@ -94,6 +94,7 @@ class Node:
                 engines=self._engines,
                 settings=CallSettings(
                     media_host=config.media.sdp_host,
+                    media_ports=config.media.port_range,
                     ring_timeout_s=config.calls.ring_timeout_s,
                     session_limit_s=config.calls.session_limit_s,
                 ),

@@ -430,6 +430,7 @@ class Call(LegListener):
             port=port.port,
             session_id=int(self.created_at),
             session_version=version,
+            own_ports=self._settings.media_ports,
         )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -163,8 +163,9 @@ class CallManager:
 
     def _probe(self) -> negotiate.LocalMedia:
         """Stand-in for the port that is bound on accept, to judge an offer before anybody is told of the call."""
+        settings = self._services.settings
         return negotiate.LocalMedia(
-            host=self._services.settings.media_host, port=9, session_id=1, session_version=1
+            host=settings.media_host, port=9, session_id=1, session_version=1, own_ports=settings.media_ports
         )
 
     def _call_ended(self, call: Call) -> None:

@@ -20,6 +20,8 @@ class CallSettings:
 
     media_host: str
     "The literal address that SDP names."
+    media_ports: tuple[int, int]
+    "First and last of our media ports; an offer that names one of them at our address is refused."
     ring_timeout_s: float = 30.0
     "How long a phone rings before the fallback."
     engine_timeout_s: float = 5.0
