@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .headers import HeaderError, Headers, Latin1Str, parse_name_addr
+from .headers import HeaderError, Headers, add_tag, parse_name_addr
 from .message import Request, Response
 from .uri import SipUri
 
@@ -50,7 +50,7 @@ class Dialog:
             call_id=invite.call_id,
             local_tag=local_tag,
             remote_tag=invite.from_.tag or "",
-            local=_with_tag(invite.headers.get("To") or "", local_tag),
+            local=add_tag(invite.headers.get("To") or "", local_tag),
             remote=invite.headers.get("From") or "",
             remote_target=_contact_of(invite) or str(invite.from_.uri),
             route_set=tuple(invite.headers.values("Record-Route")),
@@ -134,11 +134,6 @@ class Dialog:
         if isinstance(first, SipUri) and not first.has_param("lr"):
             return str(first), (*self.route_set[1:], f"<{self.remote_target}>")
         return self.remote_target, self.route_set
-
-
-def _with_tag(value: str, tag: str) -> str:
-    tagged = f"{value};tag={tag}"
-    return Latin1Str(tagged) if isinstance(value, Latin1Str) else tagged
 
 
 def _contact_of(message: Request | Response) -> str | None:

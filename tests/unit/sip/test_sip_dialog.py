@@ -42,6 +42,13 @@ def test_uas_swaps_from_and_to():
     assert bye.headers.get("Call-ID") == "fb3e@0.0.0.0"
 
 
+@pytest.mark.parametrize("end", [";", " ; "])
+def test_a_semicolon_at_the_end_of_to_is_not_doubled(end):
+    invite = create_invite()
+    invite.headers.set("To", f"<sip:bob@host>{end}")
+    assert Dialog.from_invite(invite, "ours").local == "<sip:bob@host>;tag=ours"
+
+
 def test_record_routes_on_one_line_become_one_route_each():
     dialog = Dialog.from_invite(create_invite([", ".join(RECORD_ROUTES)]), "ours")
     assert dialog.create_request("BYE").headers.get_all("Route") == RECORD_ROUTES
