@@ -87,8 +87,8 @@ class ServerExchange:
         return response
 
     def repeat(self, response: Response, *, now: float) -> None:
-        """Send a 2xx to INVITE again (RFC 3261 section 13.3.1.4)."""
-        if self.transaction.state is State.ACCEPTED:
+        """Send an INVITE's latest response again: 1xx or 2xx (RFC 3261 sections 13.3.1.1 and 13.3.1.4)."""
+        if self.transaction.state in (State.PROCEEDING, State.ACCEPTED):
             self.transaction.send_response(response, now=now)
             self._drain(now)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .dialog import Dialog
 from .events import Cancelled
 from .exchange import ServerExchange
-from .message import Request
+from .message import Request, Response
 from .transaction import LocalProtocolError
 from .usage import InviteUsage
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from .stack import Stack
 
 __all__ = ["UasUsage"]
+
+RING_AGAIN_AFTER = 60.0
+"Proxies cancel an INVITE of which they hear nothing for three minutes (RFC 3261 section 13.3.1.1)."
 
 
 class UasUsage(InviteUsage):
@@ -32,6 +35,8 @@ class UasUsage(InviteUsage):
         super().__init__(stack, exchange.request, exchange.flow)
         self._exchange = exchange
         self.dialog: Dialog = Dialog.from_invite(exchange.request, exchange.to_tag)
+        self._ringing: Response | None = None
+        self._ring_again_at: float | None = None
         self._hold(exchange.flow)
 
     def ring(
@@ -43,14 +48,18 @@ class UasUsage(InviteUsage):
         headers: Iterable[tuple[str, str]] = (),
         sdp: bytes = b"",
     ) -> None:
-        """Send a provisional response."""
+        """Send a provisional response, and again every minute until another response follows it."""
         if not 101 <= status <= 199:
             raise LocalProtocolError(f"{status} is not a status to ring with; use 101 to 199")
         if not self._is_unanswered("ring"):
             return
         content_type = "application/sdp" if sdp else None
         items = [("Contact", self.contact()), *headers]
-        self._exchange.respond(status, reason, now=now, headers=items, body=sdp, content_type=content_type)
+        self._ringing = self._exchange.respond(
+            status, reason, now=now, headers=items, body=sdp, content_type=content_type
+        )
+        self._ring_again_at = now + RING_AGAIN_AFTER
+        self.stack.arm(self)
         if self.state == "calling":
             self._set_state("early", f"sent {status}", now)
 
@@ -89,6 +98,19 @@ class UasUsage(InviteUsage):
             self._hangup = self._hangup or (reason_header,)
         elif self.state == "confirmed":
             self._send_bye("local_bye", reason_header, "hung up by us", now)
+
+    def next_timer(self) -> float | None:
+        deadlines = [super().next_timer()]
+        if self.state == "early":
+            deadlines.append(self._ring_again_at)
+        return min([d for d in deadlines if d is not None], default=None)
+
+    def handle_timer(self, *, now: float) -> None:
+        if self.state == "early" and self._ring_again_at is not None and now >= self._ring_again_at:
+            assert self._ringing is not None
+            self._ring_again_at = now + RING_AGAIN_AFTER
+            self._exchange.repeat(self._ringing, now=now)
+        super().handle_timer(now=now)
 
     def receive_cancel(self, reason_header: str | None, *, now: float) -> None:
         """Handle a CANCEL of the INVITE, which was answered 200 already; none if it crossed our final response."""

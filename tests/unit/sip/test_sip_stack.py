@@ -183,6 +183,31 @@ class TestAnsweringCalls:
         assert len(agent.calls) == 1
 
     @pytest.mark.parametrize("flow", [UDP, TCP])
+    def test_a_call_that_rings_says_so_every_minute(self, agent, flow):
+        """RFC 3261 section 13.3.1.1: proxies cancel what they hear nothing of for three minutes."""
+        usage = agent.incoming(flow)
+        usage.ring(183, now=0.0, sdp=SDP)
+        first = agent.take()[0]
+        assert agent.run(until=30.0) == []
+        usage.ring(now=30.0, headers=[("Alert-Info", "<http://example.com>")])
+        latest = agent.take()[0]
+        assert agent.run(until=200.0) == [(90.0, 180), (150.0, 180)]
+        assert bytes(agent.sent[-1]) == bytes(latest) != bytes(first)
+
+    @pytest.mark.parametrize("end", ["answer", "refuse", "cancel"])
+    def test_a_call_that_rings_no_more_does_not_say_so(self, agent, end):
+        usage = agent.incoming(TCP)
+        usage.ring(now=0.0)
+        if end == "answer":
+            usage.answer(SDP, now=1.0)
+        elif end == "refuse":
+            usage.refuse(486, now=1.0)
+        else:
+            agent.receive(message("CANCEL"), TCP)
+        agent.take()
+        assert 180 not in [what for _, what in agent.run(until=200.0)]
+
+    @pytest.mark.parametrize("flow", [UDP, TCP])
     def test_200_is_repeated_until_the_ack_on_any_transport(self, agent, flow):
         usage = agent.incoming(flow)
         usage.answer(SDP, now=0.0)
