@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import itertools
 from typing import Annotated, Any
@@ -415,6 +416,8 @@ async def test_barge_in_after_generation_while_it_is_still_played() -> None:
     client.take()
     send(attachment, "conversation.item.truncate", item_id=item_id, content_index=0, audio_end_ms=9000)
     send(attachment, "conversation.item.retrieve", item_id=item_id)
+    while len(client.types) < 2:  # the sound is encoded piece by piece
+        await asyncio.sleep(0)
     assert client.types == ["conversation.item.truncated", "conversation.item.retrieved"]
     assert client.events[0]["audio_end_ms"] == heard_ms
     content = client.events[1]["item"]["content"][0]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,8 +100,8 @@ class Item:
             heard += line.text
         return heard.strip()
 
-    def to_api(self, encode: Callable[[bytes], bytes] | None = None) -> dict[str, Any]:
-        """Return the API's item; with `encode` (to the client's audio format) its audio too."""
+    def to_api(self) -> dict[str, Any]:
+        """Return the API's item, without its audio."""
         api: dict[str, Any] = {
             "id": self.id,
             "object": "realtime.item",
@@ -112,9 +111,6 @@ class Item:
         if self.type == "message":
             api["role"] = self.role
             api["content"] = [dict(part) for part in self.content]
-            index = self.audio_index
-            if encode is not None and index is not None and self.audio:
-                api["content"][index]["audio"] = base64.b64encode(encode(bytes(self.audio))).decode()
         elif self.type == "function_call":
             api |= {"name": self.name, "call_id": self.call_id, "arguments": self.arguments}
         else:

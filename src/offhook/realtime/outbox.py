@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from offhook.realtime.engine import CancelResponse, EngineCommand, Respond, Transcribe
+from offhook.realtime.retrieval import RetrievedItem
 
 __all__ = [
     "ClearPlayout",
@@ -14,6 +15,7 @@ __all__ = [
     "Outbox",
     "Output",
     "PlayAudio",
+    "RetrievedItem",
     "ServerEvent",
     "SessionClosed",
     "SessionExpired",
@@ -73,6 +75,7 @@ class SessionClosed:
 
 Output = (
     ServerEvent
+    | RetrievedItem
     | Transcribe
     | Respond
     | CancelResponse

@@ -24,7 +24,14 @@ from offhook.realtime.engine import (
     TranscriptionFailed,
     VoiceActivity,
 )
-from offhook.realtime.session import ClearPlayout, PlayAudio, ServerEvent, Session, SessionClosed
+from offhook.realtime.session import (
+    ClearPlayout,
+    PlayAudio,
+    RetrievedItem,
+    ServerEvent,
+    Session,
+    SessionClosed,
+)
 from offhook.realtime.session_config import parse_accept
 
 OPENAI = pydantic.TypeAdapter(Annotated[RealtimeServerEvent, pydantic.Field(discriminator="type")])
@@ -100,6 +107,10 @@ class SessionMachine(RuleBasedStateMachine):
             match output:
                 case ServerEvent():
                     self.judge(output.event)
+                case RetrievedItem():
+                    while not output.encode_next():
+                        pass
+                    self.judge(orjson.loads(output.frame()))
                 case Respond():
                     assert output.response_id in self.created - self.done
                     self.asked.append(output)

@@ -6,6 +6,7 @@ import base64
 import itertools
 from typing import Annotated, Any
 
+import numpy as np
 import orjson
 import pydantic
 import pytest
@@ -24,11 +25,26 @@ from offhook.realtime.engine import (
     Transcribed,
     VoiceActivity,
 )
-from offhook.realtime.session import ClearPlayout, HearAudio, PlayAudio, ServerEvent, Session
+from offhook.realtime.session import (
+    ClearPlayout,
+    HearAudio,
+    PlayAudio,
+    RetrievedItem,
+    ServerEvent,
+    Session,
+)
 from offhook.realtime.session_config import parse_accept
+from offhook.realtime.sideband_audio import convert
 
 OPENAI = pydantic.TypeAdapter(Annotated[RealtimeServerEvent, pydantic.Field(discriminator="type")])
 AGENTS = get_server_event_type_adapter()
+
+
+def encoded(item: RetrievedItem) -> dict[str, Any]:
+    while not item.encode_next():
+        pass
+    event: dict[str, Any] = orjson.loads(item.frame())
+    return event
 
 
 class Desk:
@@ -52,7 +68,11 @@ class Desk:
     def drain(self) -> list[dict[str, Any]]:
         """Take the outputs; return the events among them, each judged by both SDKs."""
         self.outputs = self.session.outputs()
-        events = [output.event for output in self.outputs if isinstance(output, ServerEvent)]
+        events = [
+            output.event if isinstance(output, ServerEvent) else encoded(output)
+            for output in self.outputs
+            if isinstance(output, ServerEvent | RetrievedItem)
+        ]
         for event in events:
             OPENAI.validate_python(event)
             named = event | {"previous_item_id": ""} if event.get("previous_item_id", 0) is None else event
@@ -552,6 +572,27 @@ def test_retrieve_and_delete() -> None:
     error = desk.error("conversation.item.delete", item_id="yo")
     assert error["code"] == "item_delete_invalid_item_id"
     assert error["message"] == "Error deleting item: the item with id 'yo' does not exist."
+
+
+@pytest.mark.parametrize(
+    ("target", "bytes_per_ms"), [("audio/pcm", 48), ("audio/pcma", 8), ("audio/pcmu", 8)]
+)
+def test_a_retrieved_item_has_its_whole_sound(target: str, bytes_per_ms: int) -> None:
+    """Row E20: however long it is, in the format of the session, as if it had been encoded in one go."""
+    audio_format = {"type": target} | ({"rate": 24000} if target == "audio/pcm" else {})
+    desk = Desk(audio={"output": {"format": audio_format}})
+    command = desk.respond()
+    sound = bytes(range(256)) * 250  # 8 s of every code
+    desk.engine(ResponseSpeech(command.response_id, command.generation, "Hm.", sound))
+    item_id = desk.finish(command)[-1]["response"]["output"][0]["id"]
+    (event,) = desk.send("conversation.item.retrieve", item_id=item_id)
+    audio = base64.b64decode(event["item"]["content"][0]["audio"], validate=True)
+    assert len(audio) == 8000 * bytes_per_ms
+    whole = convert(sound, "audio/pcmu", target)  # type: ignore[arg-type]
+    if target == "audio/pcm":  # the resampler rounds with a dither
+        assert np.max(np.abs(np.frombuffer(audio, "<i2") - np.frombuffer(whole, "<i2").astype(int))) <= 2
+    else:
+        assert audio == whole
 
 
 def test_truncate() -> None:
