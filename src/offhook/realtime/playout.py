@@ -15,6 +15,8 @@ from offhook.realtime.conversation import Item
 
 __all__ = ["Cut", "Playout", "PlayoutChange"]
 
+_NEVER = 1 << 62
+
 
 @dataclass(slots=True, eq=False)
 class Track:
@@ -60,6 +62,8 @@ class Playout:
         self._played = 0
         self._end = 0
         self._sounding: str | None = None
+        # Until the clock stands there, it tells nothing new: frames come 50 times a second for each call.
+        self._due = _NEVER
 
     @property
     def busy(self) -> bool:
@@ -97,10 +101,8 @@ class Playout:
 
     def progress(self, played: int) -> list[PlayoutChange]:
         """Set the played clock."""
-        if played == self._played:
-            return []
         self._played = played
-        return self._advance()
+        return self._advance() if played >= self._due else []
 
     def drain(self, played: int) -> list[PlayoutChange]:
         """
@@ -124,6 +126,7 @@ class Playout:
         self._tracks.clear()
         self._end = self._played
         self._sounding = None
+        self._due = _NEVER
         return cuts
 
     def _track(self, response_id: str, item: Item) -> Track:
@@ -150,4 +153,14 @@ class Playout:
             if not self.holds(track.response_id) and self._sounding == track.response_id:
                 self._sounding = None
                 changes.append(PlayoutChange("stopped", track.response_id))
+        self._due = self._next_change()
         return changes
+
+    def _next_change(self) -> int:
+        """Return where on the played clock the next change is due, as far as it is known."""
+        if not self._tracks:
+            return _NEVER
+        track = self._tracks[0]
+        if self._sounding != track.response_id:
+            return track.start
+        return track.end if track.finished else _NEVER

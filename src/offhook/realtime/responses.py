@@ -241,14 +241,18 @@ class Responses:
                 else events.audio_stopped(change.response_id)
             )
 
-    def progress(self, played: int, now: float) -> None:
+    def progress(self, played: int, now: float) -> bool:
+        """Set the played clock; return whether the caller heard something begin or end."""
         if self._playout is None:
-            return
-        self.changed(self._playout.progress(played))
+            return False
+        changes = self._playout.progress(played)
+        if changes:
+            self.changed(changes)
         while self._unplayed and played > self._unplayed[0][1]:
             response_id, _, latency = self._unplayed.pop(0)
             latency.first_played = now
             self._note_turn(response_id, latency)
+        return bool(changes)
 
     def drain(self, played: int, now: float) -> None:
         if self._playout is not None:

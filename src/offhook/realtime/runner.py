@@ -26,6 +26,7 @@ from offhook.realtime.session import (
     HearAudio,
     Output,
     PlayAudio,
+    RetrievedItem,
     ServerEvent,
     Session,
     SessionClosed,
@@ -118,6 +119,8 @@ class SessionRunner:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
         self._closed = asyncio.Event()
+        self._encoding: deque[RetrievedItem] = deque()
+        self._ending: str | None = None
         session.start(clock.monotonic(), clock.wall())
 
     @property
@@ -229,6 +232,9 @@ class SessionRunner:
         await self._engine.close()
 
     def _finish(self, reason: str) -> None:
+        if self._encoding:
+            self._ending = reason
+            return
         self._closed.set()
         if self._timer is not None:
             self._timer.cancel()
@@ -273,6 +279,8 @@ class SessionRunner:
             match output:
                 case ServerEvent():
                     self._send(output)
+                case RetrievedItem():
+                    self._encode(output)
                 case Transcribe() | Respond() | CancelResponse():
                     self._engine.handle(output)
                 case PlayAudio():
@@ -304,6 +312,24 @@ class SessionRunner:
                 continue
             frame = frame or orjson.dumps(output.event)
             attachment.listener.send(frame)
+
+    def _encode(self, item: RetrievedItem) -> None:
+        self._encoding.append(item)
+        if len(self._encoding) == 1:
+            asyncio.get_running_loop().call_soon(self._encode_next)
+
+    def _encode_next(self) -> None:
+        """Encode a piece of what was retrieved, then let others have the loop."""
+        item = self._encoding[0]
+        if item.encode_next():
+            self._encoding.popleft()
+            frame = item.frame()
+            for attachment in list(self._attachments.values()):
+                attachment.listener.send(frame)
+        if self._encoding:
+            asyncio.get_running_loop().call_soon(self._encode_next)
+        elif self._ending is not None:
+            self._finish(self._ending)
 
     def _arm(self) -> None:
         deadline = None if self.closed else self.session.next_timer()

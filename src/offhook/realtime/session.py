@@ -31,6 +31,7 @@ from offhook.realtime.outbox import (
     Outbox,
     Output,
     PlayAudio,
+    RetrievedItem,
     ServerEvent,
     SessionClosed,
     SessionExpired,
@@ -48,6 +49,7 @@ __all__ = [
     "HearAudio",
     "Output",
     "PlayAudio",
+    "RetrievedItem",
     "ServerEvent",
     "Session",
     "SessionClosed",
@@ -99,6 +101,7 @@ class Session:
         self._responded = False
         self._interrupting: set[str] = set()
         self._idle_from_ms = 0.0
+        self._idle_timeout_s = _idle_timeout_s(config)
         self._append = b""
         self._append_converter: AudioConverter | None = None
         self._conversation = Conversation(new_id("conv"), bytes_per_ms=bytes_per_ms(audio_format))
@@ -201,8 +204,7 @@ class Session:
 
     def playout_progress(self, played_samples: int, now: float) -> None:
         """Set the played clock: how many samples were really sent since the start (DESIGN decision 7)."""
-        if self._responses.sounding:
-            self._responses.progress(played_samples, now)
+        if self._responses.progress(played_samples, now):
             self._update_idle(now)
 
     def playout_drained(self, played_samples: int, now: float) -> None:
@@ -246,8 +248,7 @@ class Session:
             case client.ItemCreate():
                 self._create_item(event, now)
             case client.ItemRetrieve():
-                item = self._find(event.item_id, "retriev")
-                self._outbox.event(events.item_retrieved(item.to_api(self._encoder(item))))
+                self._retrieve(self._find(event.item_id, "retriev"))
             case client.ItemDelete():
                 item = self._find(event.item_id, "delet")
                 self._conversation.delete(item.id)
@@ -284,6 +285,7 @@ class Session:
             fault = RequestError("cannot_update_voice", message, "session.audio.output.voice")
             self._refuse(fault, sender, event.event_id)
         self.config = updated
+        self._idle_timeout_s = _idle_timeout_s(updated)
         self._listening.configure(updated)
         self._outbox.event(events.session_updated(self.describe()))
 
@@ -325,6 +327,14 @@ class Session:
         self._outbox.event(events.item_done(item.to_api(), previous))
         if item.role == "user" and item.audio and not item.transcript and self._needs_transcript:
             self._listening.transcribe_item(item, now)
+
+    def _retrieve(self, item: Item) -> None:
+        if not item.audio:
+            self._outbox.event(events.item_retrieved(item.to_api()))
+            return
+        audio = self.config.audio
+        target = audio.output.format.type if item.role == "assistant" else audio.input.format.type
+        self._outbox.put(RetrievedItem(self.new_id("event"), item, self.audio_format, target))
 
     def _truncate(self, event: client.ItemTruncate) -> None:
         item = self._find(event.item_id, "truncat")
@@ -422,13 +432,15 @@ class Session:
 
     def _update_idle(self, now: float) -> None:
         """Keep the idle timer (row O14): it runs while the agent has spoken last and the caller says nothing."""
-        turn_detection = self.config.audio.input.turn_detection
-        timeout = turn_detection.idle_timeout_ms if isinstance(turn_detection, ServerVad) else None
+        timeout_s = self._idle_timeout_s
+        if timeout_s is None:
+            self._timers.pop("idle", None)
+            return
         busy = self._responses.active or self._responses.sounding or self._listening.speaking
-        if timeout is None or busy or not self._responded or self._closing is not None:
+        if busy or not self._responded or self._closing is not None:
             self._timers.pop("idle", None)
         elif "idle" not in self._timers:
-            self._timers["idle"] = now + timeout / 1000
+            self._timers["idle"] = now + timeout_s
             self._idle_from_ms = self._listening.buffer.end_ms
 
     # Helpers.
@@ -447,11 +459,6 @@ class Session:
                 "item_id",
             )
         return item
-
-    def _encoder(self, item: Item) -> Callable[[bytes], bytes]:
-        audio = self.config.audio
-        target = audio.output.format.type if item.role == "assistant" else audio.input.format.type
-        return lambda sound: convert(sound, self.audio_format, target)
 
     def _decode(self, text: str, param: str) -> bytes:
         source = self.config.audio.input.format.type
@@ -473,3 +480,10 @@ class Session:
             ),
             to=sender,
         )
+
+
+def _idle_timeout_s(config: SessionConfig) -> float | None:
+    turn_detection = config.audio.input.turn_detection
+    if not isinstance(turn_detection, ServerVad) or turn_detection.idle_timeout_ms is None:
+        return None
+    return turn_detection.idle_timeout_ms / 1000
