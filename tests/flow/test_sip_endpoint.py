@@ -488,6 +488,18 @@ async def test_listen_address_that_cannot_be_is_said(text):
         await Endpoint(EndpointConfig((text,)), clock=SystemClock()).start()
 
 
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+async def test_a_port_that_is_taken_is_named(transport):
+    holder = Endpoint(EndpointConfig((f"{transport}:127.0.0.1:0",)), clock=SystemClock())
+    await holder.start()
+    port = holder.addresses[0].port
+    try:
+        with pytest.raises(OSError, match=rf"in use.*127\.0\.0\.1.*{port}"):
+            await Endpoint(EndpointConfig((f"{transport}:127.0.0.1:{port}",)), clock=SystemClock()).start()
+    finally:
+        await holder.close()
+
+
 async def test_tls_needs_a_certificate():
     with pytest.raises(ValueError, match="certificate"):
         await Endpoint(EndpointConfig(("tls:127.0.0.1:0",)), clock=SystemClock()).start()
@@ -496,3 +508,49 @@ async def test_tls_needs_a_certificate():
 async def test_local_address_of_a_socket_bound_to_all_is_the_one_that_the_peer_sees(tls):
     async with pair("udp", tls, Callee()) as (server, _):
         assert server._transport._local_address(("0.0.0.0", 5060), "127.0.0.1") == ("127.0.0.1", 5060)
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp", "tls"])
+@pytest.mark.parametrize("loopback", ["127.0.0.1", "[::1]"])
+async def test_one_port_on_all_addresses_of_both_families(tls, transport, loopback):
+    """IPv4 and IPv6 are bound side by side, and neither peer is told an address of the other family."""
+    heard = []
+
+    def on_invite(leg):
+        leg.listener = listener = Recorder()
+        heard.append((leg, listener))
+        leg.answer(ANSWER)
+
+    probe = Endpoint(EndpointConfig((f"{transport}:0.0.0.0:0",), tls=tls[0]), clock=SystemClock())
+    await probe.start()
+    port = probe.addresses[0].port
+    await probe.close()
+    server = Endpoint(
+        EndpointConfig((f"{transport}:0.0.0.0:{port}", f"{transport}:[::]:{port}"), tls=tls[0]),
+        clock=SystemClock(),
+        on_invite=on_invite,
+    )
+    client = ssl.create_default_context()
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    phone = Endpoint(
+        EndpointConfig((f"{transport}:{loopback}:0",), tls=tls[0], tls_client=client), clock=SystemClock()
+    )
+    await server.start()
+    await phone.start()
+    try:
+        leg = phone.invite(
+            f"sip:x@{loopback}:{port};transport={transport}", from_uri=f"sip:caller@{loopback}", sdp=OFFER
+        )
+        leg.listener = Recorder()
+        _, answer = await leg.listener.until("answered")
+        host = loopback.strip("[]")
+        assert (answer.contact.uri.host, answer.contact.uri.port) == (host, port)
+        (theirs, listener), *_ = heard
+        await listener.until("confirmed")
+        assert theirs.flow.local == (host, port)
+        assert theirs.flow.remote[0] == host
+        theirs.hangup()
+        await leg.listener.until("ended")
+    finally:
+        await phone.close()
+        await server.close()

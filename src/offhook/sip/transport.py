@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-from .flow import Address, Flow
+from .flow import Address, Flow, format_address
 from .framing import FramingError, KeepAlive, StreamFramer
 from .resolver import Target
 
@@ -175,7 +175,7 @@ class SipTransport:
 
     async def _listen_udp(self, listener: Listener) -> Listener:
         transport, _ = await self._loop.create_datagram_endpoint(
-            lambda: _Datagrams(self), local_addr=(listener.host, listener.port)
+            lambda: _Datagrams(self), sock=_bind_udp(listener)
         )
         host, port = transport.get_extra_info("sockname")[:2]
         self._udp[(host, port)] = transport
@@ -191,10 +191,8 @@ class SipTransport:
 
     def _udp_for(self, flow: Flow) -> asyncio.DatagramTransport | None:
         """A flow's local host is a real address; the socket may be bound to all of them."""
-        for wildcard in WILDCARDS:
-            if found := self._udp.get((wildcard, flow.local[1])):
-                return found
-        return None
+        wildcard = "::" if ":" in flow.local[0] else "0.0.0.0"  # noqa: S104  (compared with, not bound)
+        return self._udp.get((wildcard, flow.local[1]))
 
     def _local_address(self, bound: Address, remote_host: str) -> Address:
         if bound[0] not in WILDCARDS:
@@ -354,6 +352,22 @@ class Connection(asyncio.Protocol):
         if not self._heard or self._framer.buffered:
             return now - self._complete_at > limits.first_message_timeout
         return now - self._received_at > limits.idle_timeout
+
+
+def _bind_udp(listener: Listener) -> socket.socket:
+    family = socket.AF_INET6 if ":" in listener.host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        bound.setblocking(False)
+        if family == socket.AF_INET6:
+            # As for streams: else [::] takes IPv4's port too, and IPv4 peers are told an address that they cannot use.
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind((listener.host, listener.port))
+    except OSError as exc:
+        bound.close()
+        address = format_address((listener.host, listener.port))
+        raise OSError(exc.errno, f"{exc.strerror or exc} (while binding udp:{address})") from None
+    return bound
 
 
 def _route_source(remote_host: str) -> str | None:
