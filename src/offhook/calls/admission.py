@@ -14,6 +14,10 @@ from offhook.tenants import Project, Projects
 __all__ = ["Admission", "Capacity", "Refusal", "RefusedSource", "RefusedSources"]
 
 
+MAX_REASON = 200
+"Characters of a reason that the peer is told."
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """An INVITE that becomes no call."""
@@ -23,6 +27,14 @@ class Refusal:
     "In words; goes into the Reason header and the log."
     retry_after: int | None = None
     "Seconds. Only for the node's own trouble: it stops the peer from sending us anything (RFC 3261 section 21.5.4)."
+
+    def headers(self) -> list[tuple[str, str]]:
+        """Return the response's `Reason` (RFC 3326), one quoted string whatever the reason holds, and `Retry-After`."""
+        text = "".join(char if char.isprintable() and char not in '"\\' else "'" for char in self.reason)
+        headers = [("Reason", f'SIP;cause={self.status};text="{text[:MAX_REASON]}"')]
+        if self.retry_after is not None:
+            headers.append(("Retry-After", str(self.retry_after)))
+        return headers
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,14 +17,14 @@ from offhook.realtime.runner import SessionRunner
 from offhook.realtime.session import Session, SessionNote
 from offhook.realtime.session_config import ConfigError, SessionConfig, parse_accept
 from offhook.sip.events import LegEnded
-from offhook.sip.headers import HeaderError
 from offhook.sip.leg import Leg, LegListener
 from offhook.sip.message import Request
-from offhook.sip.multipart import find_body
 from offhook.sip.refer import ReferUpdate
 from offhook.tenants import Project
 
+from .admission import Refusal
 from .errors import CallError, call_not_found
+from .media import CallMedia
 from .news import CallNews
 from .playout import CallPlayout
 from .record import EndReason, Result, Termination
@@ -33,9 +33,15 @@ from .state import CallState, Lifecycle
 from .timeline import Timeline
 from .transfer import Transfer, check_target_uri
 
-__all__ = ["Call", "offer_of"]
+__all__ = ["Call"]
 
 log = logging.getLogger("offhook.calls")
+
+CLOSING_S = 10.0
+"How long an ended call's session may take to finish its events and free its engine."
+
+_SHOWN_OF_ENGINE = ("kind", "brain", "follows_instructions", "note", "vad", "stt", "tts")
+"What a tenant may know of the engine; its processes and their memory are the operator's."
 
 _AUDIO_FORMATS: dict[str, AudioFormat] = {"PCMU": "audio/pcmu", "PCMA": "audio/pcma"}
 
@@ -44,8 +50,9 @@ class Call(LegListener):
     """
     A call and all that may be asked of it. Raises `CallError` for what cannot be done, and goes on.
 
-    Made by `CallManager` when an INVITE is admitted; `start` rings and tells the app. It is over when
-    `on_ended` has been called, exactly once; `termination` then says how.
+    Made by `CallManager` when an INVITE for a known project comes; `start` rings and tells the app, `turn_away` makes
+    it a call that is over and can be looked at. It is over when `on_ended` has been called, exactly once; `termination`
+    then says how. `offer` is what the INVITE's SDP leads to; `None` for a call that is turned away.
     """
 
     def __init__(
@@ -55,7 +62,7 @@ class Call(LegListener):
         leg: Leg,
         services: CallServices,
         *,
-        offer: negotiate.MediaPlan,
+        offer: negotiate.MediaPlan | None,
         on_ended: Callable[[Call], None],
     ) -> None:
         self.id = call_id
@@ -67,10 +74,10 @@ class Call(LegListener):
         self._services = services
         self._settings = services.settings
         self._leg = leg
-        self._offer = offer
         self._on_ended = on_ended
         self._life = Lifecycle()
         self._decided = asyncio.Event()
+        self._establishing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._news = CallNews(call_id, project, services.announcer, self.timeline, services.clock)
         self._ring_timer: asyncio.TimerHandle | None = None
@@ -78,7 +85,11 @@ class Call(LegListener):
         self._engine: dict[str, Any] | None = None
         self._last_session: dict[str, Any] | None = None
         self._playout = CallPlayout()
-        self._port: MediaPort | None = None
+        self._media = (
+            CallMedia(offer, self._settings, self.timeline, session_id=int(self.created_at))
+            if offer
+            else None
+        )
         self._transfer = Transfer(
             leg, timeout_s=self._settings.refer_timeout_s, on_update=self._refer_updated
         )
@@ -103,8 +114,14 @@ class Call(LegListener):
         self._ring_timer = asyncio.get_running_loop().call_later(
             self._settings.ring_timeout_s, self._ring_timed_out
         )
-        if not self._news.incoming(self._leg.invite.headers):
+        if not self._news.incoming(self._leg.invite.headers, self._undeliverable):
             self._use_fallback("nobody is subscribed to realtime.call.incoming")
+
+    def turn_away(self, refusal: Refusal) -> None:
+        """Refuse the INVITE before anybody is told of it: no webhook, but a trace."""
+        self._leg.refuse(refusal.status, headers=refusal.headers())
+        result = Result.CLIENT_ERROR if refusal.status == 488 else Result.SERVER_ERROR
+        self._end(EndReason.FAILED, result, refusal.reason, refusal.status, tell=False)
 
     # What the app asks for.
 
@@ -140,6 +157,10 @@ class Call(LegListener):
         """Transfer the caller (API rows R15 to R19). Returns when the peer has taken the REFER."""
         target = check_target_uri(target_uri)
         self._life.check_refer()
+        if self.state is CallState.ACCEPTED and self._establishing is not None:
+            # The app was told 200 and cannot see how long the phone still rings.
+            await asyncio.wait((self._establishing,))
+            self._life.check_refer()
         if (allow := self._leg.invite.headers.values("Allow")) and "REFER" not in allow:
             raise CallError(
                 502,
@@ -173,8 +194,9 @@ class Call(LegListener):
     def shut_down(self) -> None:
         """End the call because the node goes away."""
         if self.state is not CallState.ENDED:
+            status = 480 if self.state in (CallState.RINGING, CallState.ACCEPTED) else None
             self._leg.hangup()
-            self._end(EndReason.SHUTDOWN, Result.SERVER_ERROR, "the node was shut down")
+            self._end(EndReason.SHUTDOWN, Result.SERVER_ERROR, "the node was shut down", status)
 
     def describe(self) -> dict[str, Any]:
         """Return the body of `GET /v1/realtime/calls/{id}`."""
@@ -193,7 +215,7 @@ class Call(LegListener):
             "sip_call_id": self._leg.call_id,
             "transport": flow.transport if flow else None,
             "remote": f"{flow.remote[0]}:{flow.remote[1]}" if flow else None,
-            "codec": self._offer.codec,
+            "codec": self._media.codec if self._media else None,
             "engine": self._engine,
             "session": self._runner.session.describe() if self._runner else self._last_session,
             "refers": self._transfer.to_api(),
@@ -208,23 +230,18 @@ class Call(LegListener):
 
     def leg_confirmed(self, leg: Leg) -> None:
         self._life.confirmed()
-        if self._port is not None:
-            self._playout.open(self._port)
+        self._open_playout()
 
     def leg_offered(self, leg: Leg, request: Request) -> None:
         """Take a re-INVITE or UPDATE: a new offer moves the media, none repeats what stands."""
-        if self._port is None:
+        if self._media is None or self.state is CallState.ENDED:
             leg.respond(request, 488)
-            return
-        try:
-            answer = negotiate.answer(offer_of(request), self._local_media(self._port, version=2))
-        except negotiate.NotAcceptable as error:
-            self.timeline.record("sdp", f"refused a new offer: {error}")
-            leg.respond(request, 488)
-            return
-        self._port.update(answer.plan)
-        self.timeline.record("sdp", f"media moved to {_hostport(answer.plan.remote)}")
-        leg.respond(request, 200, body=answer.sdp, content_type="application/sdp")
+        else:
+            self._media.offered(leg, request)
+
+    def leg_acknowledged(self, leg: Leg, ack: Request) -> None:
+        if self._media is not None and self.state is not CallState.ENDED:
+            self._media.acknowledged(ack)
 
     def leg_requested(self, leg: Leg, request: Request) -> None:
         leg.respond(request, 405)
@@ -248,11 +265,15 @@ class Call(LegListener):
     # Ringing.
 
     def _ring_timed_out(self) -> None:
-        cause = f"nobody accepted within {self._settings.ring_timeout_s:g} s; {self._news.silence()}"
-        self._use_fallback(cause)
+        said = f"nobody accepted within {self._settings.ring_timeout_s:g} s"
+        self._use_fallback(f"{said}; {self._news.silence()}", said)
 
-    def _use_fallback(self, cause: str) -> None:
-        """Nobody will decide: do what the project says (decision 10)."""
+    def _undeliverable(self, why: str) -> None:
+        """No endpoint can ever be told (API row W15): do not let it ring in vain."""
+        self._use_fallback(f"realtime.call.incoming cannot be delivered: {why}", "the app cannot be told")
+
+    def _use_fallback(self, cause: str, said: str = "") -> None:
+        """Nobody will decide: do what the project says (decision 10). `said` is what the caller's side may know."""
         if self.state is not CallState.RINGING:
             return
         fallback = self.project.fallback
@@ -261,27 +282,26 @@ class Call(LegListener):
             try:
                 self._accept(parse_accept(dict(fallback.accept)))
             except (EngineUnavailable, ConfigError) as error:
-                self._refuse(
-                    503, EndReason.FAILED, Result.SERVER_ERROR, f"{cause}; the fallback failed: {error}"
-                )
+                failed = f"{cause}; the fallback failed: {error}"
+                self._refuse(503, EndReason.FAILED, Result.SERVER_ERROR, failed, "the fallback failed")
             return
         status = fallback.status if fallback is not None else 480
-        self._refuse(status, EndReason.UNANSWERED, Result.UPSTREAM_ERROR, cause)
+        self._refuse(status, EndReason.UNANSWERED, Result.UPSTREAM_ERROR, cause, said)
 
-    def _refuse(self, status: int, reason: EndReason, result: Result, cause: str) -> None:
-        text = cause.replace("\\", " ").replace('"', "'")
-        self._leg.refuse(status, headers=[("Reason", f'SIP;cause={status};text="{text}"')])
+    def _refuse(self, status: int, reason: EndReason, result: Result, cause: str, said: str = "") -> None:
+        """Refuse the INVITE. The trunk reads `said`: what an app's server answers is none of its business."""
+        self._leg.refuse(status, headers=Refusal(status, said or cause).headers())
         self._end(reason, result, cause, status)
 
     # From accept to the first word.
 
     def _accept(self, config: SessionConfig) -> None:
+        assert self._media is not None
         factory = self._services.engines.select(config.model)
         engine = factory.create()
-        self._life.accept()
-        self._stop_ringing()
-        self._engine = dict(factory.describe())
-        audio_format = _AUDIO_FORMATS[self._offer.codec]
+        described = factory.describe()
+        self._engine = {name: described[name] for name in _SHOWN_OF_ENGINE if name in described}
+        audio_format = _AUDIO_FORMATS[self._media.codec]
         session_id = ids.opaque_id("sess")
         session = Session(
             config,
@@ -300,9 +320,12 @@ class Call(LegListener):
             on_expired=self._session_expired,
             on_failed=self._engine_failed,
         )
+        self._life.accept()
+        self._stop_ringing()
         self.timeline.record("call", "accepted", model=config.model)
         self._decided.set()
-        self._spawn(self._establish(EngineStart(session_id, audio_format, config.model or "")))
+        start = EngineStart(session_id, audio_format, config.model or "")
+        self._establishing = self._spawn(self._establish(start))
 
     async def _establish(self, start: EngineStart) -> None:
         """Warm the engine while it rings, then answer."""
@@ -316,7 +339,7 @@ class Call(LegListener):
             self._fail(f"the engine was not ready within {self._settings.engine_timeout_s:g} s")
             return
         except (EngineUnavailable, NoFreePort) as error:
-            self._fail(str(error))
+            self._fail(str(error), "no engine or no media port is free")
             return
         if self.state is not CallState.ACCEPTED:
             port.close()
@@ -324,19 +347,12 @@ class Call(LegListener):
         self._answer(port, runner)
 
     def _answer(self, port: MediaPort, runner: SessionRunner) -> None:
-        answer = negotiate.answer(offer_of(self._leg.invite), self._local_media(port))
-        self._port = port
+        assert self._media is not None
+        answer = self._media.answer(self._leg.invite, port)
         self._life.answered()
         self.answered_at = self._services.clock.wall()
-        plan = answer.plan
-        self.timeline.record(
-            "sdp",
-            f"answered {plan.codec} to {_hostport(plan.remote)} from port {port.port}",
-            codec=plan.codec,
-            telephone_event=plan.dtmf_payload_type,
-        )
         port.start(
-            plan,
+            answer.plan,
             pacer=self._services.pacer,
             on_frame=runner.receive_audio,
             on_digit=self._digit,
@@ -348,9 +364,13 @@ class Call(LegListener):
 
     def _media_event(self, event: MediaEvent) -> None:
         self.timeline.record("media", event.text, at=event.at, event=event.kind)
-        if event.kind == "receiving" and self._port is not None:
+        if event.kind == "receiving":
             # The caller's sound is here, so ours can be heard, whatever became of the ACK.
-            self._playout.open(self._port)
+            self._open_playout()
+
+    def _open_playout(self) -> None:
+        if self._media is not None and self._media.port is not None and self.state is not CallState.ENDED:
+            self._playout.open(self._media.port)
 
     def _digit(self, digit: str) -> None:
         self.timeline.record("media", f"digit {digit}")
@@ -360,13 +380,13 @@ class Call(LegListener):
     def _noted(self, note: SessionNote) -> None:
         self.timeline.record(note.kind, note.title, **dict[str, Any](note.details))
 
-    def _fail(self, cause: str) -> None:
+    def _fail(self, cause: str, said: str = "") -> None:
         """An accepted call cannot be served after all."""
         if self.state is not CallState.ACCEPTED:
             return
         fallback = self.project.fallback
         status = fallback.status if fallback is not None and fallback.accept is None else 503
-        self._refuse(status, EndReason.FAILED, Result.SERVER_ERROR, cause)
+        self._refuse(status, EndReason.FAILED, Result.SERVER_ERROR, cause, said)
 
     # The end.
 
@@ -388,7 +408,15 @@ class Call(LegListener):
             self._leg.hangup()
             self._end(EndReason.FAILED, Result.SERVER_ERROR, f"the engine failed: {cause}")
 
-    def _end(self, reason: EndReason, result: Result, cause: str, sip_status: int | None = None) -> None:
+    def _end(
+        self,
+        reason: EndReason,
+        result: Result,
+        cause: str,
+        sip_status: int | None = None,
+        *,
+        tell: bool = True,
+    ) -> None:
         termination = Termination(result, reason, sip_status, cause)
         if not self._life.end(termination):
             return
@@ -396,15 +424,16 @@ class Call(LegListener):
         self._stop_ringing()
         self._decided.set()
         self._playout.close()
-        if self._port is not None:
-            self.timeline.record("media", "rtp totals", **asdict(self._port.stats()))
-            self._port.close()
+        if self._media is not None and (port := self._media.port) is not None:
+            self.timeline.record("media", "rtp totals", **asdict(port.stats()))
+            port.close()
         self.timeline.record("call", f"ended: {cause}", **termination.to_api())
         data = termination.to_api()
         if self._runner is not None:
             self._runner.publish_extension({"type": "call.ended", "call_id": self.id, **data})
             self._spawn(self._close_session(self._runner, reason.value))
-        self._news.ended(data)
+        if tell:
+            self._news.ended(data)
         self._on_ended(self)
 
     async def wait_closed(self) -> None:
@@ -414,9 +443,15 @@ class Call(LegListener):
 
     async def _close_session(self, runner: SessionRunner, reason: str) -> None:
         """Let the session finish its events, then keep what it was and let its sound go."""
-        await runner.close(reason)
-        self._last_session = runner.session.describe()
-        self._runner = None
+        try:
+            async with asyncio.timeout(CLOSING_S):
+                await runner.close(reason)
+        except TimeoutError:
+            text = f"the session did not end within {CLOSING_S:g} s"
+            log.error(text, extra={"event": "call.session.stuck", "call_id": self.id})
+        finally:
+            self._last_session = runner.session.describe()
+            self._runner = None
 
     def _stop_ringing(self) -> None:
         if self._ring_timer is not None:
@@ -424,19 +459,11 @@ class Call(LegListener):
             self._ring_timer = None
         self._news.decided()
 
-    def _local_media(self, port: MediaPort, version: int = 1) -> negotiate.LocalMedia:
-        return negotiate.LocalMedia(
-            host=self._settings.media_host,
-            port=port.port,
-            session_id=int(self.created_at),
-            session_version=version,
-            own_ports=self._settings.media_ports,
-        )
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
+        return task
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -444,21 +471,3 @@ class Call(LegListener):
             log.error("call task failed", exc_info=error, extra={"event": "call.bug", "call_id": self.id})
             self._leg.hangup()
             self._end(EndReason.FAILED, Result.SERVER_ERROR, f"internal error: {error!r}", 500)
-
-
-def offer_of(request: Request) -> bytes:
-    """Return the SDP offer of an INVITE or UPDATE, also from a multipart body. Raises `NotAcceptable`."""
-    try:
-        offer = find_body(request, "application/sdp")
-    except HeaderError as error:
-        raise negotiate.NotAcceptable(f"the body cannot be read: {error}") from None
-    if not offer:
-        raise negotiate.NotAcceptable(
-            f"{request.method} has no SDP offer; this node does not make one itself yet"
-        )
-    return offer
-
-
-def _hostport(address: tuple[str, int]) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 
 from offhook import ids
 from offhook.media import negotiate
@@ -13,8 +14,9 @@ from offhook.sip.leg import Leg
 from offhook.tenants import Project, Projects
 
 from .admission import Admission, Capacity, Refusal, RefusedSources
-from .call import Call, offer_of
+from .call import Call
 from .errors import call_not_found
+from .media import offer_of
 from .services import CallServices
 
 __all__ = ["CallManager"]
@@ -22,7 +24,7 @@ __all__ = ["CallManager"]
 log = logging.getLogger("offhook.calls")
 
 KEPT_AFTER_END = 1_000
-"Ended calls whose timelines can still be asked for; some 20 kB each."
+"Ended calls whose timelines can still be asked for; some 20 kB each. As many again that were turned away."
 
 
 class CallManager:
@@ -37,6 +39,7 @@ class CallManager:
         self._live: dict[str, Call] = {}
         self._per_project: Counter[str] = Counter()
         self._ended: OrderedDict[str, Call] = OrderedDict()
+        self._turned_away: OrderedDict[str, Call] = OrderedDict()
         self._idle = asyncio.Event()
         self._idle.set()
         self.refused_sources = RefusedSources()
@@ -59,44 +62,35 @@ class CallManager:
         return False
 
     def on_invite(self, leg: Leg) -> None:
-        """Make a call of an INVITE, or refuse it with the reason."""
-        admitted = self._admit(leg)
-        if isinstance(admitted, Refusal):
-            self._refuse(leg, admitted)
+        """Make a call of an INVITE, or refuse it with the reason. Only one that is for no project leaves no call."""
+        project = self._find_project(leg)
+        if isinstance(project, Refusal):
+            leg.refuse(project.status, headers=project.headers())
+            _log_refusal(leg, project)
             return
-        try:
-            offer = negotiate.answer(offer_of(leg.invite), self._probe())
-        except negotiate.NotAcceptable as error:
-            self._refuse(leg, Refusal(488, str(error)))
+        judged = self._judge(leg, project)
+        if isinstance(judged, Refusal):
+            self._make_call(project, leg, None, self._call_turned_away).turn_away(judged)
+            _log_refusal(leg, judged)
             return
-        call = Call(
-            ids.call_id(self._node),
-            admitted,
-            leg,
-            self._services,
-            offer=offer.plan,
-            on_ended=self._call_ended,
-        )
+        call = self._make_call(project, leg, judged, self._call_ended)
         self._live[call.id] = call
-        self._per_project[admitted.id] += 1
+        self._per_project[project.id] += 1
         self._idle.clear()
-        call.timeline.record(
-            "call", f"INVITE for {leg.invite.uri}", project=admitted.id, sip_call_id=leg.call_id
-        )
         call.start()
 
     # For the rooms above.
 
     def find(self, project_id: str, call_id: str) -> Call:
         """Return a call that lives or has lately ended. Raises `CallError` 404 for all others."""
-        call = self._live.get(call_id) or self._ended.get(call_id)
+        call = self._live.get(call_id) or self._ended.get(call_id) or self._turned_away.get(call_id)
         if call is None or call.project.id != project_id:
             raise call_not_found()
         return call
 
     def list(self, project_id: str) -> list[Call]:
-        """Return the project's calls, newest first, ended ones included."""
-        calls = [*self._live.values(), *self._ended.values()]
+        """Return the project's calls, newest first, those included that ended or were turned away."""
+        calls = [*self._live.values(), *self._ended.values(), *self._turned_away.values()]
         return sorted(
             (call for call in calls if call.project.id == project_id),
             key=lambda call: call.created_at,
@@ -123,12 +117,13 @@ class CallManager:
         for call in ending:
             await call.wait_closed()
 
-    def _admit(self, leg: Leg) -> Project | Refusal:
+    def _find_project(self, leg: Leg) -> Project | Refusal:
         assert leg.flow is not None
         uri = leg.invite.request_uri
-        project = self._admission.find_project(uri.user, uri.host, leg.flow.remote[0])
-        if isinstance(project, Refusal):
-            return project
+        return self._admission.find_project(uri.user, uri.host, leg.flow.remote[0])
+
+    def _judge(self, leg: Leg, project: Project) -> negotiate.MediaPlan | Refusal:
+        """Say what the INVITE's offer leads to, or why the phone shall not ring."""
         refusal = self._admission.check_capacity(
             project,
             Capacity(
@@ -140,26 +135,25 @@ class CallManager:
                 engine_ready=self._services.engines.ready,
             ),
         )
-        return refusal or project
+        if refusal is not None:
+            return refusal
+        try:
+            return negotiate.answer(offer_of(leg.invite), self._probe()).plan
+        except negotiate.NotAcceptable as error:
+            return Refusal(488, str(error))
 
-    def _refuse(self, leg: Leg, refusal: Refusal) -> None:
-        text = refusal.reason.replace("\\", " ").replace('"', "'")
-        headers = [("Reason", f'SIP;cause={refusal.status};text="{text}"')]
-        if refusal.retry_after is not None:
-            headers.append(("Retry-After", str(refusal.retry_after)))
-        leg.refuse(refusal.status, headers=headers)
-        log.warning(
-            "refused INVITE for %s: %d, %s",
-            leg.invite.uri,
-            refusal.status,
-            refusal.reason,
-            extra={
-                "event": "sip.invite.refused",
-                "status": refusal.status,
-                "sip_call_id": leg.call_id,
-                "source": leg.flow.remote[0] if leg.flow else None,
-            },
+    def _make_call(
+        self,
+        project: Project,
+        leg: Leg,
+        offer: negotiate.MediaPlan | None,
+        on_ended: Callable[[Call], None],
+    ) -> Call:
+        call = Call(ids.call_id(self._node), project, leg, self._services, offer=offer, on_ended=on_ended)
+        call.timeline.record(
+            "call", f"INVITE for {leg.invite.uri}", project=project.id, sip_call_id=leg.call_id
         )
+        return call
 
     def _probe(self) -> negotiate.LocalMedia:
         """Stand-in for the port that is bound on accept, to judge an offer before anybody is told of the call."""
@@ -171,8 +165,31 @@ class CallManager:
     def _call_ended(self, call: Call) -> None:
         self._live.pop(call.id, None)
         self._per_project[call.project.id] -= 1
-        self._ended[call.id] = call
-        while len(self._ended) > KEPT_AFTER_END:
-            self._ended.popitem(last=False)
+        _keep(self._ended, call)
         if not self._live:
             self._idle.set()
+
+    def _call_turned_away(self, call: Call) -> None:
+        # Apart from the others: a trunk that calls a full node must not push the story of real calls out.
+        _keep(self._turned_away, call)
+
+
+def _keep(calls: OrderedDict[str, Call], call: Call) -> None:
+    calls[call.id] = call
+    while len(calls) > KEPT_AFTER_END:
+        calls.popitem(last=False)
+
+
+def _log_refusal(leg: Leg, refusal: Refusal) -> None:
+    log.warning(
+        "refused INVITE for %s: %d, %s",
+        leg.invite.uri,
+        refusal.status,
+        refusal.reason,
+        extra={
+            "event": "sip.invite.refused",
+            "status": refusal.status,
+            "sip_call_id": leg.call_id,
+            "source": leg.flow.remote[0] if leg.flow else None,
+        },
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from offhook import ids
@@ -39,8 +39,12 @@ class CallNews:
         self._incoming: Announcement | None = None
         self._last_attempt: WebhookAttempt | None = None
 
-    def incoming(self, headers: Headers) -> bool:
-        """Tell of the INVITE with these headers. Returns False when nobody is subscribed (API row W18)."""
+    def incoming(self, headers: Headers, on_undeliverable: Callable[[str], None]) -> bool:
+        """
+        Tell of the INVITE with these headers. Returns False when nobody is subscribed (API row W18).
+
+        `on_undeliverable` is told the reason once no endpoint has got it nor ever will.
+        """
         data = {
             # Credentials are for the trunk and us alone (API row W03).
             "sip_headers": [
@@ -48,7 +52,7 @@ class CallNews:
             ],
             "sip_media_security": "rtp",
         }
-        self._incoming = self._announce(INCOMING, data, urgent=True)
+        self._incoming = self._announce(INCOMING, data, urgent=True, on_undeliverable=on_undeliverable)
         return self._incoming is not None
 
     def decided(self) -> None:
@@ -75,7 +79,12 @@ class CallNews:
         return f"the webhook was answered {attempt.status} after {attempt.duration_ms:.0f} ms"
 
     def _announce(
-        self, event_type: str, data: Mapping[str, Any], *, urgent: bool = False
+        self,
+        event_type: str,
+        data: Mapping[str, Any],
+        *,
+        urgent: bool = False,
+        on_undeliverable: Callable[[str], None] | None = None,
     ) -> Announcement | None:
         event = WebhookEvent(
             ids.opaque_id("evt"), event_type, int(self._clock.wall()), {"call_id": self._call_id, **data}
@@ -88,6 +97,8 @@ class CallNews:
 
         def exhausted(reason: str) -> None:
             self._timeline.record("webhook", f"{event_type}: no more attempts: {reason}")
+            if on_undeliverable is not None:
+                on_undeliverable(reason)
 
         return self._announcer.announce(
             self._project, event, urgent=urgent, on_attempt=attempted, on_exhausted=exhausted
