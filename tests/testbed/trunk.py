@@ -7,17 +7,34 @@ import itertools
 import re
 import socket
 import ssl
-import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 
-__all__ = ["Rtp", "SipText", "Trunk", "TrunkCall"]
+import httpx2
+
+from .developer import DeveloperApp
+
+__all__ = [
+    "SipText",
+    "Trunk",
+    "TrunkCall",
+    "digits",
+    "establish",
+    "hung_up",
+    "new_branch",
+    "post",
+    "ring",
+    "totals",
+]
 
 _numbers = itertools.count(1)
-_RTP = struct.Struct("!BBHII")
-_COMPACT = {"c": "content-type", "f": "from", "i": "call-id", "l": "content-length", "m": "contact", "t": "to", "v": "via"}
+_COMPACT = {"c": "content-type", "f": "from", "i": "call-id", "l": "content-length", "m": "contact"} | {
+    "t": "to",
+    "v": "via",
+}
 
 
 @dataclass(frozen=True)
@@ -32,9 +49,15 @@ class SipText:
 
     @classmethod
     def cut(cls, data: bytes, source: tuple[str, int]) -> SipText:
-        head, _, body = data.decode().partition("\r\n\r\n")
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            text = data.decode("latin-1")
+        head, _, body = text.partition("\r\n\r\n")
         start, *lines = head.split("\r\n")
-        headers = [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+        headers = [
+            (name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in lines)
+        ]
         return cls(time.monotonic(), start, tuple(headers), body, source)
 
     def all(self, name: str) -> list[str]:
@@ -90,7 +113,8 @@ class Trunk:
 
     async def __aenter__(self) -> Trunk:
         if self.transport == "udp":
-            self._socket = socket.socket(socket.AF_INET6 if ":" in self._local_host else socket.AF_INET, socket.SOCK_DGRAM)
+            family = socket.AF_INET6 if ":" in self._local_host else socket.AF_INET
+            self._socket = socket.socket(family, socket.SOCK_DGRAM)
             self._socket.setblocking(False)
             self._socket.bind((self._local_host, 0))
             asyncio.get_running_loop().add_reader(self._socket, self._receive)
@@ -229,7 +253,8 @@ class TrunkCall:
         assert self.ok is not None
         host = re.search(r"^c=IN IP\d (\S+)", self.ok.body, re.MULTILINE)
         port = re.search(r"^m=audio (\d+)", self.ok.body, re.MULTILINE)
-        assert host and port, self.ok.body
+        assert host, self.ok.body
+        assert port, self.ok.body
         return host[1], int(port[1])
 
     def request(
@@ -292,85 +317,52 @@ def new_branch() -> str:
     return f"z9hG4bKraw{next(_numbers)}x{time.monotonic_ns():x}"
 
 
-class Rtp:
-    """The carrier's media: packets are made and read here, at the pace of the test."""
+async def ring(trunk: Trunk, app: DeveloperApp, invite: str) -> tuple[TrunkCall, str]:
+    """Send an INVITE; return the call once it rings and the app knows its id."""
+    call = TrunkCall(trunk, invite)
+    trunk.send(invite)
+    call.ringing = await trunk.expect("SIP/2.0 180", where=lambda m: m.one("Call-ID") == call.call_id)
+    return call, (await app.incoming()).call_id
 
-    def __init__(self, host: str = "127.0.0.1", *, ssrc: int = 0x1234ABCD, rtcp: bool = False) -> None:
-        self.ssrc = ssrc
-        self.sequence = 0xFFF0
-        self.timestamp = 0xFFFFF000
-        self.came: list[tuple[float, bytes, tuple[str, int]]] = []
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
-        self._socket.bind((host, 0))
-        self.rtcp = Rtp(host) if rtcp else None
 
-    async def __aenter__(self) -> Rtp:
-        asyncio.get_running_loop().add_reader(self._socket, self._receive)
-        if self.rtcp is not None:
-            await self.rtcp.__aenter__()
-        return self
+async def establish(
+    trunk: Trunk, app: DeveloperApp, invite: str, *, ack: bool = True, **session: Any
+) -> tuple[TrunkCall, str]:
+    call, call_id = await ring(trunk, app, invite)
+    await app.accept(call_id, **session)
+    call.ok = await trunk.expect("SIP/2.0 200", where=lambda m: m.one("Call-ID") == call.call_id)
+    if ack:
+        call.ack()
+    return call, call_id
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        asyncio.get_running_loop().remove_reader(self._socket)
-        self._socket.close()
-        if self.rtcp is not None:
-            await self.rtcp.__aexit__(kind, error, trace)
 
-    @property
-    def port(self) -> int:
-        return int(self._socket.getsockname()[1])
+async def post(app: DeveloperApp, call_id: str, verb: str, body: Any = None) -> int:
+    headers = {"Authorization": f"Bearer {app.seat.api_key}"}
+    async with httpx2.AsyncClient(timeout=12, headers=headers) as client:
+        return (
+            await client.post(f"{app.node.base_url}/realtime/calls/{call_id}/{verb}", json=body)
+        ).status_code
 
-    def send_raw(self, data: bytes, to: tuple[str, int]) -> None:
-        self._socket.sendto(data, to)
 
-    def packet(self, payload: bytes, *, payload_type: int = 0, marker: bool = False, samples: int = 160) -> bytes:
-        """Return the next packet of the stream; `samples` is how far the clock goes on after it."""
-        header = _RTP.pack(0x80, payload_type | marker << 7, self.sequence, self.timestamp, self.ssrc)
-        self.sequence = self.sequence + 1 & 0xFFFF
-        self.timestamp = self.timestamp + samples & 0xFFFFFFFF
-        return header + payload
+async def hung_up(call: TrunkCall, app: DeveloperApp, call_id: str) -> SipText:
+    """Let the app hang up, and answer the BYE."""
+    asked = asyncio.create_task(post(app, call_id, "hangup"))
+    bye = await call.trunk.expect("BYE ", where=lambda m: m.one("Call-ID") == call.call_id)
+    call.trunk.answer(bye, "200 OK")
+    assert await asked == 200
+    return bye
 
-    def event(self, to: tuple[str, int], digit: str, payload_type: int, steps: Iterable[int]) -> None:
-        """Send packets of one digit's event: step n says n frames, and negative steps carry the end bit."""
-        code = "0123456789*#ABCD".index(digit)
-        for at, step in enumerate(steps):
-            payload = struct.pack("!BBH", code, 10 | (0x80 if step < 0 else 0), abs(step) * 160)
-            self.send_raw(self.packet(payload, payload_type=payload_type, marker=at == 0, samples=0), to)
-        self.timestamp = self.timestamp + 1600 & 0xFFFFFFFF
 
-    async def speak(self, to: tuple[str, int], ms: int, *, loud: bool, frame_ms: int = 20) -> None:
-        """Send that much sound, in real time. Loud is a square wave."""
-        count = frame_ms * 8
-        payload = bytes([0x10 if loud and at // 8 % 2 else 0x90 if loud else 0xFF for at in range(count)])
-        started = time.monotonic()
-        for number in range(ms // frame_ms):
-            if (delay := started + number * frame_ms / 1000 - time.monotonic()) > 0:
-                await asyncio.sleep(delay)
-            self.send_raw(self.packet(payload, samples=count), to)
-
-    def loud(self, since: float = 0.0) -> int:
-        """Return how many packets of sound came that are not silence."""
-        return sum(
-            1
-            for at, data, _ in self.came
-            if at > since and len(data) == 172 and sum((byte & 0x7F) < 0x50 for byte in data[12:]) > 40
-        )
-
-    async def hears(self, since: float, packets: int = 5, timeout: float = 4.0) -> None:
-        try:
-            async with asyncio.timeout(timeout):
-                while self.loud(since) < packets:
-                    await asyncio.sleep(0.01)
-        except TimeoutError:
-            raise AssertionError(f"heard nothing; {len(self.came)} packets came") from None
-
-    def _receive(self) -> None:
+async def totals(app: DeveloperApp, call_id: str) -> dict[str, Any]:
+    """Return the counts of an ended call's media."""
+    async with asyncio.timeout(3):
         while True:
-            try:
-                data, source = self._socket.recvfrom(2048)
-            except (BlockingIOError, ConnectionError):
-                return
-            self.came.append((time.monotonic(), data, source))
+            for entry in await app.node.timeline(app.seat, call_id):
+                if entry["title"] == "rtp totals":
+                    return entry
+            await asyncio.sleep(0.02)
+
+
+async def digits(app: DeveloperApp, call_id: str) -> str:
+    entries = await app.node.timeline(app.seat, call_id)
+    return "".join(e["title"].removeprefix("digit ") for e in entries if e["title"].startswith("digit "))
