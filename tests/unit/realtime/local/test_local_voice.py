@@ -345,6 +345,14 @@ async def test_speed_changes_the_length(talk, brain):
     assert lengths[0] > 1.5 * lengths[1] > 1.8 * lengths[2]
 
 
+async def test_a_sentence_is_made_once(talk, factory, brain, monkeypatch):
+    first = await speech(talk, brain, "I say this to everybody.")
+    made = []
+    monkeypatch.setattr(factory.speakers, "submit", made.append)
+    assert await speech(talk, brain, "I say this to everybody.") == first
+    assert made == []
+
+
 async def test_speech_begins_and_ends_without_long_silence(talk, brain):
     audio = sound.decode(await speech(talk, brain, "Hello."), "audio/pcmu")
     loud = np.flatnonzero(np.abs(audio.astype(int)) > 1000)
@@ -354,7 +362,7 @@ async def test_speech_begins_and_ends_without_long_silence(talk, brain):
 
 
 async def test_a_cancelled_response_is_silent_at_once(talk, brain):
-    brain("One more sentence for you to hear. " * 200)
+    brain(*(f"This is sentence number {number} for you to hear. " for number in range(200)))
     engine, ear = await talk()
     engine.handle(respond())
     await ear.wait(ResponseSpeech, 2)
@@ -469,7 +477,7 @@ async def test_a_worker_killed_at_work_fails_its_job_and_is_replaced(talk, facto
 
 
 async def test_a_speaker_killed_at_work_fails_its_response_and_is_replaced(talk, factory, brain):
-    brain("One more sentence for you to hear. " * 100)
+    brain(*(f"This is another sentence, number {number}. " for number in range(100)))
     engine, ear = await talk()
     engine.handle(respond())
     await ear.wait(ResponseSpeech)

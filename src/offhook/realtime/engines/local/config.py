@@ -61,4 +61,4 @@ class LocalConfig:
     voice_model: Path | None = None
     "A hibari voice of your own (an ONNX file). None: the voice in the package."
     tick_ms: int = 20
-    "How often the callers' audio is handed to voice activity detection, for all calls at once."
+    "How often the callers' audio is handed to voice activity detection, for all calls at once. Few calls: oftener."

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
 from ...engine import (
@@ -33,6 +33,7 @@ from .config import BrainConfig, LocalConfig
 from .listening import Listening, ListeningStream
 from .process import Role
 from .sentences import SentenceSplitter, speakable
+from .spoken import SpokenSentences
 from .wire import Message
 from .workers import Job, JobError, JobPool
 
@@ -63,6 +64,7 @@ class LocalFactory:
         self.listening: Listening | None = None
         self.transcribers: JobPool | None = None
         self.speakers: JobPool | None = None
+        self.spoken = SpokenSentences()
         self.warm_s = 0.0
         "How long `start` took."
         self._workers = config.workers or len(os.sched_getaffinity(0))
@@ -233,8 +235,11 @@ class LocalEngine:
 
     def _respond(self, command: Respond) -> None:
         assert self._start is not None
-        assert self._factory.speakers is not None
-        answering = _Answering(command, self._start, self._factory.brain, self._factory.speakers, self._tell)
+        factory = self._factory
+        assert factory.speakers is not None
+        answering = _Answering(
+            command, self._start, factory.brain, factory.speakers, factory.spoken, self._tell
+        )
         task = asyncio.get_running_loop().create_task(answering.run())
         self._responses[command.response_id] = task
         task.add_done_callback(lambda done: self._responses.pop(command.response_id, None))
@@ -252,12 +257,14 @@ class _Answering:
         start: EngineStart,
         brain: Brain,
         speakers: JobPool,
+        spoken: SpokenSentences,
         emit: Callable[[EngineEvent], None],
     ) -> None:
         self._command = command
         self._start = start
         self._brain = brain
         self._speakers = speakers
+        self._spoken = spoken
         self._emit = emit
         self._of = (command.response_id, command.generation)
         self._splitter = SentenceSplitter()
@@ -314,22 +321,33 @@ class _Answering:
         text = speakable(sentence)
         if not text:
             return
-        header = {
-            "type": "speak",
-            "text": text,
-            "format": self._start.audio_format,
-            "speed": min(max(self._command.speed, _SLOWEST), _FASTEST),
-        }
         words = text
-        async with aclosing(self._speakers.messages(header, priority=self._priority)) as messages:
-            async for message in messages:
-                if message.header["type"] == "audio":
-                    self._mark("tts")
-                    self._emit(ResponseSpeech(*self._of, words, message.body))
-                    words = ""
+        async with aclosing(self._sound_of(text)) as pieces:
+            async for audio in pieces:
+                self._mark("tts")
+                self._emit(ResponseSpeech(*self._of, words, audio))
+                words = ""
         if words:  # nothing in it can be said, but it belongs to the transcript
             self._emit(ResponseSpeech(*self._of, words, b""))
         self._priority = _LATER
+
+    async def _sound_of(self, text: str) -> AsyncGenerator[bytes, None]:
+        """Yield a sentence's sound as it is made, or at once if it was made before. Raises `JobError`."""
+        speed = min(max(self._command.speed, _SLOWEST), _FASTEST)
+        key = (text, self._start.audio_format, speed)
+        if (known := self._spoken.get(key)) is not None:
+            await asyncio.sleep(0)  # nothing else here waits: a long answer must not hold the loop
+            yield known
+            return
+        header = {"type": "speak", "text": text, "format": self._start.audio_format, "speed": speed}
+        pieces: list[bytes] = []
+        async with aclosing(self._speakers.messages(header, priority=self._priority)) as messages:
+            async for message in messages:
+                if message.header["type"] == "audio":
+                    pieces.append(message.body)
+                    yield message.body
+        if pieces:
+            self._spoken.put(key, b"".join(pieces))
 
     def _mark(self, name: str) -> None:
         """Note how long the first text (`brain`) took, and after it the first sound (`tts`)."""

@@ -14,6 +14,8 @@ from .wire import Message
 
 __all__ = ["Listening", "ListeningStream"]
 
+_STREAM_S = 0.002
+"""How much longer a tick is for each call: with few of them there is little to gather, and each ms is waited for."""
 _HELD_BYTES = 4_000_000
 """Audio kept while the worker is being replaced: ten seconds of fifty calls. What comes after that is not heard."""
 
@@ -93,22 +95,21 @@ class Listening:
         self._pending.append(audio)
         self._pending_bytes += len(audio)
         if not self._armed:
-            self._armed = True
-            asyncio.get_running_loop().call_later(self._tick_s, self._flush)
+            self._arm(min(self._tick_s, _STREAM_S * len(self._streams)))
+
+    def _arm(self, delay_s: float) -> None:
+        self._armed = True
+        asyncio.get_running_loop().call_later(delay_s, self._flush)
 
     def _flush(self) -> None:
         self._armed = False
         if self._worker is not None:
             self._worker.send({"type": "feed"}, b"".join(self._pending))
         elif self._pending_bytes < _HELD_BYTES:
-            self._arm_again()
+            self._arm(self._tick_s)
             return
         self._pending.clear()
         self._pending_bytes = 0
-
-    def _arm_again(self) -> None:
-        self._armed = True
-        asyncio.get_running_loop().call_later(self._tick_s, self._flush)
 
     def _announce(self, stream: ListeningStream) -> None:
         if self._worker is None:

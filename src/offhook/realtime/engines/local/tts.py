@@ -19,9 +19,12 @@ RATE = 24000
 _GAIN = 2.0
 """The voice is made some 6 dB below the usual level of a telephone line; peaks stay below full scale."""
 _QUIET = 0.006
-_LEAD_S = 0.02
+_LEAD_S = 0.005
 _TAIL_S = 0.22
-"""What is left of the silence around a sentence; the voice makes 0.3 s before it and 0.5 s after it."""
+"""
+What is left of the silence around a sentence; the voice makes 0.3 s before it and 0.5 s after it. A caller waits for
+what is left before the first one.
+"""
 
 
 def trim(samples: Floats) -> Floats:
