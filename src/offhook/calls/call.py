@@ -147,15 +147,24 @@ class Call(LegListener):
                 type="server_error",
             ) from None
 
-    async def reject(self, status_code: int = 603) -> None:
-        """Answer the INVITE with this status, 300 to 699 (API rows R12 to R14)."""
+    async def reject(self, status_code: int = 603, *, repeated: bool = False) -> None:
+        """
+        Answer the INVITE with this status, 300 to 699 (API rows R12 to R14).
+
+        `repeated` here and below: the client says that it sends this again, not knowing whether the first time
+        worked (API row C06). If that did just this, it is done.
+        """
+        if repeated and self._ended_as(EndReason.REJECTED, status_code):
+            return
         self._life.check_reject()
         self._leg.refuse(status_code)
         self._end(EndReason.REJECTED, Result.SUCCESS, f"the app rejected with {status_code}", status_code)
 
-    async def refer(self, target_uri: object) -> None:
+    async def refer(self, target_uri: object, *, repeated: bool = False) -> None:
         """Transfer the caller (API rows R15 to R19). Returns when the peer has taken the REFER."""
         target = check_target_uri(target_uri)
+        if repeated and self._transfer.has_taken(target):
+            return
         self._life.check_refer()
         if self.state is CallState.ACCEPTED and self._establishing is not None:
             # The app was told 200 and cannot see how long the phone still rings.
@@ -172,8 +181,10 @@ class Call(LegListener):
             )
         await self._transfer.refer(target)
 
-    async def hangup(self) -> None:
+    async def hangup(self, *, repeated: bool = False) -> None:
         """End the call: BYE when answered, else 480 (API rows R20, R21)."""
+        if repeated and self._ended_as(EndReason.HANGUP):
+            return
         self._life.check_hangup()
         status = 480 if self.state in (CallState.RINGING, CallState.ACCEPTED) else None
         self._leg.hangup()
@@ -221,6 +232,10 @@ class Call(LegListener):
             "refers": self._transfer.to_api(),
             "termination": self.termination.to_api() if self.termination else None,
         }
+
+    def _ended_as(self, reason: EndReason, sip_status: int | None = None) -> bool:
+        end = self.termination
+        return end is not None and end.reason is reason and sip_status in (None, end.sip_status)
 
     # What the SIP leg says.
 

@@ -105,9 +105,17 @@ class Transfer:
                 self._attempts.remove(attempt)  # it never became a REFER, and updates count REFERs
             raise
         except BaseException:
-            attempt.answer.cancel()
+            text = "the request for it was broken off before the peer answered"
+            attempt.answer.set_exception(self._error(503, "refer_broken_off", attempt, text))
             raise
         attempt.answer.set_result(None)
+
+    def has_taken(self, target: str) -> bool:
+        """Whether the last REFER went to this target and the peer took it, whatever came of it."""
+        if not self._attempts:
+            return False
+        last = self._attempts[-1]
+        return last.target == target and last.answer.done() and last.answer.exception() is None
 
     def updated(self, update: ReferUpdate) -> None:
         """Take what the peer said about a transfer since: a NOTIFY, a BYE, or silence."""
@@ -170,9 +178,10 @@ class Transfer:
         self._on_update(attempt.to_api())
 
     def _error(self, status: int, code: str, attempt: _Attempt, text: str, **details: Any) -> CallError:
+        after = "The call is over." if self._leg.state == "ended" else "The call goes on."
         return CallError(
             status,
-            f"REFER to {attempt.target} was not taken: {text}. The call goes on.",
+            f"REFER to {attempt.target} was not taken: {text}. {after}",
             code=code,
             type="server_error",
             details={"target_uri": attempt.target, "refer": attempt.number, **details},

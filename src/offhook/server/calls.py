@@ -106,7 +106,7 @@ class CallRoutes:
         """Reject the call while it rings. The status goes to the caller's side; without one it is 603."""
 
         async def act(call: Call, body: Any) -> None:
-            await call.reject(_reject_status(optional_object(body)))
+            await call.reject(_reject_status(optional_object(body)), repeated=_is_repeat(request))
 
         return await self._do("reject", request, call_id, act)
 
@@ -121,7 +121,7 @@ class CallRoutes:
         async def act(call: Call, body: Any) -> None:
             body = optional_object(body)
             refuse_unknown(body, ("target_uri",))
-            await call.refer(_target_uri(body))
+            await call.refer(_target_uri(body), repeated=_is_repeat(request))
 
         return await self._do("refer", request, call_id, act)
 
@@ -129,7 +129,7 @@ class CallRoutes:
         """End the call: BYE once answered, 480 while it rings. A body is ignored."""
 
         async def act(call: Call, body: Any) -> None:
-            await call.hangup()
+            await call.hangup(repeated=_is_repeat(request))
 
         return await self._do("hangup", request, call_id, act, has_body=False)
 
@@ -216,6 +216,11 @@ class CallRoutes:
                 duration_ms=round((self._clock.monotonic() - started_at) * 1000, 1),
             )
         return Response()
+
+
+def _is_repeat(request: Request) -> bool:
+    """Whether an SDK says that it sends this request again, since it got no answer, or not a good one."""
+    return request.headers.get("x-stainless-retry-count", "0") != "0"
 
 
 def _reject_status(body: dict[str, Any]) -> int:

@@ -19,6 +19,7 @@ class FakeLeg:
     def __init__(self, *answers):
         self.answers = list(answers)
         self.sent = []
+        self.state = "confirmed"
 
     @property
     def refer_count(self):
@@ -144,6 +145,29 @@ async def test_a_notify_before_the_2xx_is_kept():
     answer.set_result(202)
     await task
     assert transfer.to_api()[0]["status"] == "progress"
+
+
+async def test_a_request_that_is_broken_off_leaves_its_repeat_with_an_answer():
+    """As when the node shuts down while the peer is silent."""
+    transfer, _, _ = make(asyncio.get_running_loop().create_future())
+    first = asyncio.create_task(transfer.refer(TARGET))
+    repeat = asyncio.create_task(transfer.refer(TARGET))
+    await asyncio.sleep(0)
+    first.cancel()
+    with pytest.raises(CallError) as raised:
+        await repeat
+    assert raised.value.status == 503
+    assert first.cancelled()
+    assert not transfer.has_taken(TARGET)
+
+
+@pytest.mark.parametrize(
+    ("state", "words"), [("confirmed", "The call goes on."), ("ended", "The call is over.")]
+)
+async def test_an_error_says_what_became_of_the_call(state, words):
+    transfer, leg, _ = make(403)
+    leg.state = state
+    assert (await failure(transfer)).message.endswith(words)
 
 
 async def test_a_refer_that_was_never_begun_does_not_count():

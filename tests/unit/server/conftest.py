@@ -80,13 +80,13 @@ class FakeCall:
         await self._take("accept", body)
         self.decided.set()
 
-    async def reject(self, status_code=603):
+    async def reject(self, status_code=603, *, repeated=False):
         await self._take("reject", status_code)
 
-    async def refer(self, target_uri):
+    async def refer(self, target_uri, *, repeated=False):
         await self._take("refer", target_uri)
 
-    async def hangup(self):
+    async def hangup(self, *, repeated=False):
         await self._take("hangup")
 
     async def session(self, wait_s=None):
