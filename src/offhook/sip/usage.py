@@ -29,7 +29,8 @@ from .events import (
 from .exchange import ClientExchange, ServerExchange
 from .flow import Flow
 from .message import Request, Response
-from .refer import Refer, ReferPending
+from .refer import Refer
+from .refers import Refers
 from .route import Attempt, Plan, RouteError, plan_in_dialog
 from .transaction import LocalProtocolError
 
@@ -79,8 +80,10 @@ class InviteUsage:
         self._own_invites = 0
         self._acceptances = Acceptances(stack.config.timers)
         self._acks: dict[tuple[str, int], tuple[Flow, bytes]] = {}
-        self._refers: list[Refer] = []
-        self._refers_by_key: dict[int, Refer] = {}
+        self._refers = Refers(
+            notify_timeout=stack.config.refer_notify_timeout,
+            on_update=lambda update: self.emit(ReferUpdated(update)),
+        )
         self._waiting: list[_Waiting] = []
         self._hangup: tuple[str | None] | None = None
         self._held: set[int] = set()
@@ -159,24 +162,19 @@ class InviteUsage:
 
         Raises `ReferPending`, and `LocalProtocolError` when there is no dialog.
         """
-        if any(refer.is_pending for refer in self._refers):
-            raise ReferPending(f"REFER {len(self._refers)} of this leg has no outcome yet")
+        refer = self._refers.create()
         items = [("Refer-To", refer_to if "<" in refer_to else f"<{refer_to}>")]
         if referred_by is not None:
             items.append(("Referred-By", referred_by if "<" in referred_by else f"<{referred_by}>"))
-        refer = Refer(len(self._refers) + 1, 0, notify_timeout=self.stack.config.refer_notify_timeout)
         key = self._request("REFER", [*items, *headers], b"", None, refer, now)
-        self._refers.append(refer)
+        self._refers.add(refer, key)
         return key
 
     def stop_waiting(self, key: int, *, now: float) -> None:
         """Note that nobody waits for request `key` any more; one that was not sent yet is dropped."""
         before = len(self._waiting)
         self._waiting = [waiting for waiting in self._waiting if waiting.key != key]
-        if refer := self._refers_by_key.get(key):
-            refer.give_up_waiting()
-            if len(self._waiting) < before:
-                refer.transaction_failed()
+        self._refers.stop_waiting(key, was_sent=len(self._waiting) == before)
 
     def contact(self) -> str:
         """Return our Contact on the INVITE's flow."""
@@ -236,20 +234,14 @@ class InviteUsage:
         return True
 
     def next_timer(self) -> float | None:
-        deadlines = [d for refer in self._refers if (d := refer.next_timer()) is not None]
-        if (repeat_at := self._acceptances.next_timer()) is not None:
-            deadlines.append(repeat_at)
-        if self._release_at is not None:
-            deadlines.append(self._release_at)
-        return min(deadlines, default=None)
+        deadlines = (self._refers.next_timer(), self._acceptances.next_timer(), self._release_at)
+        return min([deadline for deadline in deadlines if deadline is not None], default=None)
 
     def handle_timer(self, *, now: float) -> None:
         if self._acceptances.handle_timer(now=now):
             self._set_state(self.state, f"no ACK within {64 * self.stack.config.timers.t1:g} s", now)
             self._send_bye("no_ack", None, "our 200 was never acknowledged", now)
-        for refer in self._refers:
-            refer.handle_timer(now=now)
-            self._drain_refer(refer)
+        self._refers.handle_timer(now=now)
         if self._release_at is not None and now >= self._release_at:
             self._release()
         self.stack.arm(self)
@@ -293,12 +285,7 @@ class InviteUsage:
         waiting, self._waiting = self._waiting, []
         for item in waiting:
             self.emit(Replied(item.key, None, "the leg ended"))
-        for refer in self._refers:
-            if cause == "remote_bye":
-                refer.receive_bye()
-            else:
-                refer.hung_up()
-            self._drain_refer(refer)
+        self._refers.end(by_peer=cause == "remote_bye")
         if was_answered:
             self.emit(Ended(LegEnded(cause, reason_header, text)))
         self._release_when_quiet(now)
@@ -368,26 +355,13 @@ class InviteUsage:
         if event.strip().lower() != "refer":
             exchange.respond(489, now=now, headers=[("Allow-Events", "refer")])
             return
-        refer = self._find_refer(params)
+        refer = self._refers.find(params)
         if refer is None:
             exchange.respond(481, "Subscription Does Not Exist", now=now)
             return
         exchange.respond(200, now=now)
         refer.receive_notify(request, now=now)
-        self._drain_refer(refer)
-
-    def _find_refer(self, params: str) -> Refer | None:
-        """RFC 3515 section 2.4.6: `id` is the REFER's CSeq; it may be left out, and often is."""
-        for param in params.split(";"):
-            name, _, value = param.partition("=")
-            if name.strip().lower() == "id":
-                return next((r for r in self._refers if r.cseq and str(r.cseq) == value.strip()), None)
-        sent = [refer for refer in self._refers if refer.cseq]
-        return next((refer for refer in sent if refer.is_pending), sent[-1] if sent else None)
-
-    def _drain_refer(self, refer: Refer) -> None:
-        for update in refer.outputs():
-            self.emit(ReferUpdated(update))
+        self._refers.drain()
         self.stack.arm(self)
 
     def _await_ack(self, exchange: ServerExchange, response: Response, now: float) -> None:
@@ -416,8 +390,6 @@ class InviteUsage:
         request = self._with_agent(
             dialog.create_request(method, headers=items, body=body, content_type=content_type)
         )
-        if refer is not None:
-            self._refers_by_key[key] = refer
 
         def send(now: float) -> None:
             if refer is not None:
@@ -462,7 +434,8 @@ class InviteUsage:
             dialog.refresh_target(response)
         self.emit(Replied(key, response))
         if refer is not None:
-            self._drain_refer(refer)
+            self._refers.drain()
+            self.stack.arm(self)
         # RFC 3261 section 12.2.1.2: the peer does not know the dialog, or never answers.
         if response.status in (481, 408) and self.state == "confirmed" and method not in _OF_SUBSCRIPTIONS:
             self._send_bye("timeout", None, f"the peer answered {response.status} to {method}", now)
