@@ -23,7 +23,6 @@ from offhook.sip.headers import (
     CSeq,
     HeaderError,
     NameAddr,
-    Via,
     parse_content_type,
     parse_int,
     parse_name_addr,
@@ -39,6 +38,7 @@ from offhook.sip.message import (
 )
 from offhook.sip.multipart import body_parts
 from offhook.sip.uri import SipUri, UriError
+from offhook.sip.via import Via
 
 MESSAGES = pathlib.Path(__file__).parent / "rfc4475"
 

@@ -7,7 +7,7 @@ SIP header fields: the list as received, and typed views of single fields (RFC 3
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from .grammar import (
     LWS,
@@ -22,7 +22,7 @@ from .grammar import (
     split_list,
     unquote,
 )
-from .uri import SipUri, UriError, format_host_port, parse_host_port
+from .uri import SipUri, UriError
 
 __all__ = [
     "MAX_PARAMS",
@@ -32,7 +32,6 @@ __all__ = [
     "Headers",
     "Latin1Str",
     "NameAddr",
-    "Via",
     "add_tag",
     "canonical",
     "header_key",
@@ -41,7 +40,7 @@ __all__ = [
     "parse_cseq",
     "parse_int",
     "parse_name_addr",
-    "parse_via",
+    "parse_params",
     "quote",
     "split_list",
     "unquote",
@@ -246,80 +245,6 @@ def _check(name: str, value: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Via:
-    """One Via value (RFC 3261 section 20.42)."""
-
-    transport: str
-    "In upper case, known or not."
-    host: str
-    "IPv6 without brackets."
-    port: int | None
-    params: Params = ()
-
-    @classmethod
-    def parse(cls, text: str) -> Via:
-        """Parse one value. Raises `HeaderError`."""
-        head, semicolon, params = text.partition(";")
-        transport, sent_by = _parse_sent_protocol(head, text)
-        host, port = _parse_sent_by(sent_by, text)
-        return cls(transport, host, port, _parse_params("Via", params, text) if semicolon else ())
-
-    @classmethod
-    def salvage(cls, text: str) -> Via | None:
-        """Read of a malformed value what a response needs: address, branch and rport. `None` without an address."""
-        head, *pieces = text.split(";")
-        try:
-            via = cls.parse(head)
-        except HeaderError:
-            return None
-        params: list[tuple[str, str | None]] = []
-        for piece in pieces[:MAX_PARAMS]:
-            if piece.partition("=")[0].strip(LWS).lower() in ("branch", "rport"):
-                try:
-                    params += _parse_params("Via", piece, text)
-                except HeaderError:
-                    continue
-        return replace(via, params=tuple(params))
-
-    def __str__(self) -> str:
-        return (
-            f"SIP/2.0/{self.transport} {format_host_port(self.host, self.port)}{format_params(self.params)}"
-        )
-
-    def param(self, name: str) -> str | None:
-        """Return a parameter's value; `None` if it is absent or has no value."""
-        return find_param(self.params, name)
-
-    def has_param(self, name: str) -> bool:
-        return has_param(self.params, name)
-
-    def with_param(self, name: str, value: str | None) -> Via:
-        """Return a Via with that parameter set: in its place if it is there, else at the end."""
-        if not self.has_param(name):
-            return replace(self, params=(*self.params, (name, value)))
-        key = name.lower()
-        return replace(self, params=tuple([(n, value if n.lower() == key else v) for n, v in self.params]))
-
-    @property
-    def branch(self) -> str | None:
-        return find_param(self.params, "branch")
-
-    @property
-    def received(self) -> str | None:
-        """The address in `received`, without the brackets that some put around IPv6."""
-        value = find_param(self.params, "received")
-        return value.strip("[]") if value else None
-
-    @property
-    def rport(self) -> int | None:
-        """The port in `rport` (RFC 3581); `None` if absent, empty or no port. `has_param` tells an empty one."""
-        value = find_param(self.params, "rport")
-        if value and value.isascii() and value.isdigit() and len(value) <= 5 and int(value) <= 65535:
-            return int(value)
-        return None
-
-
-@dataclass(frozen=True, slots=True)
 class NameAddr:
     """A From, To, Contact, Route, Record-Route, Refer-To, ... value (RFC 3261 section 20.10)."""
 
@@ -392,11 +317,6 @@ def add_tag(value: str, tag: str) -> str:
     return Latin1Str(tagged) if type(value) is Latin1Str else tagged
 
 
-def parse_via(values: Iterable[str]) -> list[Via]:
-    """Parse Via values; each string may hold several, separated by commas. Raises `HeaderError`."""
-    return [Via.parse(element) for value in values for element in split_list(value)]
-
-
 def parse_name_addr(text: str, header: str = "name-addr") -> NameAddr:
     """
     Parse `"Name" <uri>;params`, `Name <uri>;params` or `uri;params`.
@@ -428,7 +348,7 @@ def parse_name_addr(text: str, header: str = "name-addr") -> NameAddr:
         raise HeaderError(header, "no URI between angle brackets", text)
     if rest and not rest.startswith(";"):
         raise HeaderError(header, "text other than parameters after the URI", text)
-    return NameAddr(name, _parse_uri(raw), _parse_params(header, rest[1:], text) if rest else ())
+    return NameAddr(name, _parse_uri(raw), parse_params(header, rest[1:], text) if rest else ())
 
 
 def parse_cseq(text: str) -> CSeq:
@@ -446,7 +366,7 @@ def parse_content_type(text: str) -> ContentType:
     kind, subtype = kind.strip(LWS).lower(), subtype.strip(LWS).lower()
     if not slash or not is_token(kind) or not is_token(subtype):
         raise HeaderError("Content-Type", "not type/subtype", text)
-    return ContentType(kind, subtype, _parse_params("Content-Type", params, text) if semicolon else ())
+    return ContentType(kind, subtype, parse_params("Content-Type", params, text) if semicolon else ())
 
 
 def parse_int(header: str, text: str, maximum: int = 2**32 - 1) -> int:
@@ -461,7 +381,8 @@ def parse_int(header: str, text: str, maximum: int = 2**32 - 1) -> int:
     return int(digits)
 
 
-def _parse_params(header: str, text: str, value: str) -> Params:
+def parse_params(header: str, text: str, value: str) -> Params:
+    """Parse `name=value;name`. Raises `HeaderError` that names `header` and quotes `value`, the whole field."""
     params: list[tuple[str, str | None]] = []
     if text.count(";") >= MAX_PARAMS:
         raise HeaderError(header, f"more than {MAX_PARAMS} parameters", value)
@@ -483,30 +404,6 @@ def _parse_params(header: str, text: str, value: str) -> Params:
     return tuple(params)
 
 
-def _parse_sent_protocol(text: str, value: str) -> tuple[str, str]:
-    protocol, _, rest = text.partition("/")
-    version, slash, rest = rest.partition("/")
-    parts = rest.split(None, 1)
-    if protocol.strip(LWS).upper() != "SIP" or not slash or not version.strip(LWS) or len(parts) != 2:
-        raise HeaderError("Via", "not SIP/2.0/transport and an address", value)
-    if not is_token(parts[0]):
-        raise HeaderError("Via", "malformed transport", value)
-    return parts[0].upper(), parts[1].strip(LWS)
-
-
-def _parse_sent_by(text: str, value: str) -> tuple[str, int | None]:
-    # COLON in the grammar allows white space around it.
-    if " " in text or "\t" in text:
-        text = ":".join([part.strip(LWS) for part in text.split(":")])
-    # IPv6 without brackets: not legal, but sent.
-    if text.count(":") > 1 and not text.startswith("["):
-        text = f"[{text}]"
-    try:
-        return parse_host_port(text)
-    except ValueError as error:
-        raise HeaderError("Via", str(error), value) from None
-
-
 def _parse_addr_spec(text: str, header: str) -> NameAddr:
     raw, semicolon, params = text.partition(";")
     raw = raw.strip(LWS)
@@ -514,7 +411,7 @@ def _parse_addr_spec(text: str, header: str) -> NameAddr:
         raise HeaderError(header, "no URI", text)
     if "?" in raw:
         raise HeaderError(header, "URI with `?` needs angle brackets", text)
-    return NameAddr("", _parse_uri(raw), _parse_params(header, params, text) if semicolon else ())
+    return NameAddr("", _parse_uri(raw), parse_params(header, params, text) if semicolon else ())
 
 
 def _parse_uri(raw: str) -> SipUri | str:

@@ -20,7 +20,6 @@ from .headers import (
     Headers,
     Latin1Str,
     NameAddr,
-    Via,
     add_tag,
     header_key,
     parse_content_type,
@@ -30,6 +29,7 @@ from .headers import (
 )
 from .status import REASONS, reason_phrase
 from .uri import SipUri, UriError
+from .via import Via
 
 __all__ = [
     "MAX_HEADERS",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .flow import Flow
-from .headers import Via, split_list
+from .headers import split_list
 from .message import Request
+from .via import Via
 
 __all__ = ["dial_back_address", "note_source", "response_flow"]
 
