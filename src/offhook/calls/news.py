@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -90,15 +91,20 @@ class CallNews:
             ids.opaque_id("evt"), event_type, int(self._clock.wall()), {"call_id": self._call_id, **data}
         )
 
+        # A delivery may wait for days, and thousands of them for one endpoint: they must not hold their calls' stories.
+        this = weakref.ref(self)
+
         def attempted(attempt: WebhookAttempt) -> None:
-            if urgent:
-                self._last_attempt = attempt
-            self._record(event_type, attempt)
+            if (news := this()) is not None:
+                if urgent:
+                    news._last_attempt = attempt
+                news._record(event_type, attempt)
 
         def exhausted(reason: str) -> None:
-            self._timeline.record("webhook", f"{event_type}: no more attempts: {reason}")
-            if on_undeliverable is not None:
-                on_undeliverable(reason)
+            if (news := this()) is not None:
+                news._timeline.record("webhook", f"{event_type}: no more attempts: {reason}")
+                if on_undeliverable is not None:
+                    on_undeliverable(reason)
 
         return self._announcer.announce(
             self._project, event, urgent=urgent, on_attempt=attempted, on_exhausted=exhausted

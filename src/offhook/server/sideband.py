@@ -72,14 +72,18 @@ class SidebandRoute:
             await deny(scope, receive, send, error)
             return
         chosen = PROTOCOL if PROTOCOL in scope["subprotocols"] else None
-        await send({"type": "websocket.accept", "subprotocol": chosen})
-        if admitted is None:
-            await _refuse_beta(send)
-        else:
-            await self._attach(admitted, scope, receive, send)
+        try:
+            await send({"type": "websocket.accept", "subprotocol": chosen})
+            if admitted is None:
+                await _refuse_beta(send)
+            else:
+                await self._attach(admitted, scope, receive, send)
+        finally:
+            if admitted is not None:
+                self._leave(admitted.call.id)
 
     async def _admit(self, project_id: str, query: QueryParams) -> _Admitted:
-        """Find the call's session. One that still rings is waited for (API row S11)."""
+        """Find the call's session, waiting for one that still rings (API row S11), and take a place at it."""
         call_id = query.get("call_id")
         if not call_id:
             raise _no_call_id(query)
@@ -92,12 +96,21 @@ class SidebandRoute:
                 code="rate_limit_exceeded",
                 type="rate_limit_error",
             )
-        return _Admitted(call, await call.session(), events)
+        self._attached[call_id] += 1
+        try:
+            return _Admitted(call, await call.session(), events)
+        except BaseException:
+            self._leave(call_id)
+            raise
+
+    def _leave(self, call_id: str) -> None:
+        self._attached[call_id] -= 1
+        if not self._attached[call_id]:
+            del self._attached[call_id]
 
     async def _attach(self, admitted: _Admitted, scope: Scope, receive: Receive, send: Send) -> None:
         call, request_id = admitted.call, request_id_of(scope)
         writer = SidebandWriter(self._limits)
-        self._attached[call.id] += 1
         call.timeline.record("sideband", "attached", request_id=request_id, events=sorted(admitted.events))
         attachment = admitted.runner.attach(writer, events=admitted.events)
         try:
@@ -109,9 +122,6 @@ class SidebandRoute:
             await asyncio.gather(reading, writing, return_exceptions=True)
         finally:
             attachment.detach()
-            self._attached[call.id] -= 1
-            if not self._attached[call.id]:
-                del self._attached[call.id]
         if writer.dropped:
             _abort(scope)
         call.timeline.record("sideband", writer.dropped or "detached", request_id=request_id)

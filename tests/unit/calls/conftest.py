@@ -86,6 +86,7 @@ class FakeAnnouncer:
     def __init__(self):
         self.events = []
         self.exhausted = {}
+        self.attempted = {}
         self.subscribed = {"realtime.call.incoming", "realtime.call.ended"}
 
     def announce(self, project, event, *, urgent, on_attempt, on_exhausted):
@@ -93,6 +94,7 @@ class FakeAnnouncer:
             return None
         self.events.append(event)
         self.exhausted[event.data["call_id"], event.type] = on_exhausted
+        self.attempted[event.data["call_id"], event.type] = on_attempt
         return FakeAnnouncement(event)
 
     @property

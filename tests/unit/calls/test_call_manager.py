@@ -1,14 +1,18 @@
 """The table of calls: what an INVITE becomes, what can be seen of it afterwards, and that nothing grows."""
 
 import asyncio
+import gc
 import json
+import weakref
 
 import pytest
 
 from offhook.calls import manager as manager_module
 from offhook.calls.errors import CallError
+from offhook.calls.ports import WebhookAttempt
 
 ACCEPT = {"type": "realtime"}
+ATTEMPT = WebhookAttempt("http://127.0.0.1:1/", 3, 0.0, 1.0, None, "connection refused", True)
 
 
 def titles(call):
@@ -127,6 +131,23 @@ async def test_calls_leave_nothing_behind_but_the_last_of_them(table, monkeypatc
     ports = table.manager._services.ports
     assert ports.free == ports.total
     assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+
+async def test_a_webhook_that_waits_for_days_does_not_keep_its_call(table, monkeypatch):
+    """An endpoint may have 10,000 of them."""
+    monkeypatch.setattr(manager_module, "KEPT_AFTER_END", 1)
+    _, call = table.invite()
+    await call.reject(486)
+    told = table.announcer.attempted[call.id, "realtime.call.ended"]
+    told(ATTEMPT)
+    assert any(title.startswith("attempt 3") for title in titles(call))
+    forgotten = weakref.ref(call.timeline)
+    del call
+    await table.invite()[1].reject(486)
+    gc.collect()
+    assert forgotten() is None
+    told(ATTEMPT)
+    assert len(table.manager.list("proj_a")) == 1
 
 
 # What tenants may see.

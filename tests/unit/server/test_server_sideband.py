@@ -178,6 +178,25 @@ async def test_an_attach_before_the_accept_waits_for_it(node):
     assert call.asked == [("accept", {"type": "realtime"})]
 
 
+async def test_those_that_wait_for_the_accept_count_too(strict_node):
+    call = strict_node.calls.add("rtc_u0_1")
+    waiting = [asyncio.create_task(sideband(strict_node).__aenter__()) for _ in range(2)]
+    await asyncio.sleep(0.05)
+    status, body = await refused(strict_node)
+    assert (status, body["error"]["code"]) == (429, "rate_limit_exceeded")
+    call.decided.set()
+    for ws in await asyncio.gather(*waiting):
+        await ws.close()
+    await until(lambda: not call.runner.attachments)
+    # Their places are free again, as are those of clients whom nobody answered.
+    call.decided.clear()
+    for _ in range(3):
+        assert await refused(strict_node) == (404, NOT_FOUND)
+    call.decided.set()
+    async with sideband(strict_node), sideband(strict_node):
+        pass
+
+
 async def test_an_attach_that_nobody_accepts_is_a_404(node):
     node.calls.add("rtc_u0_1")
     assert await refused(node) == (404, NOT_FOUND)
