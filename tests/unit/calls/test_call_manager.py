@@ -136,13 +136,13 @@ async def test_calls_leave_nothing_behind_but_the_last_of_them(table, monkeypatc
 async def test_a_webhook_that_waits_for_days_does_not_keep_its_call(table, monkeypatch):
     """An endpoint may have 10,000 of them."""
     monkeypatch.setattr(manager_module, "KEPT_AFTER_END", 1)
-    _, call = table.invite()
+    leg, call = table.invite()
     await call.reject(486)
     told = table.announcer.attempted[call.id, "realtime.call.ended"]
     told(ATTEMPT)
     assert any(title.startswith("attempt 3") for title in titles(call))
     forgotten = weakref.ref(call.timeline)
-    del call
+    del call, leg
     await table.invite()[1].reject(486)
     gc.collect()
     assert forgotten() is None
