@@ -75,7 +75,8 @@ class PhoneCall:
         self.heard: list[tuple[float, float]] = []
         self.ended_by: LegEnded | None = None
         self.port = port
-        self._phone, self._offer = phone, offer
+        self.offer = offer
+        self._phone = phone
         self._plan: negotiate.MediaPlan | None = None
         loop = asyncio.get_running_loop()
         self._answer: asyncio.Future[Response] = loop.create_future()
@@ -195,7 +196,7 @@ class PhoneCall:
 
     def leg_answered(self, leg: Leg, response: Response) -> None:
         if self.port is not None:
-            self._plan = negotiate.complete(self._offer, response.body)
+            self._plan = negotiate.complete(self.offer, response.body)
             self.port.start(
                 self._plan,
                 pacer=self._phone.pacer,
