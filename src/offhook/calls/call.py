@@ -442,6 +442,7 @@ class Call(LegListener):
         if self._media is not None and (port := self._media.port) is not None:
             self.timeline.record("media", "rtp totals", **asdict(port.stats()))
             port.close()
+            self._media.port = None
         self.timeline.record("call", f"ended: {cause}", **termination.to_api())
         data = termination.to_api()
         if self._runner is not None:
@@ -465,8 +466,10 @@ class Call(LegListener):
             text = f"the session did not end within {CLOSING_S:g} s"
             log.error(text, extra={"event": "call.session.stuck", "call_id": self.id})
         finally:
+            # An ended call is kept to be looked at: its story, not its buffers.
             self._last_session = runner.session.describe()
-            self._runner = None
+            self._runner = self._establishing = None
+            self._playout = CallPlayout()
 
     def _stop_ringing(self) -> None:
         if self._ring_timer is not None:

@@ -38,6 +38,7 @@ class CallNews:
         self._timeline = timeline
         self._clock = clock
         self._incoming: Announcement | None = None
+        self._on_undeliverable: Callable[[str], None] | None = None
         self._last_attempt: WebhookAttempt | None = None
 
     def incoming(self, headers: Headers, on_undeliverable: Callable[[str], None]) -> bool:
@@ -53,11 +54,13 @@ class CallNews:
             ],
             "sip_media_security": "rtp",
         }
-        self._incoming = self._announce(INCOMING, data, urgent=True, on_undeliverable=on_undeliverable)
+        self._on_undeliverable = on_undeliverable
+        self._incoming = self._announce(INCOMING, data, urgent=True)
         return self._incoming is not None
 
     def decided(self) -> None:
         """Somebody accepted or rejected, or the caller gave up: `incoming` need not be told any more."""
+        self._on_undeliverable = None
         if self._incoming is not None:
             self._incoming.expire()
 
@@ -85,7 +88,6 @@ class CallNews:
         data: Mapping[str, Any],
         *,
         urgent: bool = False,
-        on_undeliverable: Callable[[str], None] | None = None,
     ) -> Announcement | None:
         event = WebhookEvent(
             ids.opaque_id("evt"), event_type, int(self._clock.wall()), {"call_id": self._call_id, **data}
@@ -103,8 +105,8 @@ class CallNews:
         def exhausted(reason: str) -> None:
             if (news := this()) is not None:
                 news._timeline.record("webhook", f"{event_type}: no more attempts: {reason}")
-                if on_undeliverable is not None:
-                    on_undeliverable(reason)
+                if urgent and news._on_undeliverable is not None:
+                    news._on_undeliverable(reason)
 
         return self._announcer.announce(
             self._project, event, urgent=urgent, on_attempt=attempted, on_exhausted=exhausted
