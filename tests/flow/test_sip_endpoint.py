@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import datetime
 import ipaddress
+import socket
 import ssl
 
 import pytest
@@ -441,6 +442,39 @@ async def test_silent_connections_are_closed(tls):
         with contextlib.suppress(ConnectionResetError):
             assert await reader.read() == b""
     writer.close()
+    await server.close()
+
+
+@pytest.mark.parametrize("transport", ["tcp", "tls"])
+async def test_a_peer_that_takes_nothing_any_more_is_let_go(transport, tls):
+    """Half-open connections say nothing: without a bound, a BYE or REFER on one waits for many minutes."""
+    limits = TransportLimits(unacknowledged_timeout=0.3)
+    server = Endpoint(
+        EndpointConfig((f"{transport}:127.0.0.1:0",), tls=tls[0], limits=limits), clock=SystemClock()
+    )
+    await server.start()
+    requests = "".join(
+        f"OPTIONS sip:x@y SIP/2.0\r\nVia: SIP/2.0/TCP a;branch=z9hG4bK{number}\r\nFrom: <sip:a@b>;tag=1\r\n"
+        f"To: <sip:x@y>\r\nCall-ID: c\r\nCSeq: {number} OPTIONS\r\nContent-Length: 0\r\n\r\n"
+        for number in range(300)
+    )
+
+    def speak_and_never_listen():
+        connected = socket.socket()
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connected.settimeout(PATIENCE)
+        connected.connect(("127.0.0.1", server.addresses[0].port))
+        if transport == "tls":
+            connected = tls[1].wrap_socket(connected, server_hostname="127.0.0.1")
+        connected.sendall(requests.encode())
+        return connected
+
+    with await asyncio.to_thread(speak_and_never_listen):
+        async with asyncio.timeout(PATIENCE):
+            while not server._transport._connections:
+                await asyncio.sleep(0.005)
+            while server._transport._connections:
+                await asyncio.sleep(0.02)
     await server.close()
 
 

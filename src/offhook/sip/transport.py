@@ -37,6 +37,8 @@ class TransportLimits:
     "A connection that has sent no complete message by then is closed; so is one that leaves a message half sent."
     idle_timeout: float = 900.0
     "A connection with nothing received for so long is closed unless a dialog holds it."
+    unacknowledged_timeout: float = 10.0
+    "A peer that has acknowledged nothing for so long is gone, though it never said so (RFC 5626 section 4.4.1)."
     max_unsent: int = 1_000_000
     "Bytes queued for a peer that does not read; above it the connection is closed."
 
@@ -310,6 +312,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are not subclasses of asyncio's, so nothing can be asserted here.
         self._transport = cast(asyncio.WriteTransport, transport)
+        _bound_silence(transport, self._owner.limits.unacknowledged_timeout)
         local = transport.get_extra_info("sockname") or ("", 0)
         remote = transport.get_extra_info("peername") or ("", 0)
         self.flow = Flow(self._kind, local[:2], remote[:2], self._owner.opened(self))
@@ -352,6 +355,13 @@ class Connection(asyncio.Protocol):
         if not self._heard or self._framer.buffered:
             return now - self._complete_at > limits.first_message_timeout
         return now - self._received_at > limits.idle_timeout
+
+
+def _bound_silence(transport: asyncio.BaseTransport, seconds: float) -> None:
+    """Have the kernel close a half-open connection: by itself it sends again for a quarter of an hour."""
+    connected = transport.get_extra_info("socket")
+    if connected is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
 
 
 def _bind_udp(listener: Listener) -> socket.socket:
