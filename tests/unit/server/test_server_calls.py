@@ -1,5 +1,6 @@
 """`/v1/realtime/calls` by the real openai package and by plain HTTP (API rows R01 to R25, C01 to C15)."""
 
+import asyncio
 import json
 
 import openai
@@ -424,6 +425,46 @@ async def test_a_wrong_query_is_a_400_in_the_apis_shape(node, query):
         response = await http.get("/v1/realtime/calls", params=query)
     error = response.json()["error"]
     assert (response.status_code, error["code"], error["param"]) == (400, "invalid_value", next(iter(query)))
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        "/v1/realtime/client_secrets",
+        "/v1/realtime/sessions",
+        "/v1/realtime/transcription_sessions",
+        "/v1/realtime/translations/client_secrets",
+        "/v1/live/sessions",
+        "/v1/live/sessions/live_1/accept",
+        "/v1/webhook_endpoints",
+        "/openai/v1/dashboard/webhook_endpoints",
+    ],
+)
+async def test_what_is_not_served_is_a_404_in_json(node, route):
+    async with node.raw() as http:
+        response = await http.post(route, json={})
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["type"]) == (
+        404,
+        "unknown_url",
+        "invalid_request_error",
+    )
+    assert route in error["message"]
+
+
+async def test_a_body_that_never_ends_is_408(node, monkeypatch):
+    monkeypatch.setattr("offhook.server.body.READ_TIMEOUT", 0.1)
+    call = node.calls.add("rtc_u0_1")
+
+    async def dribble():
+        yield b'{"type": '
+        await asyncio.sleep(0.5)
+        yield b'"realtime"}'
+
+    async with node.raw() as http:
+        response = await http.post(path("rtc_u0_1", "accept"), content=dribble())
+    assert (response.status_code, response.headers["x-should-retry"]) == (408, "false")
+    assert call.asked == []
 
 
 async def test_webrtc_is_refused_in_words_and_once(node):

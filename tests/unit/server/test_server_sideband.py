@@ -287,6 +287,17 @@ async def test_frames_go_to_the_session_as_they_came(node):
     assert received == ['{"type":"response.create"}', "not json", b"\x00\x01", "fragmented ü"]
 
 
+async def test_a_frame_of_15_mebibytes_is_taken(node):
+    call = node.calls.add("rtc_u0_1", state="active")
+    frame = "x" * (15 * 1024 * 1024)
+    async with sideband(node) as ws:
+        await ws.recv()
+        await ws.send(frame)
+        await until(call.runner.heard.is_set)
+        (attachment,) = call.runner.attachments
+        assert attachment.received == [frame]
+
+
 async def test_the_end_of_a_call_drains_what_is_queued_and_closes_1000(node):
     call = node.calls.add("rtc_u0_1", state="active")
     async with sideband(node) as ws:
