@@ -41,7 +41,7 @@ from .usage import InviteUsage
 
 __all__ = ["Incoming", "Listening", "Output", "Reach", "Stack", "StackConfig", "Transmit", "UsageEvent"]
 
-DEFAULT_ALLOW = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "NOTIFY", "INFO", "UPDATE")
+DEFAULT_ALLOW = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "NOTIFY", "UPDATE")
 MAGIC_COOKIE = "z9hG4bK"
 
 

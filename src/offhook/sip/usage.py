@@ -119,6 +119,9 @@ class InviteUsage:
         headers = list(headers)
         if status < 300 and request.method in ("INVITE", "UPDATE"):
             headers = [("Contact", self.contact()), ("Allow", self.stack.allow), *headers]
+        elif status == 405:
+            # RFC 3261 section 8.2.1.
+            headers = [("Allow", self.stack.allow), *headers]
         response = exchange.respond(
             status, reason, now=now, headers=headers, body=body, content_type=content_type
         )

@@ -576,6 +576,17 @@ class TestInDialog:
         assert self.request(agent, usage, "OPTIONS", cseq=4) == [500]
 
     @pytest.mark.parametrize("method", ["INFO", "REFER", "MESSAGE"])
+    def test_405_says_what_is_allowed(self, agent, method):
+        """RFC 3261 section 8.2.1: a 405 has Allow, and Allow does not name what is refused by it."""
+        usage = agent.confirmed()
+        self.request(agent, usage, method)
+        usage.respond(agent.told(Requested)[0].request, 405, now=0.0)
+        (refused,) = agent.take()
+        allowed = refused.headers.values("Allow")
+        assert "INVITE" in allowed
+        assert method not in allowed
+
+    @pytest.mark.parametrize("method", ["INFO", "REFER", "MESSAGE"])
     def test_others_are_the_listeners(self, agent, method):
         usage = agent.confirmed()
         assert self.request(agent, usage, method) == []
