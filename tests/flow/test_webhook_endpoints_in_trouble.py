@@ -164,7 +164,7 @@ async def test_three_hundred_calls_at_once_for_an_endpoint_that_takes_five_a_sec
         assert took < RING_S + 2
         for call in calls:
             assert 180 in call.provisional
-            assert [wire.name for wire in call.wire if wire.direction == "in"][0] == "100 INVITE"
+            assert next(wire.name for wire in call.wire if wire.direction == "in") == "100 INVITE"
 
         # None without a trace.
         listed: list[dict[str, Any]] = []
