@@ -3,6 +3,8 @@
 import re
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from offhook.realtime.engines.local import rulebook
 from offhook.realtime.engines.local.brain_rules import reply
@@ -108,7 +110,25 @@ def test_it_greets_and_asks_who_and_why():
             "Jim Beam",
             "the book club",
         ),
-        (["Hello?", "Hello?", "Hello?"], "VOICEMAIL", "unknown", None),
+        (["Hello?", "Hello?", "Hello?", "Hello?"], "VOICEMAIL", "unknown", None),
+        (["Hi, my name is john and I'm calling about the invoice."], "ALLOW", "john", "the invoice"),
+        (["S-M-I-T-H.", "I have a delivery for number 12."], "ALLOW", "Smith", None),
+        (["This is Bob.", "No, my name is Rob.", "It's about the delivery."], "ALLOW", "Rob", "the delivery"),
+        (
+            ["Hold on a second.", "This is Ben.", "Just a moment.", "It's about the project."],
+            "ALLOW",
+            "Ben",
+            None,
+        ),
+        (["Mm-hmm.", "Uh...", "Um, yeah.", "Okay.", "Mm."], "VOICEMAIL", "unknown", None),
+        (["What time do you open?", "This is Ann."], "VOICEMAIL", "Ann", "What time do you open"),
+        (
+            ["How are you today?", "My name is Chad, with Bright Future.", "We help homeowners save money."],
+            "REJECT",
+            "Chad",
+            None,
+        ),
+        (["My washing machine is broken and I need a repair, this is Al."], "ALLOW", "Al", None),
         (["I want to speak to him about an emergency.", "That is private."], "ALLOW", "unknown", None),
     ],
 )
@@ -297,3 +317,88 @@ def test_a_response_that_may_not_call_tools_remembers_that_one_was_called():
     talk.settings["tool_choice"] = "none"
     assert talk.result('{"ok": true}').say == ()
     assert said(talk.say("Hello?")) == "One moment, please."
+
+
+# What callers do.
+
+
+@pytest.mark.parametrize(
+    ("turns", "says"),
+    [
+        (["This is Bob, about a delivery.", "Hello?"], "One moment"),
+        (["This is Ann, I just wanted to chat.", "Tell him that I will be late."], "pass that on"),
+        (["Congratulations, you have won a prize!", "But it is free!"], "nothing more that I can do"),
+        (["Oh, sorry, wrong number. Bye."], "Goodbye"),
+        (["Sorry, what?"], "Who is calling"),
+        (["I can't hear you."], "Who is calling"),
+        (["Who is this?"], "automated"),
+        (["Let me talk to a human."], "automated"),
+    ],
+)
+def test_a_screened_caller_is_answered_to_the_point(turns, says):
+    talk = Conversation(screening())
+    talk.ask()
+    for turn in turns:
+        answer = talk.say(turn)
+        if answer.calls and turn is not turns[-1]:
+            talk.result('{"ok": true}')
+    assert says in said(answer)
+
+
+@pytest.mark.parametrize(
+    ("turns", "says"),
+    [
+        (["What time do you open tomorrow?"], "cannot help with that"),
+        (["This is Ed. Please call me at 555-0134 about the roof."], "5 5 5, 0 1 3, 4"),
+        (["Ed.", "Call me back.", "Five five five, oh one three four."], "Five five five"),
+        (["Ed.", "Call me back.", "He has my number."], "Call me back"),
+        (["Ed.", "Call me back.", "555-0134", "No, it is 555-0135."], "0 1 3, 5"),
+        (["Ed.", "Call me back.", "555-0134", "Hm, the thing."], "say yes or no"),
+        (["Ed.", "Call me back.", "555-0134", "Yes.", "Tell him that it is urgent."], "added that"),
+        (["Ed.", "No, it's Ted.", "Call me back.", "555-0134", "Yes."], "Ted"),
+        (["Ed.", "Okay, bye."], "Goodbye"),
+        (["Ed.", "Call me back.", "Bye."], "pass that on"),
+        (["", "", "", ""], "call again later"),
+    ],
+)
+def test_a_message_is_taken_from_every_kind_of_caller(turns, says):
+    talk = Conversation()
+    talk.ask()
+    for turn in turns:
+        answer = talk.say(turn)
+    assert says in said(answer)
+
+
+LINES = [
+    "", ".", "Hello?", "Mm-hmm.", "Uh...", "Thank you.", "Yes.", "No.", "you", "Bye.", "Sorry?", "What did you say?",
+    "Hold on.", "Are you a robot?", "I want to talk to a human.", "This is Bob.", "My name is Ann.", "S-M-I-T-H.",
+    "It's Rob, not Bob.", "Where are you?", "Gracias.", "555-0134.", "It's about the package.", "Please call me back.",
+    "I'd rather not say.", "I can't hear you.", "We have a special offer for you.", "It's urgent.", "Nothing.",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("tools", [(), (screening(),)], ids=["message", "screening"])
+@given(turns=st.lists(st.sampled_from(LINES), min_size=1, max_size=14))
+@settings(max_examples=150, deadline=None)
+def test_it_is_never_at_a_loss_for_words(tools, turns):
+    talk = Conversation(*tools)
+    talk.ask()
+    for turn in turns:
+        answer = talk.say(turn)
+        assert answer.say, turn
+        assert "None" not in said(answer)
+        if answer.calls:
+            talk.result('{"ok": true}')
+
+
+@pytest.mark.parametrize("tools", [(), (screening(),)], ids=["message", "screening"])
+@pytest.mark.parametrize("line", LINES)
+def test_whoever_repeats_himself_is_not_asked_the_same_for_ever(tools, line):
+    talk = Conversation(*tools)
+    talk.ask()
+    answers = [said(talk.say(line)) for _ in range(20)]
+    assert all(answers)
+    questions = [answer for answer in answers if answer.endswith("?")]
+    assert max((questions.count(question) for question in questions), default=0) <= 5
+    assert len(set(answers[-3:])) == 1, "it has come to an end"
+    assert not answers[-1].endswith("?")

@@ -94,6 +94,11 @@ def test_a_sentence_with_an_empty_slot_is_left_out():
     assert reply(rules, [user("my name is Ann")]).say == ("Hi.", "Nice to meet you, Ann.")
 
 
+def test_what_was_spelt_becomes_a_word():
+    rules = book('[[rules]]\npattern = "(?P<name>[A-Z-]{3,})"\nsay = "Hello {name:word}."')
+    assert reply(rules, [user("S-M-I-T-H")]).say == ("Hello Smith.",)
+
+
 def test_digits_are_read_one_by_one():
     rules = book('[[rules]]\npattern = "(?P<number>[0-9-]+)"\nsay = "I have {number:digits}."')
     assert reply(rules, [user("call 555-0134")]).say == ("I have 5 5 5, 0 1 3, 4.",)

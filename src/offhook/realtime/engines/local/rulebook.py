@@ -25,7 +25,7 @@ _RULE_KEYS = {
     "set", "say", "call", "next", "go_on", "repeat",
 }  # fmt: skip
 _SLOT = r"[A-Za-z_][A-Za-z0-9_]*"
-_PLACEHOLDER = re.compile(rf"\{{({_SLOT}(?:\.{_SLOT})?)(:digits)?\}}")
+_PLACEHOLDER = re.compile(rf"\{{({_SLOT}(?:\.{_SLOT})?)(:digits|:word)?\}}")
 _WORD = re.compile(rf"\{{\{{({_SLOT})\}}\}}")
 GIVEN = frozenset({"text", "tool", "result"})
 """Slots that every turn fills by itself."""
@@ -92,6 +92,9 @@ def fill(template: str, slots: Mapping[str, str]) -> str | None:
 def _shown(value: str, form: str | None) -> str:
     if form is None:
         return value
+    if form == ":word":
+        # What was spelt, S-M-I-T-H, as the word that it is.
+        return "".join(char for char in value if char.isalpha()).capitalize() or value
     # Digits one by one, in groups of three: read out, not added up.
     digits = re.sub(r"\D", "", value)
     return ", ".join(" ".join(digits[i : i + 3]) for i in range(0, len(digits), 3)) or value
