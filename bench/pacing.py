@@ -46,7 +46,7 @@ shutdown_grace_s = 0
 [sip]
 listen = ["udp:127.0.0.1:{SIP_PORT}"]
 [media]
-ports = "32000-33998"
+ports = "22000-23998"
 [engine]
 kind = "scripted"
 script = "SCRIPT"

@@ -13,6 +13,7 @@ import os
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -166,6 +167,13 @@ class WebhookTable(_Table):
     old_secrets: tuple[str, ...] = ()
     "Secrets that still sign beside the current one, while receivers change over."
     events: tuple[str, ...] = ("realtime.call.incoming",)
+
+    @field_validator("url")
+    @classmethod
+    def _without_credentials(cls, url: str) -> str:
+        if urlsplit(url).username is not None:
+            raise ValueError("a user or password in it would not be sent; the signature says who calls")
+        return url
 
     @field_validator("secret", "old_secrets")
     @classmethod

@@ -42,6 +42,11 @@ def test_the_environment_goes_over_the_file(tmp_path, monkeypatch):
             "webhooks.0.url",
             "match",
         ),
+        (
+            "[[projects]]\nid='a'\n[[projects.webhooks]]\nurl='http://u:p@x/'\nsecret='whsec_YQ=='",
+            "webhooks.0.url",
+            "would not be sent",
+        ),
         ("[[projects]]\nid='a'\n[projects.fallback]\naccept={type='x'}", "fallback.accept", "type"),
         ("[[projects]]\nid='a'\n[[projects]]\nid='a'", "(all)", "repeats"),
         ("[sip\n", "offhook.toml", ""),
