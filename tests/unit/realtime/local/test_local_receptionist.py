@@ -113,6 +113,7 @@ def test_it_greets_and_asks_who_and_why():
         (["Hello?", "Hello?", "Hello?", "Hello?"], "VOICEMAIL", "unknown", None),
         (["Hi, my name is john and I'm calling about the invoice."], "ALLOW", "john", "the invoice"),
         (["S-M-I-T-H.", "I have a delivery for number 12."], "ALLOW", "Smith", None),
+        (["SMITH.", "I have a delivery for number 12."], "ALLOW", "Smith", None),
         (["This is Bob.", "No, my name is Rob.", "It's about the delivery."], "ALLOW", "Rob", "the delivery"),
         (
             ["Hold on a second.", "This is Ben.", "Just a moment.", "It's about the project."],
