@@ -90,7 +90,7 @@ class WorkerProcess(asyncio.Protocol):
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env={**os.environ, **_ONE_THREAD},
-                start_new_session=True,
+                process_group=0,
             )
         except OSError:
             ours.close()
