@@ -310,7 +310,7 @@ async def test_every_subscribed_endpoint_gets_it_and_one_failing_does_not_hold_t
     async with (
         receiving(b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n") as bad,
         receiving() as good,
-        telling(urgent=BRIEF) as teller,
+        telling() as teller,
     ):
         _, told = teller.tell(bad.url, good.url)
         await told.until(lambda: good.requests and len(bad.requests) > 2)
