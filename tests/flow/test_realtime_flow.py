@@ -591,7 +591,7 @@ async def test_reattach_shows_what_is_in_force() -> None:
 
 
 async def test_sound_goes_only_to_who_asked() -> None:
-    """DESIGN decision 6, rows E04 and O18."""
+    """decision 6 of the design, rows E04 and O18."""
     phone = await Phone(Script(greeting="Welcome to the show. It is long.")).start()
     plain, attachment = phone.attach()
     keen, _ = phone.attach("audio")

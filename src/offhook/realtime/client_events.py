@@ -1,5 +1,5 @@
 """
-The eleven events that a client may send (API.md section 4), judged whole before anything happens.
+The eleven events that a client may send (API rows E01 to E26), judged whole before anything happens.
 
 `parse_client_event` takes a WebSocket text frame, or a decoded object, and gives one of the models below or
 raises `ClientEventError`, which carries the client's `event_id` so that the `error` event can echo it (rows E12, S21).

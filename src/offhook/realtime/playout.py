@@ -1,5 +1,7 @@
 """
-What the caller has really heard (DESIGN decision 7): the sender's played-samples clock, mapped to items and words.
+What the caller has really heard (decision 7 of the design).
+
+It is the sender's played-samples clock, mapped to items and words.
 
 Audio is handed over faster than it is played. What is handed over has its place on the played clock; where
 the clock stands when playout is cut says how much of which item was heard.

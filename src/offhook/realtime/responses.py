@@ -45,8 +45,8 @@ class Work:
 
 class Responses:
     """
-    Keeps the promises of DESIGN decision 8: one `response.done` per `response.created`, and nothing from the engine
-    for a response that is over. `playout` is `None` when clients play the audio themselves (no call).
+    Keeps the promises of decision 8 of the design: one `response.done` per `response.created`, and nothing from the
+    engine for a response that is over. `playout` is `None` when clients play the audio themselves (no call).
     """
 
     def __init__(

@@ -38,7 +38,7 @@ __all__ = ["Attachment", "Listener", "Playout", "SessionRunner"]
 
 logger = logging.getLogger("offhook.realtime")
 
-# Told to a client on a call only if it asked for audio (DESIGN decision 6).
+# Told to a client on a call only if it asked for audio (decision 6 of the design).
 _AUDIO_EVENT = "response.output_audio.delta"
 
 

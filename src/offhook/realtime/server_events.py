@@ -1,5 +1,5 @@
 """
-The events that a server sends (API.md section 5), one builder for each that Offhook emits.
+The events that a server sends (API rows V01 to V14), one builder for each that Offhook emits.
 
 Builders leave `event_id` out: `Outbox.event` adds it. Optional fields are absent rather than null where
 a client's validator minds (row V10).

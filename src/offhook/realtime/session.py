@@ -203,7 +203,7 @@ class Session:
         self._after(now)
 
     def playout_progress(self, played_samples: int, now: float) -> None:
-        """Set the played clock: how many samples were really sent since the start (DESIGN decision 7)."""
+        """Set the played clock: how many samples were really sent since the start (decision 7 of the design)."""
         if self._responses.progress(played_samples, now):
             self._update_idle(now)
 

@@ -1,5 +1,5 @@
 """
-The GA session object (API.md section 6): what an app may ask of a session, and its defaults.
+The GA session object (API rows G01 to G20): what an app may ask of a session, and its defaults.
 
 Two ways in: `parse_accept` for the flat body of `POST .../accept` (and of a client secret), and
 `merge_update` for `session.update`. Both judge the whole input before anything changes, and raise `ConfigError`

@@ -1,4 +1,4 @@
-"""SECURITY: who may speak on a call's port, and where its sound goes."""
+"""Who may speak on a call's port, and where its sound goes."""
 
 from hypothesis import given
 from hypothesis import strategies as st

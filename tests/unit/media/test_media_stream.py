@@ -264,7 +264,7 @@ def test_a_straggler_of_another_ssrc_changes_nothing():
 
 
 def test_an_injector_is_neither_heard_nor_sent_to():
-    """SECURITY row 4: a third socket sends at twice the rate in mid call."""
+    """RTP injection: a third socket sends at twice the rate in mid call."""
     stream = make()
     feed(stream, range(10))
     frames = []

@@ -1,4 +1,4 @@
-"""What was heard: the played clock, and the words that go with it (DESIGN decision 7)."""
+"""What was heard: the played clock, and the words that go with it (decision 7 of the design)."""
 
 from __future__ import annotations
 

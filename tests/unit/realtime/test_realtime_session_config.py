@@ -1,4 +1,4 @@
-"""The session object: API.md section 6, rows R01, R09 to R11, E01 to E06, G01 to G21."""
+"""The session object: API rows R01, R09 to R11, E01 to E06, G01 to G21."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams: RFC 3261 sections 18.3 and 20.14, RFC 5626 section 3.5.1, SECURITY caps."""
+"""Streams: RFC 3261 sections 18.3 and 20.14, RFC 5626 section 3.5.1, the caps on hostile input."""
 
 import time
 

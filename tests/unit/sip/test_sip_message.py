@@ -1,4 +1,4 @@
-"""Messages: RFC 3261 sections 7, 8.1.1, 8.2, 8.2.6.2 and 18.3, SECURITY caps, and what trunks send."""
+"""Messages: RFC 3261 sections 7, 8.1.1, 8.2, 8.2.6.2 and 18.3, the caps on hostile input, and what trunks send."""
 
 import time
 
