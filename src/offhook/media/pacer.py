@@ -33,7 +33,7 @@ _log = logging.getLogger("offhook.media")
 
 
 class Paced(Protocol):
-    """What the pacer drives. Both methods must return at once; what they raise is logged, and harms no other."""
+    """What the pacer drives. All methods must return at once; what they raise is logged, and harms no other."""
 
     def send(self, now: float) -> None:
         """Send the packet that is due."""
@@ -182,4 +182,7 @@ class Pacer:
             self._next += left_out * SLOTS
             for slot in self._ring:
                 for call in slot:
-                    call.skip(left_out)
+                    try:
+                        call.skip(left_out)
+                    except Exception:
+                        self._failed("skipping", now)

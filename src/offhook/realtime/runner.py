@@ -158,12 +158,15 @@ class SessionRunner:
         """Take what the engine heard or made; the engine's `emit`."""
         if type(event) is VoiceActivity and not self._inbox and not self._pumping:
             # 30 times a second for each call, and nearly always without consequence.
-            self._progress()
-            self.session.receive_engine_event(event, self._clock.monotonic())
+            self._guarded(self._receive_activity, event)
             if self.session.has_outputs:
                 self._pump()
             return
         self._do(self._receive_engine_event, event)
+
+    def _receive_activity(self, event: VoiceActivity) -> None:
+        self._progress()
+        self.session.receive_engine_event(event, self._clock.monotonic())
 
     def _receive_engine_event(self, event: EngineEvent) -> None:
         self.session.receive_engine_event(event, self._clock.monotonic())
@@ -225,16 +228,23 @@ class SessionRunner:
         """
         Finish every response, tell the clients, close them with 1000, free the engine (rows S16, S17).
 
-        Returns when all that is done; safe to call twice and before `start`.
+        Returns when all that is done; safe to call twice and before `start`. Cancelled, it waits for the responses
+        no longer, but closes the clients and frees the engine all the same.
         """
         self._do(self.session.close, reason, self._clock.monotonic())
-        await self._closed.wait()
-        await self._engine.close()
+        try:
+            await self._closed.wait()
+        finally:
+            self._let_go(reason)
+            await self._engine.close()
 
     def _finish(self, reason: str) -> None:
         if self._encoding:
             self._ending = reason
-            return
+        else:
+            self._let_go(reason)
+
+    def _let_go(self, reason: str) -> None:
         self._closed.set()
         if self._timer is not None:
             self._timer.cancel()
@@ -253,22 +263,30 @@ class SessionRunner:
     def _pump(self) -> None:
         self._pumping = True
         try:
-            self._carry_out(self.session.outputs())
+            self._guarded(self._flush)
             while self._inbox:
                 handle, args = self._inbox.popleft()
-                try:
-                    self._progress()
-                    handle(*args)
-                    self._carry_out(self.session.outputs())
-                except Exception:
-                    # The callers are the pacer, sockets and workers of all calls: a fault here must not reach them.
-                    logger.exception(
-                        "a session input failed",
-                        extra={"event": "session.fault", "session_id": self.session.id},
-                    )
+                self._guarded(self._take, handle, args)
         finally:
             self._pumping = False
         self._arm()
+
+    def _take(self, handle: Callable[..., None], args: tuple[Any, ...]) -> None:
+        self._progress()
+        handle(*args)
+        self._flush()
+
+    def _guarded(self, work: Callable[..., None], *args: Any) -> None:
+        """The callers are the pacer, sockets and workers of all calls: a fault of one must not reach them."""
+        try:
+            work(*args)
+        except Exception:
+            logger.exception(
+                "a session input failed", extra={"event": "session.fault", "session_id": self.session.id}
+            )
+
+    def _flush(self) -> None:
+        self._carry_out(self.session.outputs())
 
     def _progress(self) -> None:
         if self._playout is not None:

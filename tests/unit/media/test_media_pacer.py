@@ -111,6 +111,24 @@ def test_late_wakes_do_not_add_up(paced):
     assert call.skipped == 0
 
 
+def test_a_call_that_cannot_skip_does_not_stop_the_others(paced, caplog):
+    clock, loop, pacer = paced
+    broken, good = Call(clock), Call(clock)
+
+    def skip(frames):
+        raise RuntimeError("on purpose")
+
+    broken.skip = skip
+    pacer.add(broken)
+    pacer.add(good)
+    loop.run(1.0)
+    clock.now += 1.0
+    loop.run(1.0)
+    assert good.skipped > 0
+    assert gaps(good.sent[-20:]) == pytest.approx([0.02] * 19)
+    assert [record.event for record in caplog.records] == ["media.frame.failed"]
+
+
 def test_calls_are_spread_over_the_interval(paced):
     clock, loop, pacer = paced
     calls = [Call(clock) for _ in range(60)]

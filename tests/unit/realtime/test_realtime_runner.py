@@ -19,6 +19,7 @@ from offhook.realtime.engine import (
     Respond,
     ResponseFinished,
     ResponseSpeech,
+    VoiceActivity,
 )
 from offhook.realtime.engines.scripted import Reply, Script, ScriptedEngine, ScriptedFactory, Turn
 from offhook.realtime.runner import SessionRunner
@@ -247,6 +248,46 @@ async def test_a_fault_stays_inside_its_session(caplog: pytest.LogCaptureFixture
     assert client.types == ["session.created", "response.created"]
     runner.receive_digit("1")
     assert client.types[-1] == "input_audio_buffer.dtmf_event_received"
+
+
+async def test_a_fault_on_the_way_of_voice_activity_does_not_reach_the_worker_of_all_calls(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = EchoEngine()
+    runner = build(engine)
+    await runner.start(START)
+    client = Client()
+    runner.attach(client)
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("broken")
+
+    with monkeypatch.context() as patched, caplog.at_level(logging.CRITICAL):
+        patched.setattr(runner.session, "receive_engine_event", broken)
+        engine.emit(VoiceActivity(0.9, 32.0))
+        patched.setattr(type(runner.session), "has_outputs", True)
+        patched.setattr(runner.session, "outputs", broken)
+        engine.emit(VoiceActivity(0.9, 64.0))
+    runner.receive_digit("1")
+    assert client.types[-1] == "input_audio_buffer.dtmf_event_received"
+    await runner.close("done")
+
+
+async def test_a_close_that_is_broken_off_still_frees_the_engine_and_closes_the_clients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine, client = EchoEngine(), Client()
+    runner = build(engine)
+    await runner.start(START)
+    runner.attach(client)
+    monkeypatch.setattr(runner.session, "close", lambda *_: None)
+    closing = asyncio.create_task(runner.close("hangup"))
+    await asyncio.sleep(0)
+    assert (engine.closed, client.closed) == (0, [])
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert (engine.closed, client.closed) == (1, [(1000, "hangup")])
 
 
 async def test_a_dead_engine_is_reported() -> None:
