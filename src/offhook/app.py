@@ -24,6 +24,7 @@ from offhook.realtime.directory import EngineDirectory
 from offhook.realtime.engine import EngineFactory, EngineUnavailable
 from offhook.server import HttpServer, ServerServices, create_app
 from offhook.sip.endpoint import Endpoint, EndpointConfig
+from offhook.sip.flow import format_address
 from offhook.tenants import ConfiguredProjects
 from offhook.webhooks.delivery import DeliverySettings, WebhookAnnouncer
 
@@ -122,7 +123,7 @@ class Node:
             raise StartError(str(error)) from error
         self._ready = True
         self._addresses += [
-            f"{item.transport}:{_hostport(item.host, item.port)}" for item in self._endpoint.addresses
+            f"{item.transport}:{format_address((item.host, item.port))}" for item in self._endpoint.addresses
         ]
         log.info(
             "ready",
@@ -192,7 +193,7 @@ class Node:
             except OSError as error:
                 raise StartError(f"server.{scheme} = {address!r}: {error.strerror or error}") from error
             self._http_servers.append(server)
-            self._addresses.append(f"{scheme}://{_hostport(*server.address)}")
+            self._addresses.append(f"{scheme}://{format_address(server.address)}")
 
 
 def _create_engine(kind: str, table: EngineTable, data_dir: Path) -> EngineFactory:
@@ -245,7 +246,3 @@ def _is_unspecified(host: str) -> bool:
         return ip_address(host).is_unspecified
     except ValueError:
         return False
-
-
-def _hostport(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -17,6 +17,7 @@ from offhook.realtime.runner import SessionRunner
 from offhook.realtime.session import Session, SessionNote
 from offhook.realtime.session_config import ConfigError, SessionConfig, parse_accept
 from offhook.sip.events import LegEnded
+from offhook.sip.flow import format_address
 from offhook.sip.leg import Leg, LegListener
 from offhook.sip.message import Request
 from offhook.sip.refer import ReferUpdate
@@ -186,9 +187,7 @@ class Call(LegListener):
         if repeated and self._ended_as(EndReason.HANGUP):
             return
         self._life.check_hangup()
-        status = 480 if self.state in (CallState.RINGING, CallState.ACCEPTED) else None
-        self._leg.hangup()
-        self._end(EndReason.HANGUP, Result.SUCCESS, "the app hung up", status)
+        self._hang_up(EndReason.HANGUP, Result.SUCCESS, "the app hung up")
 
     async def session(self, wait_s: float | None = None) -> SessionRunner:
         """Return the session for a sideband; on a call that still rings, wait for its accept first (API row S11)."""
@@ -204,10 +203,7 @@ class Call(LegListener):
 
     def shut_down(self) -> None:
         """End the call because the node goes away."""
-        if self.state is not CallState.ENDED:
-            status = 480 if self.state in (CallState.RINGING, CallState.ACCEPTED) else None
-            self._leg.hangup()
-            self._end(EndReason.SHUTDOWN, Result.SERVER_ERROR, "the node was shut down", status)
+        self._hang_up(EndReason.SHUTDOWN, Result.SERVER_ERROR, "the node was shut down")
 
     def describe(self) -> dict[str, Any]:
         """Return the body of `GET /v1/realtime/calls/{id}`."""
@@ -225,7 +221,7 @@ class Call(LegListener):
             "request_uri": invite.uri,
             "sip_call_id": self._leg.call_id,
             "transport": flow.transport if flow else None,
-            "remote": f"{flow.remote[0]}:{flow.remote[1]}" if flow else None,
+            "remote": format_address(flow.remote) if flow else None,
             "codec": self._media.codec if self._media else None,
             "engine": self._engine,
             "session": self._runner.session.describe() if self._runner else self._last_session,
@@ -258,15 +254,11 @@ class Call(LegListener):
         if self._media is not None and self.state is not CallState.ENDED:
             self._media.acknowledged(ack)
 
-    def leg_requested(self, leg: Leg, request: Request) -> None:
-        leg.respond(request, 405)
-
     def leg_refer_updated(self, leg: Leg, update: ReferUpdate) -> None:
         self._transfer.updated(update)
-        if self._transfer.completed and self.state is not CallState.ENDED:
+        if self._transfer.completed:
             # The carrier waits for our BYE before it joins caller and target.
-            self._leg.hangup()
-            self._end(EndReason.TRANSFERRED, Result.SUCCESS, "the transfer was completed")
+            self._hang_up(EndReason.TRANSFERRED, Result.SUCCESS, "the transfer was completed")
 
     def leg_ended(self, leg: Leg, ended: LegEnded) -> None:
         if self._transfer.completed:
@@ -359,13 +351,15 @@ class Call(LegListener):
         if self.state is not CallState.ACCEPTED:
             port.close()
             return
-        self._answer(port, runner)
+        try:
+            self._answer(port, runner)
+        except BaseException:
+            port.close()
+            raise
 
     def _answer(self, port: MediaPort, runner: SessionRunner) -> None:
         assert self._media is not None
         answer = self._media.answer(self._leg.invite, port)
-        self._life.answered()
-        self.answered_at = self._services.clock.wall()
         port.start(
             answer.plan,
             pacer=self._services.pacer,
@@ -374,6 +368,9 @@ class Call(LegListener):
             on_drained=runner.playout_drained,
             on_event=self._media_event,
         )
+        self._media.port = port
+        self._life.answered()
+        self.answered_at = self._services.clock.wall()
         self._leg.answer(answer.sdp)
         self._news.answered()
 
@@ -414,14 +411,22 @@ class Call(LegListener):
 
     def _session_expired(self) -> None:
         """The session reached its limit: end the call as a hangup would (API row S20)."""
-        if self.state is not CallState.ENDED:
-            self._leg.hangup()
-            self._end(EndReason.SESSION_EXPIRED, Result.SUCCESS, "the session reached its time limit")
+        self._hang_up(EndReason.SESSION_EXPIRED, Result.SUCCESS, "the session reached its time limit")
 
     def _engine_failed(self, cause: str) -> None:
+        self._broken(f"the engine failed: {cause}", "the engine failed")
+
+    def _broken(self, cause: str, said: str) -> None:
+        """End the call for a fault of this node, before its answer or after."""
+        self._fail(cause, said)
+        self._hang_up(EndReason.FAILED, Result.SERVER_ERROR, cause)
+
+    def _hang_up(self, reason: EndReason, result: Result, cause: str) -> None:
+        """BYE once answered, 480 before; nothing when the call is over."""
         if self.state is not CallState.ENDED:
+            status = 480 if self.state in (CallState.RINGING, CallState.ACCEPTED) else None
             self._leg.hangup()
-            self._end(EndReason.FAILED, Result.SERVER_ERROR, f"the engine failed: {cause}")
+            self._end(reason, result, cause, status)
 
     def _end(
         self,
@@ -487,5 +492,4 @@ class Call(LegListener):
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("call task failed", exc_info=error, extra={"event": "call.bug", "call_id": self.id})
-            self._leg.hangup()
-            self._end(EndReason.FAILED, Result.SERVER_ERROR, f"internal error: {error!r}", 500)
+            self._broken(f"internal error: {error!r}", "internal error")

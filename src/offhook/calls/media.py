@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from offhook.media import negotiate
 from offhook.media.port import MediaPort
+from offhook.sip.flow import format_address
 from offhook.sip.headers import HeaderError
 from offhook.sip.leg import Leg
 from offhook.sip.message import Request
@@ -27,7 +28,7 @@ class CallMedia:
     ) -> None:
         self.codec = plan.codec
         self.port: MediaPort | None = None
-        "Bound by `answer`."
+        "Set once it sends by our answer; whoever sets it closes it."
         self._settings = settings
         self._timeline = timeline
         self._session_id = session_id
@@ -37,11 +38,10 @@ class CallMedia:
     def answer(self, invite: Request, port: MediaPort) -> negotiate.Answer:
         """Return the answer to the INVITE's offer. Raises `NotAcceptable`."""
         answer = negotiate.answer(offer_of(invite), self._local(port, self._version))
-        self.port = port
         plan = answer.plan
         self._timeline.record(
             "sdp",
-            f"answered {plan.codec} to {_hostport(plan.remote)} from port {port.port}",
+            f"answered {plan.codec} to {format_address(plan.remote)} from port {port.port}",
             codec=plan.codec,
             telephone_event=plan.dtmf_payload_type,
         )
@@ -91,7 +91,9 @@ class CallMedia:
 
     def _move(self, port: MediaPort, plan: negotiate.MediaPlan) -> None:
         port.update(plan)
-        self._timeline.record("sdp", f"sound now goes to {_hostport(plan.remote)}", direction=plan.direction)
+        self._timeline.record(
+            "sdp", f"sound now goes to {format_address(plan.remote)}", direction=plan.direction
+        )
 
     def _local(self, port: MediaPort, version: int) -> negotiate.LocalMedia:
         return negotiate.LocalMedia(
@@ -115,8 +117,3 @@ def offer_of(request: Request) -> bytes:
             f"{request.method} has no SDP offer; this node does not make one itself yet"
         )
     return offer
-
-
-def _hostport(address: tuple[str, int]) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -141,6 +141,8 @@ class Table:
 async def table(request):
     made = Table(**getattr(request, "param", {}))
     await made.engines.start()
+    made.pacer.start()
     yield made
     await made.manager.close(grace_s=0)
+    made.pacer.close()
     await made.engines.close()

@@ -10,6 +10,9 @@ import pytest
 from offhook.calls import manager as manager_module
 from offhook.calls.errors import CallError
 from offhook.calls.ports import WebhookAttempt
+from offhook.realtime.engine import EngineFailed
+from offhook.sip.flow import Flow
+from offhook.tenants import Fallback
 
 ACCEPT = {"type": "realtime"}
 ATTEMPT = WebhookAttempt("http://127.0.0.1:1/", 3, 0.0, 1.0, None, "connection refused", True)
@@ -219,6 +222,76 @@ def _raise_not_acceptable(text):
         raise NotAcceptable(text)
 
     return answer
+
+
+# Faults of ours after the accept.
+
+
+async def _settled(call):
+    """Wait until the call's tasks are over, its socket closing included."""
+    await call.wait_closed()
+    await asyncio.sleep(0.01)
+
+
+async def _raise(*_, **__):
+    raise ZeroDivisionError("a bug")
+
+
+@pytest.mark.parametrize("table", [{}, {"project": {"fallback": Fallback(status=486)}}], indirect=True)
+async def test_a_bug_before_the_answer_refuses_the_call_and_is_over(table, monkeypatch):
+    leg, call = table.invite()
+    monkeypatch.setattr("offhook.media.port.PortPool.open", _raise)
+    await call.accept(ACCEPT)
+    await _settled(call)
+    status = 503 if table.project.fallback is None else 486
+    assert leg.asked[-1] == ("refuse", status, {"Reason": f'SIP;cause={status};text="internal error"'})
+    assert call.describe()["termination"] == {
+        "result": "server_error",
+        "reason": "failed",
+        "sip_status": status,
+        "cause": "internal error: ZeroDivisionError('a bug')",
+    }
+    assert table.manager.live == 0
+
+
+@pytest.mark.parametrize("broken", ["offhook.media.port.MediaPort.start", "offhook.media.negotiate.answer"])
+async def test_a_port_that_cannot_be_used_is_given_back(table, monkeypatch, broken):
+    leg, call = table.invite()
+    ports = table.manager._services.ports
+
+    def fails(*_, **__):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(broken, fails)
+    await call.accept(ACCEPT)
+    await _settled(call)
+    assert leg.asked[-1][:2] == ("refuse", 503)
+    assert ports.free == ports.total
+    assert table.manager.live == 0
+
+
+async def test_an_engine_that_dies_before_the_answer_leaves_the_caller_with_503(table, monkeypatch):
+    leg, call = table.invite()
+
+    async def dies(self, start, emit):
+        emit(EngineFailed("its worker died"))
+
+    monkeypatch.setattr("offhook.realtime.engines.scripted.ScriptedEngine.start", dies)
+    await call.accept(ACCEPT)
+    await _settled(call)
+    assert leg.asked[-1] == ("refuse", 503, {"Reason": 'SIP;cause=503;text="the engine failed"'})
+    assert call.termination.to_api() == {
+        "result": "server_error",
+        "reason": "failed",
+        "sip_status": 503,
+        "cause": "the engine failed: its worker died",
+    }
+
+
+async def test_the_peer_of_an_ipv6_call_is_shown_in_brackets(table):
+    leg, call = table.invite()
+    leg.flow = Flow("udp", ("2001:db8::9", 5060), ("2001:db8::1", 5062), None)
+    assert call.describe()["remote"] == "[2001:db8::1]:5062"
 
 
 # Shutting down.
