@@ -2,7 +2,9 @@
 
 import asyncio
 import dataclasses
+import errno
 import random
+import socket
 
 import numpy as np
 import pytest
@@ -302,6 +304,38 @@ async def test_ports_run_out_and_come_back():
     for port in (*ports, again):
         port.close()
     await closed(pool)
+
+
+async def test_a_process_without_sockets_says_so_and_loses_no_port(monkeypatch):
+    pool = PortPool("127.0.0.1", 37020, 37029)
+    made = []
+
+    class Scarce(socket.socket):
+        """The second of every two cannot be had."""
+
+        def __init__(self, *args):
+            if len(made) % 2:
+                made.append(None)
+                raise OSError(errno.EMFILE, "Too many open files")
+            super().__init__(*args)
+            made.append(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("offhook.media.port.socket.socket", Scarce)
+        for _ in range(20):
+            with pytest.raises(NoFreePort, match="no socket for a media port: Too many open files"):
+                await pool.open()
+    assert pool.free == pool.total == 5
+    assert [each.fileno() for each in made[::2]] == [-1] * 20
+    (await pool.open()).close()
+    await closed(pool)
+
+
+async def test_an_address_that_is_not_ours_is_not_taken_for_a_full_range():
+    pool = PortPool("192.0.2.1", 37020, 37029)
+    with pytest.raises(NoFreePort, match="assign requested address"):
+        await pool.open()
+    assert pool.free == pool.total
 
 
 async def test_a_pair_that_others_hold_is_passed_over():

@@ -8,6 +8,7 @@ what does not fit into the socket's buffer is late already.
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import logging
 import secrets
@@ -31,7 +32,7 @@ RECEIVE_BUFFER: Final = 65536
 
 
 class NoFreePort(Exception):  # noqa: N818 - what it says is the whole of it
-    """Every pair of the range is in use, by us or by others."""
+    """Every pair of the range is in use, by us or by others, or the process may open no more sockets."""
 
 
 class PortPool:
@@ -59,7 +60,11 @@ class PortPool:
         try:
             while self._ports:
                 port = self._draw()
-                pair = _bind_pair(self.host, port)
+                try:
+                    pair = _bind_pair(self.host, port)
+                except OSError as error:
+                    self._release(port)
+                    raise NoFreePort(f"no socket for a media port: {error.strerror or error}") from error
                 if pair is None:
                     held_by_others.append(port)
                     continue
@@ -323,17 +328,19 @@ def _itself(protocol: _Protocol) -> _Protocol:
 
 
 def _bind_pair(host: str, port: int) -> tuple[socket.socket, socket.socket] | None:
-    """Return the two bound sockets, or `None` when one of the ports is taken."""
+    """Return the two bound sockets, or `None` when one of the ports is taken. Raises `OSError` for all else."""
     bound: list[socket.socket] = []
-    for number in (port, port + 1):
-        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
-        try:
+    try:
+        for number in (port, port + 1):
+            sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+            bound.append(sock)
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
             sock.bind((host, number))
-        except OSError:
-            for each in (*bound, sock):
-                each.close()
+    except OSError as error:
+        for each in bound:
+            each.close()
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
             return None
-        bound.append(sock)
+        raise
     return bound[0], bound[1]
