@@ -113,15 +113,17 @@ class SidebandRoute:
         writer = SidebandWriter(self._limits)
         call.timeline.record("sideband", "attached", request_id=request_id, events=sorted(admitted.events))
         attachment = admitted.runner.attach(writer, events=admitted.events)
+        reading = asyncio.create_task(_read(receive, attachment.receive))
+        writing = asyncio.create_task(writer.run(send))
         try:
-            reading = asyncio.create_task(_read(receive, attachment.receive))
-            writing = asyncio.create_task(writer.run(send))
             await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
+        finally:
             for task in (reading, writing):
                 task.cancel()
-            await asyncio.gather(reading, writing, return_exceptions=True)
-        finally:
-            attachment.detach()
+            try:
+                await asyncio.gather(reading, writing, return_exceptions=True)
+            finally:
+                attachment.detach()
         if writer.dropped:
             _abort(scope)
         call.timeline.record("sideband", writer.dropped or "detached", request_id=request_id)

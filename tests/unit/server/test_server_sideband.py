@@ -9,6 +9,11 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from offhook.clock import SystemClock
+from offhook.server import ServerServices
+from offhook.server.sideband import SidebandRoute
+from offhook.tenants import ConfiguredProjects, Project
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 KEY = {"Authorization": "Bearer sk-a"}
@@ -338,6 +343,37 @@ async def test_a_fault_of_ours_in_a_session_closes_1011(node):
             await ws.recv()
     assert caught.value.rcvd.code == 1011
     assert call.runner.attachments == []
+
+
+async def test_a_sideband_whose_server_is_cancelled_leaves_no_task_behind(node):
+    """As uvicorn does with what still runs when its grace is over."""
+    call = node.calls.add("rtc_u0_1", state="active")
+    projects = ConfiguredProjects([Project("proj_a", api_keys=("sk-a",))])
+    route = SidebandRoute(ServerServices(projects=projects, calls=node.calls, clock=SystemClock()))
+    silent, sent, before = asyncio.Event(), [], asyncio.all_tasks()
+
+    async def receive():
+        if sent:
+            await silent.wait()
+        return {"type": "websocket.connect"}
+
+    async def send(message):
+        sent.append(message["type"])
+
+    scope = {
+        "type": "websocket",
+        "headers": [(b"authorization", b"Bearer sk-a")],
+        "query_string": b"call_id=rtc_u0_1",
+        "subprotocols": [],
+        "state": {"request_id": "req_1"},
+    }
+    serving = asyncio.create_task(route(scope, receive, send))
+    await until(lambda: sent == ["websocket.accept", "websocket.send"])
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    assert call.runner.attachments == []
+    assert asyncio.all_tasks() == before
 
 
 async def test_a_peer_that_vanishes_is_forgotten(node):
