@@ -222,6 +222,10 @@ class OutboundClient:
                 stream = await stream.start_tls(self._tls, server_hostname=host)
             except httpcore2.ConnectError as error:
                 raise OutboundError("tls", f"TLS with {host} failed: {_cause(error)}") from error
+            except BaseException:
+                # The time is up, and `start_tls` closes the connection only after errors of its own.
+                await stream.aclose()
+                raise
         return httpcore2.AsyncHTTP11Connection(
             origin=httpcore2.Origin(key.scheme, key.host, key.port), stream=stream, keepalive_expiry=KEEPALIVE
         )
@@ -238,6 +242,8 @@ async def resolve(host: str, port: int, policy: OutboundPolicy) -> list[str]:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise OutboundError("dns", f"cannot resolve {host}: {error.strerror or error}") from error
+    except UnicodeError as error:
+        raise OutboundError("url", f"{host[:80]} is not the name of a host: {error}") from error
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     if not addresses:
         raise OutboundError("dns", f"{host} has no address")

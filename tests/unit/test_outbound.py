@@ -121,6 +121,30 @@ async def test_the_request_is_sent_as_given(client):
     assert body == b"body"
 
 
+async def test_a_server_that_never_speaks_tls_is_let_go_when_the_time_is_up(client):
+    left = asyncio.Event()
+
+    async def serve(reader, writer):
+        while await reader.read(1000):
+            pass
+        left.set()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(OutboundError, match="no answer within"):
+            await post(client, f"https://127.0.0.1:{port}/", timeout=0.1)
+        async with asyncio.timeout(1):
+            await left.wait()
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..example"])
+async def test_what_cannot_be_a_name_is_not_tried_again(client, host):
+    with pytest.raises(OutboundError) as caught:
+        await post(client, f"https://{host}/")
+    assert (caught.value.kind, caught.value.permanent) == ("url", True)
+
+
 async def test_no_cookie_is_kept(client):
     async with serving() as (port, requests):
         for _ in range(2):
