@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import base64
-import re
 import secrets
 
-__all__ = ["api_key", "call_id", "node_of", "opaque_id", "request_id", "sip_token", "webhook_secret"]
-
-_CALL_ID = re.compile(r"rtc_([a-z0-9]{1,16})_[0-9a-f]{32}")
+__all__ = ["api_key", "call_id", "opaque_id", "request_id", "sip_token", "webhook_secret"]
 
 
 def call_id(node: str) -> str:
     """Return a new call id, `rtc_<node>_<32 hex>`: unguessable, and it names the node that holds the call."""
     return f"rtc_{node}_{secrets.token_hex(16)}"
-
-
-def node_of(call: str) -> str | None:
-    """Return the node named in a call id of ours, or `None` if the id is not of our shape."""
-    match = _CALL_ID.fullmatch(call)
-    return match.group(1) if match else None
 
 
 def opaque_id(prefix: str) -> str:

@@ -34,7 +34,7 @@ class AnsweredCall:
         self.runner = SessionRunner(session, ScriptedFactory(Script()).create(), clock=clock)
         self.timeline = Timeline(self.id, clock)
 
-    async def session(self, wait_s=None):
+    async def session(self):
         return self.runner
 
     def find(self, project_id, call_id):

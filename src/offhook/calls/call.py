@@ -189,11 +189,11 @@ class Call(LegListener):
         self._life.check_hangup()
         self._hang_up(EndReason.HANGUP, Result.SUCCESS, "the app hung up")
 
-    async def session(self, wait_s: float | None = None) -> SessionRunner:
+    async def session(self) -> SessionRunner:
         """Return the session for a sideband; on a call that still rings, wait for its accept first (API row S11)."""
         if self.state is CallState.RINGING:
             try:
-                async with asyncio.timeout(self._settings.attach_timeout_s if wait_s is None else wait_s):
+                async with asyncio.timeout(self._settings.attach_timeout_s):
                     await self._decided.wait()
             except TimeoutError:
                 raise call_not_found() from None

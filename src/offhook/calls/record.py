@@ -19,7 +19,6 @@ class Result(StrEnum):
     "This node."
     UPSTREAM_ERROR = "upstream_error"
     "The app, its webhook endpoint, or the engine's upstream."
-    INDETERMINATE = "indeterminate"
 
 
 class EndReason(StrEnum):

@@ -16,7 +16,6 @@ class InputBuffer:
         self._audio = bytearray()
         self._dropped = 0
         self._limit = MAX_HELD_S * 1000 * bytes_per_ms
-        self._last_ms = 0.0
         self._last_at = 0.0
         self.committed_ms = 0.0
         "Where the last commit or clear ended: audio before it belongs to another item."

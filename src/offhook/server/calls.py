@@ -347,7 +347,7 @@ _REFER = _body(
             "target_uri": {
                 "type": "string",
                 "description": "A `tel:`, `sip:` or `sips:` URI.",
-                "maxLength": 512,
+                "maxLength": MAX_TARGET_URI,
             }
         },
         "additionalProperties": False,

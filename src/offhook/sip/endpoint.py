@@ -165,11 +165,6 @@ class Endpoint:
         """How often things happened that no leg's trace shows: `malformed`, `stray_response`, `dropped`, ..."""
         return self._stack.counters
 
-    @property
-    def leg_count(self) -> int:
-        """Legs whose dialog is not forgotten yet."""
-        return self._stack.call_count
-
     async def close(self) -> None:
         """Stop listening and close every socket. Sends nothing: hang up first."""
         self._closed = True

@@ -89,7 +89,7 @@ class FakeCall:
     async def hangup(self, *, repeated=False):
         await self._take("hangup")
 
-    async def session(self, wait_s=None):
+    async def session(self):
         try:
             async with asyncio.timeout(0.2):
                 await self.decided.wait()
