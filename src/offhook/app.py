@@ -16,7 +16,7 @@ from offhook.calls.manager import CallManager
 from offhook.calls.services import CallServices, CallSettings
 from offhook.certificates import CertificateFiles, client_context, development_certificate, server_context
 from offhook.clock import SystemClock
-from offhook.config import Config, EngineTable, generated_project
+from offhook.config import Config, ConfigError, EngineTable, generated_project
 from offhook.media.pacer import Pacer
 from offhook.media.port import PortPool
 from offhook.outbound import OutboundClient
@@ -65,9 +65,14 @@ class Node:
     async def start(self) -> None:
         """Bind sockets, warm the engine, take calls. Raises `StartError`."""
         config = self._config
-        certificates = self._find_certificates()
+        try:
+            certificates = self._find_certificates()
+            projects = self._find_projects()
+        except ConfigError as error:
+            raise StartError(str(error)) from error
+        except (OSError, ValueError) as error:
+            raise StartError(f"server.data_dir = {str(config.server.data_dir)!r}: {error}") from error
         server_tls = _load(certificates)
-        projects = self._find_projects()
         outbound = OutboundClient(tls=client_context(certificates.ca))
         self._announcer = WebhookAnnouncer(
             outbound,

@@ -8,7 +8,6 @@ made once and kept in `data_dir`. `docs/reference/configuration.md` lists every 
 
 from __future__ import annotations
 
-import json
 import os
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -26,6 +25,7 @@ from pydantic_settings import (
 from offhook import ids
 from offhook.realtime.session_config import ConfigError as SessionConfigError
 from offhook.realtime.session_config import parse_accept
+from offhook.sip.transport import parse_listen
 from offhook.tenants import Fallback, Project, Trunk, WebhookEndpoint
 from offhook.webhooks.signature import SecretError, signing_key
 
@@ -52,6 +52,14 @@ class ServerTable(_Table):
     shutdown_grace_s: Annotated[float, Field(ge=0)] = 10.0
     "How long SIGTERM lets calls go on."
 
+    @field_validator("http", "https")
+    @classmethod
+    def _address(cls, address: str) -> str:
+        host, _, port = address.rpartition(":")
+        if address and not (host and port.isdecimal() and int(port) <= 65535):
+            raise ValueError(f"{address!r} is not host:port, IPv6 hosts in brackets")
+        return address
+
 
 class TlsTable(_Table):
     cert: str = ""
@@ -72,11 +80,9 @@ class SipTable(_Table):
 
     @field_validator("listen")
     @classmethod
-    def _known_transports(cls, listen: tuple[str, ...]) -> tuple[str, ...]:
+    def _addresses(cls, listen: tuple[str, ...]) -> tuple[str, ...]:
         for item in listen:
-            transport, _, rest = item.partition(":")
-            if transport not in ("udp", "tcp", "tls") or not rest.rpartition(":")[2].isdigit():
-                raise ValueError(f"{item!r} is not transport:host:port with transport udp, tcp or tls")
+            parse_listen(item)
         return listen
 
 
@@ -100,15 +106,23 @@ class MediaTable(_Table):
     @model_validator(mode="after")
     def _check(self) -> MediaTable:
         first, dash, last = self.ports.partition("-")
-        if not (dash and first.isdigit() and last.isdigit() and 1024 <= int(first) < int(last) <= 65535):
-            raise ValueError(f"ports = {self.ports!r} is not first-last within 1024-65535")
+        if not (dash and first.isdecimal() and last.isdecimal() and _has_pair(int(first), int(last))):
+            raise ValueError(
+                f"ports = {self.ports!r} is not first-last within 1024-65535, with an even port first"
+            )
+        bind = ip_address(self.bind)
         if self.public_ip:
             ip_address(self.public_ip)
-        elif ip_address(self.bind).is_unspecified:
+        elif bind.is_unspecified:
             raise ValueError(
                 f"public_ip is required when bind is {self.bind}: callers cannot send sound to an unspecified address"
             )
         return self
+
+
+def _has_pair(first: int, last: int) -> bool:
+    """Whether the range holds an even port for RTP and the odd one above it for RTCP."""
+    return first >= 1024 and first + first % 2 < last <= 65535
 
 
 class CallsTable(_Table):
@@ -295,11 +309,15 @@ def generated_project(data_dir: Path) -> tuple[ProjectTable, Path, bool]:
     """
     Return the project of a node that was given none, the file that keeps it, and whether it was made just now.
 
-    It may be called from loopback only; its webhook goes to `http://127.0.0.1:9099/`.
+    It may be called from loopback only; its webhook goes to `http://127.0.0.1:9099/`. Raises `ConfigError` when the
+    file cannot be used, and `OSError`.
     """
     path = data_dir / "project.json"
     if path.is_file():
-        return ProjectTable.model_validate(json.loads(path.read_text())), path, False
+        try:
+            return ProjectTable.model_validate_json(path.read_bytes()), path, False
+        except ValidationError as error:
+            raise ConfigError(f"{_explain(error, path)}\nRemove {path} to have a new project made.") from None
     project = ProjectTable(
         id="proj_test",
         api_keys=(ids.api_key(),),

@@ -68,7 +68,7 @@ def parse_listen(text: str) -> Listener:
     host, _, port = address.rpartition(":")
     if transport not in ("udp", "tcp", "tls"):
         raise ValueError(f"listen address {text!r}: must begin with udp:, tcp: or tls:")
-    if not host or not port.isdigit() or int(port) > 65535:
+    if not host or not port.isdecimal() or int(port) > 65535:
         raise ValueError(f"listen address {text!r}: must be {transport}:HOST:PORT, IPv6 hosts in brackets")
     return Listener(transport, host.strip("[]"), int(port))
 

@@ -30,7 +30,15 @@ def test_the_environment_goes_over_the_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "key", "remedy"),
     [
-        ("[sip]\nlisten = ['sctp:1.2.3.4:5']", "sip.listen", "udp, tcp or tls"),
+        ("[sip]\nlisten = ['sctp:1.2.3.4:5']", "sip.listen", "udp:, tcp: or tls:"),
+        ("[sip]\nlisten = ['udp:1.2.3.4:70000']", "sip.listen", "HOST:PORT"),
+        ("[sip]\nlisten = ['tcp::5060']", "sip.listen", "HOST:PORT"),
+        ("[sip]\nlisten = ['tcp:1.2.3.4:²']", "sip.listen", "HOST:PORT"),
+        ("[server]\nhttp = '8080'", "server.http", "host:port"),
+        ("[server]\nhttps = 'localhost'", "server.https", "host:port"),
+        ("[server]\nhttp = '127.0.0.1:70000'", "server.http", "host:port"),
+        ("[media]\nports = '20001-20002'", "media", "an even port first"),
+        ("[media]\nbind = 'eth0'\npublic_ip = '192.0.2.1'", "media", "eth0"),
         ("[sip]\nlsten = []", "sip.lsten", "no such key"),
         ("[media]\nbind = '0.0.0.0'", "media", "public_ip is required"),
         ("[media]\nports = '20'", "media", "first-last"),
@@ -57,6 +65,19 @@ def test_a_fault_names_the_key_and_the_remedy(tmp_path, text, key, remedy):
         load(write(tmp_path, text))
     assert key in str(caught.value)
     assert remedy in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[server]\nhttp = ''\nhttps = '[::1]:0'",
+        "[sip]\nlisten = ['udp:[::]:0', 'tls:0.0.0.0:65535']",
+        "[media]\nports = '1024-1025'",
+        "[media]\nports = '20001-20003'",
+    ],
+)
+def test_the_edges_of_what_can_be_bound(tmp_path, text):
+    load(write(tmp_path, text))
 
 
 def test_a_missing_file_is_said(tmp_path):

@@ -1,0 +1,42 @@
+"""A node that cannot start says in one line what is wrong, and leaves no traceback to read."""
+
+import pytest
+
+from offhook.app import Node, StartError
+from offhook.config import Config, generated_project
+
+
+def node(data_dir):
+    return Node(Config(server={"data_dir": data_dir}))
+
+
+async def test_a_data_dir_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StartError, match=r"^server\.data_dir = '.*/file/below': .*Not a directory"):
+        await node(tmp_path / "file" / "below").start()
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("{", "Invalid JSON"),
+        ('{"id": "a b", "api_keys": ["sk-secret"]}', "id: String should match"),
+        ('{"id": "a", "api_keys": "sk-secret"}', "api_keys: "),
+    ],
+)
+async def test_a_damaged_project_file(tmp_path, text, fault):
+    _, path, _ = generated_project(tmp_path)
+    path.write_text(text)
+    with pytest.raises(StartError) as caught:
+        await node(tmp_path).start()
+    assert fault in str(caught.value)
+    assert f"Remove {path}" in str(caught.value)
+    assert "sk-secret" not in str(caught.value)
+
+
+async def test_a_damaged_key_of_the_development_ca(tmp_path):
+    (tmp_path / "tls").mkdir()
+    for name in ("ca.pem", "ca.key"):
+        (tmp_path / "tls" / name).write_text("not PEM")
+    with pytest.raises(StartError, match=r"^server\.data_dir = "):
+        await node(tmp_path).start()
