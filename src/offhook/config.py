@@ -268,11 +268,16 @@ class Config(BaseSettings):
 
     @model_validator(mode="after")
     def _unique(self) -> Config:
-        seen: dict[str, str] = {}
+        seen: dict[tuple[str, str], str] = {}
         for project in self.projects:
-            for name in (project.id, *project.api_keys):
+            # A Request-URI's user may be an id or a number: they must not be mistaken for each other.
+            users = {project.id, *(number.removeprefix("+") for number in project.numbers)}
+            names = [("an id or number", name) for name in users]
+            names += [("a key", key) for key in project.api_keys]
+            names += [("a host", host) for host in {host.lower() for host in project.hosts}]
+            for name in names:
                 if name in seen:
-                    raise ValueError(f"{project.id} repeats an id or key that {seen[name]} has")
+                    raise ValueError(f"{project.id} repeats {name[0]} that {seen[name]} has")
                 seen[name] = project.id
         return self
 

@@ -57,6 +57,26 @@ def test_the_environment_goes_over_the_file(tmp_path, monkeypatch):
         ),
         ("[[projects]]\nid='a'\n[projects.fallback]\naccept={type='x'}", "fallback.accept", "type"),
         ("[[projects]]\nid='a'\n[[projects]]\nid='a'", "(all)", "repeats"),
+        (
+            "[[projects]]\nid='a'\napi_keys=['k']\n[[projects]]\nid='b'\napi_keys=['k']",
+            "(all)",
+            "b repeats a key that a has",
+        ),
+        (
+            "[[projects]]\nid='a'\nnumbers=['+1555']\n[[projects]]\nid='b'\nnumbers=['1555']",
+            "(all)",
+            "b repeats an id or number that a has",
+        ),
+        (
+            "[[projects]]\nid='1555'\n[[projects]]\nid='b'\nnumbers=['+1555']",
+            "(all)",
+            "b repeats an id or number that 1555 has",
+        ),
+        (
+            "[[projects]]\nid='a'\nhosts=['Sip.Example']\n[[projects]]\nid='b'\nhosts=['sip.example']",
+            "(all)",
+            "b repeats a host that a has",
+        ),
         ("[sip\n", "offhook.toml", ""),
     ],
 )
