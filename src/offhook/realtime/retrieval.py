@@ -40,6 +40,11 @@ class RetrievedItem:
         self._rest = b""
         self._pieces = [b'"']
 
+    @property
+    def waiting(self) -> int:
+        """How many bytes of sound are yet to be encoded."""
+        return max(0, len(self._audio) - self._at)
+
     def encode_next(self) -> bool:
         """Encode the next piece; return whether it was the last one."""
         end = self._at + self._step

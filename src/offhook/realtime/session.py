@@ -14,7 +14,7 @@ from typing import Any
 from offhook.realtime import client_events as client
 from offhook.realtime import server_events as events
 from offhook.realtime.client_events import ClientEvent, ClientEventError, parse_client_event
-from offhook.realtime.conversation import Conversation, Item
+from offhook.realtime.conversation import AUDIO_HELD_S, Conversation, Item
 from offhook.realtime.engine import (
     AudioFormat,
     EngineEvent,
@@ -61,6 +61,8 @@ MAX_DURATION_S = 3600.0
 DRAIN_S = 1.0
 "How long a closing session waits for words and answers that are under way (row S17)."
 FRAME_MS = 20
+MAX_RETRIEVALS, MAX_RETRIEVED_S = 1000, 8 * AUDIO_HELD_S
+"Items, and seconds of sound, that wait to be encoded: eight clients may each ask for all that there is, not for more."
 
 
 class Session:
@@ -102,6 +104,7 @@ class Session:
         self._interrupting: set[str] = set()
         self._idle_from_ms = 0.0
         self._idle_timeout_s = _idle_timeout_s(config)
+        self._retrieving: list[RetrievedItem] = []
         self._append = b""
         self._append_converter: AudioConverter | None = None
         self._conversation = Conversation(new_id("conv"), bytes_per_ms=bytes_per_ms(audio_format))
@@ -332,9 +335,16 @@ class Session:
         if not item.audio:
             self._outbox.event(events.item_retrieved(item.to_api()))
             return
+        waiting = self._retrieving = [one for one in self._retrieving if one.waiting]
+        most = MAX_RETRIEVED_S * 1000 * self._bytes_per_ms
+        if len(waiting) >= MAX_RETRIEVALS or sum(one.waiting for one in waiting) >= most:
+            message = "Too much audio is being retrieved: wait for conversation.item.retrieved before asking for more."
+            raise RequestError("rate_limit_exceeded", message, kind="rate_limit_error")
         audio = self.config.audio
         target = audio.output.format.type if item.role == "assistant" else audio.input.format.type
-        self._outbox.put(RetrievedItem(self.new_id("event"), item, self.audio_format, target))
+        retrieved = RetrievedItem(self.new_id("event"), item, self.audio_format, target)
+        waiting.append(retrieved)
+        self._outbox.put(retrieved)
 
     def _truncate(self, event: client.ItemTruncate) -> None:
         item = self._find(event.item_id, "truncat")

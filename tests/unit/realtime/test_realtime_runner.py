@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
+from offhook.realtime.conversation import AUDIO_HELD_S
 from offhook.realtime.engine import (
     EngineFailed,
     EngineStart,
@@ -99,6 +100,26 @@ async def test_an_engine_that_answers_at_once_is_heard_in_order() -> None:
     runner.attach(client).receive('{"type":"response.create"}')
     assert client.types[:3] == ["session.created", "response.created", "response.output_item.added"]
     assert client.types[-1] == "response.done"
+    await runner.close("done")
+
+
+async def test_a_client_that_retrieves_without_end_is_refused_and_the_rest_is_served() -> None:
+    runner, client, attachment, item_id = await speaking(60)
+    frame = orjson.dumps({"type": "conversation.item.retrieve", "item_id": item_id}).decode()
+    for _ in range(100):
+        attachment.receive(frame)
+    refused = [event for event in map(orjson.loads, client.frames) if event["type"] == "error"]
+    taken = 100 - len(refused)
+    assert taken == 8 * AUDIO_HELD_S // 60
+    assert {(event["error"]["type"], event["error"]["code"]) for event in refused} == {
+        ("rate_limit_error", "rate_limit_exceeded")
+    }
+    while client.types.count("conversation.item.retrieved") < taken:
+        await asyncio.sleep(0)
+    attachment.receive(frame)
+    while client.types.count("conversation.item.retrieved") == taken:
+        await asyncio.sleep(0)
+    assert client.types.count("error") == len(refused)
     await runner.close("done")
 
 
