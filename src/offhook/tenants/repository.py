@@ -15,8 +15,6 @@ __all__ = ["ConfiguredProjects", "Projects"]
 class Projects(Protocol):
     """Look-ups by everything that a request can name a project with. All answer from memory."""
 
-    def by_id(self, project_id: str) -> Project | None: ...
-
     def by_api_key(self, api_key: str) -> Project | None:
         """Compare in constant time: the answer's delay says nothing about keys."""
 
@@ -28,8 +26,6 @@ class Projects(Protocol):
 
     def may_call(self, project: Project, address: str) -> bool:
         """Whether a trunk of this project may call from this address."""
-
-    def all(self) -> Iterable[Project]: ...
 
 
 class ConfiguredProjects:
@@ -45,12 +41,6 @@ class ConfiguredProjects:
         }
         self._keys = [(key.encode(), p) for p in self._projects.values() for key in p.api_keys]
         self._admitted: dict[str, bool] = {}
-
-    def all(self) -> Iterable[Project]:
-        return self._projects.values()
-
-    def by_id(self, project_id: str) -> Project | None:
-        return self._projects.get(project_id)
 
     def by_api_key(self, api_key: str) -> Project | None:
         given, found = api_key.encode(), None

