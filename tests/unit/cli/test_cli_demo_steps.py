@@ -186,3 +186,18 @@ def test_a_step_without_its_evidence_fails_and_no_other_does(
     evidence = copy.deepcopy(good())
     spoil(evidence)
     assert failed(evidence) == {step}
+
+
+def test_a_word_that_was_said_twice_must_be_heard_twice() -> None:
+    evidence = good()
+    evidence.phone.append(
+        {"event": "transcript", "turn": 2, "text": "thank you on a miller i put you through"}
+    )
+    said = [
+        {"kind": "said", "title": "Thank you, Anna Miller. What is it about?"},
+        {"kind": "said", "title": "Thank you, Anna Miller. I put you through."},
+    ]
+    evidence.timeline = {"data": said}
+    [heard] = [step for step in check(evidence) if step.name == "agent's words heard"]
+    assert heard.ok
+    assert heard.detail.startswith("94%")  # all 16 but one "Anna"

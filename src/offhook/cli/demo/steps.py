@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -126,9 +127,9 @@ def _understood(evidence: Evidence) -> Verdict:
 
 def _audible(evidence: Evidence) -> Verdict:
     """What the agent says it said must be what came out of the caller's receiver."""
-    said = words(" ".join(str(entry.get("title", "")) for entry in evidence.entries("said")))
-    heard = words(" ".join(str(event["text"]) for event in evidence.events("transcript")))
-    share = len(said & heard) / len(said) if said else 0.0
+    said = Counter(_words(" ".join(str(entry.get("title", "")) for entry in evidence.entries("said"))))
+    heard = Counter(_words(" ".join(str(event["text"]) for event in evidence.events("transcript"))))
+    share = (said & heard).total() / said.total() if said else 0.0
     return share >= 0.7, f"{share:.0%} of the agent's words recognised by the caller"
 
 
@@ -231,7 +232,11 @@ _STEPS: tuple[tuple[str, Callable[[Evidence], Verdict]], ...] = (
 
 def words(text: str) -> set[str]:
     """Return the words of a text, without case and punctuation."""
-    return set(re.findall(r"[a-z0-9']+", text.lower()))
+    return set(_words(text))
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z0-9']+", text.lower())
 
 
 def _rest(evidence: Evidence, verb: str) -> Verdict:
