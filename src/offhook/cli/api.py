@@ -13,6 +13,10 @@ import typer
 __all__ = ["Api", "ApiError", "DataDir", "Key", "Url", "connect", "fail"]
 
 DEFAULT_URL = "http://127.0.0.1:8080"
+_REMEDIES = {
+    401: " Give one of the project's api_keys with --key or OFFHOOK_API_KEY.",
+    404: " (`offhook calls` lists those that this key can see)",
+}
 
 Url = Annotated[str, typer.Option(envvar="OFFHOOK_URL", help="The node's address.")]
 Key = Annotated[
@@ -57,7 +61,8 @@ class Api:
                 f"{self.url} does not answer ({error}); is `offhook serve` running? (--url)"
             ) from None
         if answer.status_code != 200:
-            raise ApiError(f"{path}: {answer.status_code}: {_message(answer.text)}")
+            remedy = _REMEDIES.get(answer.status_code, "")
+            raise ApiError(f"{path}: {answer.status_code}: {_message(answer.text)}{remedy}")
         try:
             body: dict[str, Any] = answer.json()
         except ValueError:
@@ -71,7 +76,10 @@ def connect(url: str, key: str, data_dir: Path) -> Api:
         try:
             key = json.loads((data_dir / "project.json").read_text())["api_keys"][0]
         except (OSError, ValueError, LookupError):
-            fail(f"no key: give --key or OFFHOOK_API_KEY ({data_dir / 'project.json'} holds none)")
+            fail(
+                f"no key: {data_dir / 'project.json'} holds none. Run this where `offhook serve` runs, "
+                "or give --data-dir, or --key (OFFHOOK_API_KEY) for a project of your configuration"
+            )
     return Api(url, key)
 
 

@@ -52,7 +52,8 @@ def _show(found: list[dict[str, Any]]) -> None:
     for one in found:
         began = time.strftime("%H:%M:%S", time.localtime(one.get("created_at") or 0))
         reason = (one.get("termination") or {}).get("reason") or ""
-        cells = (one.get("id"), began, one.get("from"), one.get("state"), reason)
+        caller = str(one.get("from") or "").partition(";tag=")[0]
+        cells = (one.get("id"), began, caller, one.get("state"), reason)
         table.add_row(*(Text(printable(str(cell or ""))) for cell in cells))
     # An id that is cut cannot be copied: a narrow terminal wraps the line instead.
     Console(width=max(Console().width, 100)).print(table)

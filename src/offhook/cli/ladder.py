@@ -82,7 +82,17 @@ def printable(text: str) -> str:
 
 def from_timeline(timeline: Mapping[str, Any]) -> list[Row]:
     """Return the rows of a body of `GET /v1/realtime/calls/{id}/timeline`."""
-    return [row for entry in timeline.get("data", ()) for row in from_entry(entry)]
+    rows: list[Row] = []
+    told: str | None = None
+    for entry in timeline.get("data", ()):
+        new = from_entry(entry)
+        if entry.get("kind") == "webhook":
+            error = entry.get("error")
+            if error and error == told:
+                new = new[:1]  # a phone rings for ten attempts; one of them needs to say why
+            told = error
+        rows += new
+    return rows
 
 
 def from_entry(entry: Mapping[str, Any]) -> list[Row]:
@@ -93,7 +103,7 @@ def from_entry(entry: Mapping[str, Any]) -> list[Row]:
         case "sip":
             return [_sip(at, entry, title)]
         case "webhook":
-            return [_webhook(at, entry, title)]
+            return _webhook(at, entry, title)
         case "rest":
             good = entry.get("status") in (None, 200)
             return [Arrow(at, Lane.APP, Lane.OFFHOOK, title, "blue" if good else "bold red")]
@@ -148,15 +158,18 @@ def _header(line: str) -> tuple[str, str]:
     return name.strip().lower(), value.strip()
 
 
-def _webhook(at: float, entry: Mapping[str, Any], title: str) -> Row:
+def _webhook(at: float, entry: Mapping[str, Any], title: str) -> list[Row]:
+    """Return an arrow, and below it in full what went wrong: an arrow has no room for a reason."""
     if "attempt" not in entry:
-        return Note(at, Lane.OFFHOOK, title, "yellow")
-    outcome = (
-        str(entry["status"]) if entry.get("status") is not None else str(entry.get("error") or "no answer")
-    )
+        return [Note(at, Lane.OFFHOOK, title, "yellow")]
+    status = entry.get("status")
+    good = isinstance(status, int) and 200 <= status < 300
+    outcome = "no answer" if status is None else str(status)
     label = f"webhook: {outcome} in {float(entry.get('duration_ms') or 0):.0f} ms"
-    good = isinstance(entry.get("status"), int) and 200 <= entry["status"] < 300
-    return Arrow(at, Lane.OFFHOOK, Lane.APP, label, "yellow" if good else "bold red")
+    rows: list[Row] = [Arrow(at, Lane.OFFHOOK, Lane.APP, label, "yellow" if good else "bold red")]
+    if not good and entry.get("error"):
+        rows.append(Note(at, Lane.OFFHOOK, f"webhook: {entry['error']}", "red", wide=True))
+    return rows
 
 
 def _sideband(at: float, entry: Mapping[str, Any], title: str) -> Row:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import errno
 import gc
 import signal
 import sys
@@ -52,17 +53,41 @@ def serve(
     except configuration.ConfigError as error:
         print(error, file=sys.stderr)
         raise typer.Exit(2) from None
-    stream = log_file.open("a") if log_file is not None else None
+    try:
+        stream = log_file.open("a") if log_file is not None else None
+    except OSError as error:
+        print(f"offhook serve: --log-file: {log_file}: {error.strerror}", file=sys.stderr)
+        raise typer.Exit(2) from None
     log = logs.start(log_level.value, stream)
     try:
         uvloop.run(_run(Node(settings)))
     except StartError as error:
-        print(f"offhook serve: {error}", file=sys.stderr)
+        print(f"offhook serve: {error}{_remedy(error)}", file=sys.stderr)
         raise typer.Exit(1) from None
     finally:
         log.stop()
         if stream is not None:
             stream.close()
+
+
+def _remedy(error: BaseException) -> str:
+    """Return what can be done about a socket that could not be bound; nothing for other faults."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__
+    if cause is None or cause.filename is not None:  # a file's fault; sockets have no name
+        return ""
+    match cause.errno:
+        case errno.EADDRINUSE:
+            return (
+                "\n  Another program has this port, perhaps another `offhook serve`: end it, or choose other ports "
+                "(server.http, server.https, sip.listen in docs/reference/configuration.md)."
+            )
+        case errno.EADDRNOTAVAIL:
+            return "\n  This machine does not have that address: name one of its own."
+        case errno.EACCES:
+            return "\n  This user may not take that port: choose one from 1024 up."
+    return ""
 
 
 async def _run(node: Node) -> None:

@@ -20,7 +20,7 @@ RECORD = {
     "id": CALL,
     "state": "ended",
     "created_at": 1_795_000_000,
-    "from": '"\x1b[31mEve" <sip:eve@h>',
+    "from": '"\x1b[31mEve" <sip:eve@h>;tag=8f2',
     "transport": "tls",
     "termination": {"result": "success", "reason": "transferred", "cause": "the transfer was completed"},
 }
@@ -72,6 +72,8 @@ def test_calls_are_listed_without_what_could_steer_a_terminal(asked: list[tuple[
     result = CliRunner().invoke(app, ["calls", "--key", "sk-1"])
     assert CALL in result.stdout
     assert "transferred" in result.stdout
+    assert "<sip:eve@h>" in result.stdout
+    assert "tag=" not in result.stdout
     assert "\x1b" not in result.stdout
     assert json.loads(CliRunner().invoke(app, ["calls", "--key", "sk-1", "--json"]).stdout) == [RECORD]
 
@@ -97,10 +99,23 @@ def test_no_key_and_no_such_call_are_said(asked: list[tuple[str, str]], tmp_path
     no_key = CliRunner().invoke(app, ["calls", "--data-dir", str(tmp_path)])
     assert no_key.exit_code == 1
     assert "--key" in no_key.stderr
+    assert "--data-dir" in no_key.stderr
     unknown = CliRunner().invoke(app, ["explain", "rtc_u0_none", "--key", "sk-1"])
     assert unknown.exit_code == 1
     assert "404" in unknown.stderr
     assert "No session found" in unknown.stderr
+    assert "offhook calls" in unknown.stderr
+
+
+def test_a_wrong_key_is_told_where_a_right_one_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def get(*_: Any, **__: Any) -> httpx2.Response:
+        return httpx2.Response(401, json={"error": {"message": "Incorrect API key provided."}})
+
+    monkeypatch.setattr(httpx2, "get", get)
+    result = CliRunner().invoke(app, ["calls", "--key", "sk-wrong"])
+    assert result.exit_code == 1
+    assert "Incorrect API key provided." in result.stderr
+    assert "OFFHOOK_API_KEY" in result.stderr
 
 
 def test_a_node_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

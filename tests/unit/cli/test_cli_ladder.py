@@ -62,14 +62,33 @@ def test_what_the_node_received_comes_from_the_caller_and_what_it_sent_goes_ther
 def test_a_webhook_attempt_goes_to_the_app_with_its_outcome() -> None:
     [row] = from_entry(entry("webhook", "attempt 1 to ...", attempt=1, status=200, duration_ms=12.4))
     assert row == Arrow(0.0, Lane.OFFHOOK, Lane.APP, "webhook: 200 in 12 ms", "yellow")
-    [failed] = from_entry(
+    [failed, why] = from_entry(
         entry("webhook", "attempt 1 ...", attempt=1, status=None, error="connection refused", duration_ms=1)
     )
     assert isinstance(failed, Arrow)
-    assert "connection refused" in failed.label
+    assert "no answer" in failed.label
     assert failed.style != row.style
+    assert isinstance(why, Note)
+    assert "connection refused" in why.text
     [exhausted] = from_entry(entry("webhook", "no more attempts: the call was decided"))
     assert isinstance(exhausted, Note)
+
+
+def test_why_a_webhook_failed_is_said_in_full_and_again_only_when_it_changed() -> None:
+    refused = "cannot connect to 127.0.0.1: 127.0.0.1 port 9099: Connection refused"
+    told = "the endpoint said: invalid signature"
+    attempts = [
+        entry("webhook", attempt=1, status=None, error=refused, duration_ms=1),
+        entry("sip", direction="in", message=INVITE),
+        entry("webhook", attempt=2, status=None, error=refused, duration_ms=1),
+        entry("webhook", attempt=3, status=400, error=told, duration_ms=1),
+        entry("webhook", attempt=4, status=None, error=refused, duration_ms=1),
+    ]
+    drawn = "\n".join(lines(*from_timeline({"data": attempts}), width=120))
+    assert drawn.count("webhook: no answer in 1 ms") == 3
+    assert drawn.count("webhook: 400 in 1 ms") == 1
+    assert drawn.count(refused) == 2
+    assert drawn.count(told) == 1
 
 
 def test_api_calls_and_the_sideband_come_from_the_app() -> None:

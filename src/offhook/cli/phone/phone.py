@@ -226,6 +226,10 @@ class Phone:
         self._outcome.status = response.status if response else None
         why = response.headers.get("Reason") if response else None
         self._outcome.cause = f"not answered: {reason}" + (f" ({why})" if why else "")
+        if "CERTIFICATE_VERIFY_FAILED" in reason:
+            self._outcome.cause += (
+                "; trust the node's CA with --ca, which it keeps as offhook-data/tls/ca.pem"
+            )
         self._over.set()
 
     def leg_cancelled(self, leg: Leg, reason_header: str | None) -> None:

@@ -1,0 +1,64 @@
+"""`offhook serve`: what it says when it cannot start."""
+
+import socket
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from offhook.cli import serve
+
+app = typer.Typer()
+serve.register(app)
+
+
+def config(folder: Path, *, http: str = "", sip: str) -> Path:
+    path = folder / "offhook.toml"
+    path.write_text(
+        f"""[server]
+http = "{http}"
+https = ""
+data_dir = "{folder}/data"
+[sip]
+listen = ["{sip}"]
+[engine]
+kind = "scripted"
+"""
+    )
+    return path
+
+
+@pytest.mark.parametrize("which", ["http", "sip"])
+def test_a_port_that_is_taken_is_said_with_the_remedy(tmp_path: Path, which: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        address = f"127.0.0.1:{port}"
+        path = (
+            config(tmp_path, http=address, sip="udp:127.0.0.1:0")
+            if which == "http"
+            else config(tmp_path, sip=f"tcp:{address}")
+        )
+        result = CliRunner().invoke(app, ["--config", str(path), "--log-level", "ERROR"])
+    assert result.exit_code == 1
+    assert str(port) in result.stderr
+    assert "Another program has this port" in result.stderr
+    assert "sip.listen" in result.stderr
+
+
+def test_a_folder_that_cannot_be_made_is_not_taken_for_a_port(tmp_path: Path) -> None:
+    path = config(tmp_path, sip="udp:127.0.0.1:0")
+    (tmp_path / "data").write_text("no folder")
+    result = CliRunner().invoke(app, ["--config", str(path), "--log-level", "ERROR"])
+    assert result.exit_code == 1
+    assert "data_dir" in result.stderr
+    assert "port" not in result.stderr
+
+
+def test_a_log_file_that_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> None:
+    path = config(tmp_path, sip="udp:127.0.0.1:0")
+    result = CliRunner().invoke(app, ["--config", str(path), "--log-file", str(tmp_path / "none" / "log")])
+    assert result.exit_code == 2
+    assert "--log-file" in result.stderr
+    assert "No such file or directory" in result.stderr
+    assert "Traceback" not in result.output
