@@ -9,8 +9,8 @@ class Breaker:
     """
     Opens after some failures in a row; then lets one attempt through after each pause, until one succeeds.
 
-    It judges only what asks: a first attempt for a ringing phone does not ask (decision 9 of the design), but its
-    outcome counts, so that the first call after an app's restart also frees what waited.
+    It judges only what asks: attempts for a ringing phone do not ask (decision 9 of the design), since a caller cannot
+    wait out a pause; but their outcome counts, so that the first call after an app's restart also frees what waited.
     """
 
     def __init__(self, *, failures: int = 5, pause: float = 2.0, longest: float = 60.0) -> None:

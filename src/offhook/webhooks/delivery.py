@@ -37,7 +37,7 @@ class DeliverySettings:
     urgent: RetryPolicy = URGENT
     ordinary: RetryPolicy = BACKOFF
     breaker_failures: int = 5
-    "Failures in a row after which an endpoint is tried with one delivery at a time."
+    "Failures in a row after which all but ringing phones' deliveries wait for one that gets through."
     breaker_pause_s: float = 2.0
     "Before the first of these; doubles up to a minute."
 

@@ -97,11 +97,12 @@ class EndpointQueue(Generic[Item]):
             queued = self._first.popleft()
             if queued.attempts.state is DeliveryState.WAITING:
                 started.append(self._start(queued, self._urgent))
-        for lane in (self._urgent, self._ordinary):
-            while (due := lane.due()) is not None and due <= now and self._breaker.admit(now):
-                queued = lane.pop()
-                queued.probe = self._breaker.open_until is not None
-                started.append(self._start(queued, lane))
+        while (due := self._urgent.due()) is not None and due <= now:
+            started.append(self._start(self._urgent.pop(), self._urgent))
+        while (due := self._ordinary.due()) is not None and due <= now and self._breaker.admit(now):
+            queued = self._ordinary.pop()
+            queued.probe = self._breaker.open_until is not None
+            started.append(self._start(queued, self._ordinary))
         return started
 
     def finish(self, queued: Queued[Item], *, delivered: bool, permanent: bool = False, now: float) -> bool:
@@ -121,11 +122,12 @@ class EndpointQueue(Generic[Item]):
 
     def next_timer(self) -> float | None:
         """When `take` next has something to return, as far as time decides it."""
-        dues = [due for lane in (self._urgent, self._ordinary) if (due := lane.due()) is not None]
-        opens = self._breaker.next_timer
-        if not dues or opens is None:
-            return None
-        return max(min(dues), opens)
+        dues = []
+        if (due := self._urgent.due()) is not None:
+            dues.append(due)
+        if (due := self._ordinary.due()) is not None and (opens := self._breaker.next_timer) is not None:
+            dues.append(max(due, opens))
+        return min(dues, default=None)
 
     @staticmethod
     def _start(queued: Queued[Item], lane: _Lane[Item]) -> Queued[Item]:

@@ -110,6 +110,22 @@ def test_an_open_breaker_never_delays_the_first_attempt_for_a_ringing_phone():
     assert taken(queue, 0.0) == ["incoming"]
 
 
+def test_an_open_breaker_never_delays_a_retry_while_the_phone_rings():
+    """API row W15: 0.5, 1, 2, 4 s, although the app was down for the call before."""
+    queue, incoming = make(), call("incoming")
+    open_breaker(queue)
+    queue.add(incoming)
+    queue.add(news("waiting"))
+    assert taken(queue, 0.0) == ["incoming"]
+    started = []
+    for _ in range(4):
+        now = started[-1] if started else 0.0
+        queue.finish(incoming, delivered=False, now=now)
+        started.append(incoming.attempts.due)
+        assert "incoming" in taken(queue, started[-1])
+    assert [b - a for a, b in zip([0.0, *started], started, strict=False)] == [0.5, 1, 2, 4]
+
+
 def test_after_the_pause_one_delivery_probes_and_the_rest_wait():
     queue = make()
     open_breaker(queue)
