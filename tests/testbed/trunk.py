@@ -358,7 +358,7 @@ async def totals(app: DeveloperApp, call_id: str) -> dict[str, Any]:
     async with asyncio.timeout(3):
         while True:
             for entry in await app.node.timeline(app.seat, call_id):
-                if entry["title"] == "rtp totals":
+                if entry["title"].startswith("rtp: "):
                     return entry
             await asyncio.sleep(0.02)
 

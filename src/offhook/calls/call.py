@@ -445,7 +445,9 @@ class Call(LegListener):
         self._decided.set()
         self._playout.close()
         if self._media is not None and (port := self._media.port) is not None:
-            self.timeline.record("media", "rtp totals", **asdict(port.stats()))
+            stats = port.stats()
+            totals = f"rtp: {stats.packets_in} packets in, {stats.packets_out} out, {stats.lost} lost"
+            self.timeline.record("media", totals, **asdict(stats))
             port.close()
             self._media.port = None
         self.timeline.record("call", f"ended: {cause}", **termination.to_api())
