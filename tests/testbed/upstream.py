@@ -47,6 +47,19 @@ FIELDS: dict[str, tuple[set[str], set[str]]] = {
 }
 "What a client may send (rows CE01 to CE11): required fields, and optional ones beside `type` and `event_id`."
 
+UPDATABLE = set(
+    "type model instructions output_modalities audio tools tool_choice max_output_tokens truncation tracing prompt "
+    "include parallel_tool_calls reasoning".split()
+)
+"What a client may say of a session (rows G01 to G20); `id`, `object` and `expires_at` are the server's."
+
+CONTENTS = {
+    "user": {"input_text", "input_audio", "input_image"},
+    "assistant": {"output_text"},
+    "system": {"input_text"},
+}
+"The parts that a client may put into a message (row E19)."
+
 SESSION: Event = {
     "type": "realtime",
     "object": "realtime.session",
@@ -323,11 +336,7 @@ class UpstreamSession:
             case "session.update" if self.updates:
                 await self._update(event)
             case "conversation.item.create":
-                item = {"id": new_id("item"), "object": "realtime.item", "status": "completed"}
-                item |= event["item"]
-                self.items[item["id"]] = item
-                await self._added(item)
-                await self.send("conversation.item.done", item=item, previous_item_id=None)
+                await self._create(event)
             case "conversation.item.delete":
                 await self.send("conversation.item.deleted", item_id=event["item_id"])
             case "conversation.item.truncate":
@@ -340,11 +349,29 @@ class UpstreamSession:
                 )
 
     async def _update(self, event: Event) -> None:
-        if event["session"].get("type") != "realtime":
-            await self._refuse("Missing required parameter: 'session.type'.", event.get("event_id"))
-            return
-        _merge(self.session, event["session"])
-        await self.send("session.updated", session=self.session)
+        changes, event_id = event["session"], event.get("event_id")
+        if changes.get("type") != "realtime":
+            await self._refuse("Missing required parameter: 'session.type'.", event_id)
+        elif unknown := changes.keys() - UPDATABLE:
+            await self._refuse(
+                f"Unknown parameter: {sorted(f'session.{name}' for name in unknown)}.", event_id
+            )
+        else:
+            _merge(self.session, changes)
+            await self.send("session.updated", session=self.session)
+
+    async def _create(self, event: Event) -> None:
+        given, event_id = event["item"], event.get("event_id")
+        parts = {part["type"] for part in given.get("content", ())}
+        if given.get("id") in self.items:
+            await self._refuse(f"an item {given['id']} exists already", event_id)
+        elif wrong := parts - CONTENTS.get(given.get("role"), set()):
+            await self._refuse(f"{given.get('role')} has no parts {sorted(wrong)}", event_id)
+        else:
+            item = {"id": new_id("item"), "object": "realtime.item", "status": "completed"} | given
+            self.items[item["id"]] = item
+            await self._added(item)
+            await self.send("conversation.item.done", item=item, previous_item_id=None)
 
     async def _truncate(self, event: Event) -> None:
         spoken, end_ms = self._spoken.get(event["item_id"]), event["audio_end_ms"]
