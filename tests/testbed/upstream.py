@@ -47,10 +47,19 @@ FIELDS: dict[str, tuple[set[str], set[str]]] = {
 }
 "What a client may send (rows CE01 to CE11): required fields, and optional ones beside `type` and `event_id`."
 
-UPDATABLE = set(
-    "type model instructions output_modalities audio tools tool_choice max_output_tokens truncation tracing prompt "
-    "include parallel_tool_calls reasoning".split()
-)
+UPDATABLE = {
+    *(
+        "type",
+        "model",
+        "instructions",
+        "output_modalities",
+        "audio",
+        "tools",
+        "tool_choice",
+        "max_output_tokens",
+    ),
+    *("truncation", "tracing", "prompt", "include", "parallel_tool_calls", "reasoning"),
+}
 "What a client may say of a session (rows G01 to G20); `id`, `object` and `expires_at` are the server's."
 
 CONTENTS = {
