@@ -28,6 +28,7 @@ from offhook.realtime.engine import (
 )
 from offhook.realtime.outbox import Outbox, Output, ServerEvent, SessionClosed, SessionExpired
 from offhook.realtime.relay_memory import RelayMemory
+from offhook.realtime.relay_open import RelayOpen
 from offhook.realtime.relay_usage import RelayUsage
 from offhook.realtime.relay_voice import RelayVoice
 from offhook.realtime.session_config import SessionConfig
@@ -75,8 +76,9 @@ class Relay:
         "Who sent a client event, by its `event_id`."
         self._held: list[Mapping[str, Any]] = []
         self._open = False
-        self._active: dict[str, dict[str, Any]] = {}
-        "Responses that were created and not done, as the upstream described them."
+        self._begun = RelayOpen()
+        self._replaying: set[str] = set()
+        "Items that a reopened upstream is told again; the app knows them."
         self._transcribing: set[str] = set()
         self._timers: dict[str, float] = {}
         self._closing: str | None = None
@@ -170,8 +172,8 @@ class Relay:
             return
         self._closing = reason
         self._timers = {"drain": now + self._drain_s}
-        self._voice.cut(set(self._active))
-        for response_id in self._active:
+        self._voice.cut(self._begun.responses)
+        for response_id in self._begun.responses:
             self._send({"type": "response.cancel", "response_id": response_id})
         self._after()
 
@@ -208,7 +210,7 @@ class Relay:
     def _clear(self) -> None:
         """JS clients interrupt with this alone (row E17), so what is being made must stop too."""
         if self._voice.busy:
-            active = set(self._active)
+            active = self._begun.responses
             self._voice.cut(active)
             for response_id in active:
                 self._send({"type": "response.cancel", "response_id": response_id})
@@ -235,20 +237,22 @@ class Relay:
         self._fail_active(event.reason)
         self._transcribing.clear()
         if self._closing is None:
-            self._outbox.command(ReopenUpstream(self.describe(), self._memory.replay()))
+            items = self._memory.replay()
+            self._replaying = {str(item["id"]) for item in items}
+            self._outbox.command(ReopenUpstream(self.describe(), items))
 
     def _receive(self, received: UpstreamEvent) -> None:
         event = received.event
         kind = str(event.get("type"))
         if kind in _SWALLOWED or kind.startswith("output_audio_buffer."):
             return
+        if self._replaying and self._is_replay(kind, event):
+            return
         self._memory.receive(event)
+        self._begun.receive(event)
         match kind:
-            case "response.output_audio.delta":
+            case "response.output_audio.delta" | "response.output_audio.done":
                 self._voice.play(event, received.audio)
-            case "response.created":
-                response = _object(event.get("response"))
-                self._active[str(response.get("id"))] = response
             case "session.updated":
                 self._adopt(_object(event.get("session")))
             case "error":
@@ -263,7 +267,7 @@ class Relay:
         match kind:
             case "input_audio_buffer.speech_started":
                 if self._interrupting:
-                    self._voice.cut(set(self._active))
+                    self._voice.cut(self._begun.responses)
             case "input_audio_buffer.committed":
                 if _input(self._session).get("transcription"):
                     self._transcribing.add(item_id)
@@ -282,7 +286,6 @@ class Relay:
 
     def _done(self, response: dict[str, Any]) -> None:
         response_id = str(response.get("id"))
-        self._active.pop(response_id, None)
         self._voice.finish(response_id)
         self._usage.add(_object(response.get("usage")))
         status = str(response.get("status"))
@@ -303,6 +306,14 @@ class Relay:
                 self._outbox.put(ServerEvent(event, sender))
                 return
         self._outbox.put(ServerEvent(event))
+
+    def _is_replay(self, kind: str, event: dict[str, Any]) -> bool:
+        item_id = str(_object(event.get("item")).get("id"))
+        if item_id not in self._replaying or not kind.startswith("conversation.item."):
+            return False
+        if kind == "conversation.item.done":
+            self._replaying.discard(item_id)
+        return True
 
     # Parts.
 
@@ -345,11 +356,10 @@ class Relay:
 
     def _fail_active(self, message: str) -> None:
         """The upstream is gone: every response that it began ends, once (row O12)."""
-        active, self._active = self._active, {}
-        for response_id, response in active.items():
-            details = {"type": "failed", "error": {"type": "server_error", "code": "upstream_lost"}}
-            done = {**response, "status": "failed", "status_details": details}
-            self._outbox.event(events.response_done(done))
+        active = self._begun.responses
+        for event in self._begun.end("upstream_lost", message):
+            self._outbox.event(event)
+        for response_id in active:
             self._voice.finish(response_id)
             self._outbox.note("response", f"failed: {message}", response_id=response_id)
 
@@ -364,7 +374,7 @@ class Relay:
             self._fail_active("the call ended")
 
     def _after(self) -> None:
-        if self._closing is None or self.closed or (self._open and (self._active or self._transcribing)):
+        if self._closing is None or self.closed or (self._open and (self._begun or self._transcribing)):
             return
         self._fail_active("the call ended")
         self.closed = True

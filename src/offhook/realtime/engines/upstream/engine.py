@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -28,6 +26,7 @@ from offhook.realtime.relay import Relay
 from offhook.realtime.session_config import SessionConfig
 from offhook.realtime.sideband_audio import AudioConverter
 
+from .audio import DeltaAudio
 from .connection import Connection, Refused, open_connection
 from .failover import SILENCE_S, Failover
 from .target import Upstream
@@ -50,7 +49,7 @@ class UpstreamEngine:
         self._connection: Connection | None = None
         self._reopening: asyncio.Task[None] | None = None
         self._up: AudioConverter | None = None
-        self._down: AudioConverter | None = None
+        self._down: DeltaAudio | None = None
         self._dropping = False
         self._closed = False
 
@@ -125,11 +124,12 @@ class UpstreamEngine:
         ours = self._start.audio_format
         self._connection = connection
         self._up = AudioConverter(ours, connection.hears)
-        self._down = AudioConverter(connection.speaks, ours)
+        self._down = DeltaAudio(connection.speaks, ours)
         self._dropping = False
         connection.run(self._received, self._lost)
-        for item in items:
-            connection.send({"type": "conversation.item.create", "item": item})
+        for number, item in enumerate(items):
+            event_id = f"offhook_replay_{number}"
+            connection.send({"type": "conversation.item.create", "event_id": event_id, "item": item})
         self._emit(UpstreamOpened(connection.name, connection.session, connection.created_id))
         for event in connection.early:
             self._received(event)
@@ -144,14 +144,10 @@ class UpstreamEngine:
 
     def _received(self, event: dict[str, Any]) -> None:
         audio = b""
-        if event["type"] == "response.output_audio.delta" and self._down is not None:
-            try:
-                audio = self._down.process(base64.b64decode(event.get("delta") or ""))
-            except (binascii.Error, TypeError, ValueError):
-                audio = b""
-        elif event["type"] == "response.output_audio.done" and self._down is not None:
-            # A resampler holds a little back; the next answer starts afresh.
-            self._down = AudioConverter(self._down.source, self._down.target)
+        if self._down is not None and event["type"] == "response.output_audio.delta":
+            audio = self._down.take(str(event.get("delta") or ""))
+        elif self._down is not None and event["type"] == "response.output_audio.done":
+            audio = self._down.finish()
         self._emit(UpstreamEvent(event, audio))
 
     def _lost(self, reason: str) -> None:
