@@ -79,6 +79,8 @@ class Relay:
         self._begun = RelayOpen()
         self._replaying: set[str] = set()
         "Items that a reopened upstream is told again; the app knows them."
+        self._elsewhere: set[str] = set()
+        "Items whose sound came over a connection that is lost; no other one can truncate it."
         self._transcribing: set[str] = set()
         self._timers: dict[str, float] = {}
         self._closing: str | None = None
@@ -236,6 +238,7 @@ class Relay:
         self._outbox.note("upstream", f"lost: {event.reason}")
         self._fail_active(event.reason)
         self._transcribing.clear()
+        self._elsewhere |= self._voice.item_ids
         if self._closing is None:
             items = self._memory.replay()
             self._replaying = {str(item["id"]) for item in items}
@@ -336,7 +339,10 @@ class Relay:
         self._memory.truncate(item_id, heard_ms, made_ms)
         self._outbox.note("interrupted", f"heard {heard_ms} of {made_ms} ms", item_id=item_id)
         truncated = events.item_truncated(item_id, content_index, heard_ms)
-        self._send(truncated | {"type": "conversation.item.truncate"})
+        if item_id in self._elsewhere:
+            self._outbox.event(truncated)
+        else:
+            self._send(truncated | {"type": "conversation.item.truncate"})
 
     def _send(self, event: dict[str, Any]) -> None:
         """Send an event of our own up; what goes wrong with it is not the app's affair."""

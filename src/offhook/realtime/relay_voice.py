@@ -46,6 +46,11 @@ class RelayVoice:
     def busy(self) -> bool:
         return self._playout.busy
 
+    @property
+    def item_ids(self) -> set[str]:
+        """The items that spoke."""
+        return set(self._items)
+
     def truncated_ms(self, item_id: str) -> int | None:
         """Return where we cut an item, if we did."""
         return self._truncated.get(item_id)
