@@ -166,6 +166,8 @@ class UpstreamTable(_Table):
     deployment: str = ""
     api_version: str = ""
     "Azure: ask in the older form, `?api-version=&deployment=`."
+    silence_s: Annotated[float, Field(gt=0, le=60)] = 5.0
+    "How long it may keep a call waiting before the next one is tried."
     audio: Literal["auto", "pcm"] = "auto"
     "`auto`: G.711 as the caller sends it, where the upstream takes it; `pcm`: always 24 kHz."
 
@@ -192,6 +194,7 @@ class UpstreamTable(_Table):
             model=self.model,
             deployment=self.deployment,
             api_version=self.api_version,
+            silence_s=self.silence_s,
             audio=self.audio,
         )
 

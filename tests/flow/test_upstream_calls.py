@@ -78,6 +78,10 @@ def upstream_node(
             url = "ws://127.0.0.1:{port["second"]}/v1/realtime"
             api_key_env = "TEST_KEY_SECOND"
             model = "gpt-other"
+            [upstreams.impatient]
+            url = "ws://127.0.0.1:{port["first"]}/v1/realtime"
+            api_key_env = "TEST_KEY_FIRST"
+            silence_s = 0.7
             [upstreams.linear]
             url = "ws://127.0.0.1:{port["first"]}/v1/realtime"
             api_key_env = "TEST_KEY_FIRST"
@@ -100,6 +104,7 @@ def upstream_node(
             "gpt-realtime" = "first"
             "linear" = "linear"
             "listed" = ["first", "second"]
+            "impatient" = ["impatient", "second"]
             "closed-first" = ["closed", "second"]
             "on-azure" = "azure"
             "on-azure-legacy" = "azure-legacy"
@@ -233,7 +238,7 @@ async def test_session_created_is_the_upstreams_however_late(upstream_node: Node
         session = await first.opened()
         await call.rings()
         attaching = asyncio.create_task(_first_event(app, call_id))
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.2)
         assert not attaching.done()
         await session.created()
         event = await asyncio.wait_for(attaching, 3)
@@ -265,20 +270,20 @@ async def test_azure_is_asked_in_its_own_form(
 
 
 async def test_the_callers_bytes_go_up_untouched(talk: Talk) -> None:
-    spoken = [random.Random(number).randbytes(160) for number in range(40)]
+    spoken = [random.Random(number).randbytes(160) for number in range(25)]
     started = time.monotonic()
     for number, frame in enumerate(spoken):
         await asyncio.sleep(max(0.0, started + number * 0.02 - time.monotonic()))
         talk.rtp.send_raw(talk.rtp.packet(frame), talk.remote)
     await talk.session.until(lambda: spoken[-1] in talk.session.heard, "last frame")
     places = [place for frame in spoken if (place := talk.session.heard.find(frame)) >= 0]
-    assert len(places) >= 36, "a few may be late on a busy machine"
+    assert len(places) >= 22, "a few may be late on a busy machine"
     assert places == sorted(places)
 
 
-@pytest.mark.parametrize(("piece", "gap_s"), [(0, 0.0), (1000, 0.0), (333, 0.005)])
+@pytest.mark.parametrize(("piece", "gap_s"), [(1000, 0.0), (333, 0.005)])
 async def test_the_upstreams_bytes_are_played_untouched(talk: Talk, piece: int, gap_s: float) -> None:
-    """In one delta, in a burst and in a trickle whose pieces are no whole frames."""
+    """In a burst and in a trickle whose pieces are no whole frames."""
     audio = random.Random(1).randbytes(4000)
     item_id = await talk.session.begin()
     await talk.session.say(item_id, audio, piece=piece, gap_s=gap_s)
@@ -302,18 +307,18 @@ async def test_24_khz_for_an_upstream_that_takes_no_g711(upstream_node: Node, fi
         assert update["audio"]["input"]["format"] == {"type": "audio/pcm", "rate": 24000}
         assert update["audio"]["output"]["format"] == {"type": "audio/pcm", "rate": 24000}
         before = len(talk.session.heard)
-        await talk.rtp.speak(talk.remote, 300, loud=True)
+        await talk.rtp.speak(talk.remote, 200, loud=True)
         await talk.session.until(
-            lambda: len(talk.session.heard) - before >= 0.28 * 48_000, "280 ms at 24 kHz"
+            lambda: len(talk.session.heard) - before >= 0.18 * 48_000, "180 ms at 24 kHz"
         )
         assert max(np.abs(np.frombuffer(talk.session.heard[before:], "<i2").astype(int))) > 3000
         item_id = await talk.session.begin()
-        hum = np.sin(np.arange(12_000) * 2 * np.pi * 440 / 24_000) * 8_000
+        hum = np.sin(np.arange(7_200) * 2 * np.pi * 440 / 24_000) * 8_000
         await talk.session.say(item_id, hum.astype("<i2").tobytes(), piece=4801)
         await talk.session.finish(item_id)
         await talk.sideband.wait_for("output_audio_buffer.stopped")
         loud_ms = talk.rtp.loud() * 20
-        assert loud_ms == pytest.approx(500, abs=40)
+        assert loud_ms == pytest.approx(300, abs=40)
 
 
 async def test_the_sideband_gets_audio_only_if_it_asked(upstream_node: Node, first: Upstream) -> None:
@@ -415,9 +420,9 @@ async def test_what_we_do_not_know_is_relayed_and_nonsense_hurts_nobody(talk: Ta
                 pass
         assert event == unknown
     item_id = await session.begin()
-    await session.say(item_id, LOUD * 20)
+    await session.say(item_id, LOUD * 10)
     await session.finish(item_id)
-    await talk.hears(lambda heard: LOUD * 20 in heard, "a response after nonsense")
+    await talk.hears(lambda heard: LOUD * 10 in heard, "a response after nonsense")
     assert talk.call.alive
     talk.call.hang_up()
     await talk.call.ended()
@@ -434,7 +439,7 @@ async def test_the_caller_who_speaks_stops_the_sound_and_the_upstream_is_told(
     item_id = await talk.session.begin()
     await talk.session.say(item_id, LOUD * 200)
     done = None if generating else await talk.session.finish(item_id)
-    await talk.hears(lambda heard: heard.count(LOUD) >= 20, "the beginning")
+    await talk.hears(lambda heard: heard.count(LOUD) >= 10, "the beginning")
     interrupted_at = time.monotonic()
     await talk.session.interrupt(item_id if generating else None)
     cleared = await talk.sideband.wait_for("output_audio_buffer.cleared")
@@ -466,12 +471,12 @@ async def test_the_sound_goes_on_when_nobody_may_interrupt(upstream_node: Node, 
     patient = {"input": {"turn_detection": {"type": "server_vad", "interrupt_response": False}}}
     async with talking(upstream_node, first, audio=patient) as talk:
         item_id = await talk.session.begin()
-        await talk.session.say(item_id, LOUD * 30)
+        await talk.session.say(item_id, LOUD * 15)
         await talk.session.finish(item_id)
         await talk.hears(lambda heard: heard.count(LOUD) >= 5, "the beginning")
         await talk.session.interrupt()
         await talk.sideband.wait_for("output_audio_buffer.stopped")
-        assert [payload for _, payload in talk.audio].count(LOUD) == 30
+        assert [payload for _, payload in talk.audio].count(LOUD) == 15
         assert not talk.session.of_type("conversation.item.truncate")
 
 
@@ -492,7 +497,7 @@ async def test_the_app_stops_the_sound(talk: Talk) -> None:
 # Failover.
 
 
-@pytest.mark.parametrize("trouble", [401, 429, 500, 503])
+@pytest.mark.parametrize("trouble", [401, 429, 503])
 async def test_the_next_of_the_list_is_tried_when_one_refuses(
     upstream_node: Node, first: Upstream, second: Upstream, trouble: int
 ) -> None:
@@ -514,7 +519,7 @@ async def test_the_next_of_the_list_is_tried_when_nobody_is_there(
         await talk.notes("closed")
 
 
-async def test_the_next_of_the_list_is_tried_after_five_seconds_of_silence(
+async def test_the_next_of_the_list_is_tried_after_a_silence(
     upstream_node: Node, first: Upstream, second: Upstream
 ) -> None:
     """One call meets an upstream that does not answer the handshake, the other one that says nothing after it."""
@@ -522,8 +527,8 @@ async def test_the_next_of_the_list_is_tried_after_five_seconds_of_silence(
 
     async def call() -> str:
         async with ringing(upstream_node) as (app, call, _, call_id):
-            accepting = asyncio.create_task(app.accept(call_id, **(SESSION | {"model": "listed"})))
-            await call.answered(8)
+            accepting = asyncio.create_task(app.accept(call_id, **(SESSION | {"model": "impatient"})))
+            await call.answered()
             await accepting
             async with Sideband(app.client, call_id) as sideband:
                 created = await sideband.wait_for("session.created")
@@ -533,7 +538,7 @@ async def test_the_next_of_the_list_is_tried_after_five_seconds_of_silence(
     session_ids = await asyncio.gather(call(), call())
     assert sorted(session_ids) == sorted(session.id for session in second.sessions)
     waited = [second.handshakes[at].at - first.handshakes[at].at for at in (0, 1)]
-    assert waited == pytest.approx([5.0, 5.0], abs=0.5)
+    assert waited == pytest.approx([0.7, 0.7], abs=0.3)
 
 
 # A connection that is lost while they talk.
@@ -571,14 +576,14 @@ async def test_a_lost_upstream_is_opened_again_with_the_conversation_so_far(
         talk.session = again
         since = len(talk.audio)
         item_id = await again.begin()
-        await again.say(item_id, LOUD * 20)
+        await again.say(item_id, LOUD * 10)
         await again.finish(item_id, "Here I am again.")
         await talk.sideband.wait_for(
             "response.output_audio_transcript.done",
             lambda event: event["transcript"] == "Here I am again.",
         )
         await talk.hears(
-            lambda heard: [payload for _, payload in talk.audio[since:]].count(LOUD) == 20, "the response"
+            lambda heard: [payload for _, payload in talk.audio[since:]].count(LOUD) == 10, "the response"
         )
         assert talk.sideband.types.count("session.created") == 1
 

@@ -28,7 +28,7 @@ from offhook.realtime.sideband_audio import AudioConverter
 
 from .audio import DeltaAudio
 from .connection import Connection, Refused, open_connection
-from .failover import SILENCE_S, Failover
+from .failover import Failover
 from .target import Upstream
 
 __all__ = ["UpstreamEngine", "UpstreamFactory"]
@@ -37,12 +37,9 @@ __all__ = ["UpstreamEngine", "UpstreamFactory"]
 class UpstreamEngine:
     """One call's connection to the first upstream of the list that takes it."""
 
-    def __init__(
-        self, upstreams: Sequence[Upstream], *, silence_s: float, tls: ssl.SSLContext | None
-    ) -> None:
+    def __init__(self, upstreams: Sequence[Upstream], *, tls: ssl.SSLContext | None) -> None:
         self._upstreams = upstreams
         self._failover = Failover([upstream.name for upstream in upstreams])
-        self._silence_s = silence_s
         self._tls = tls
         self._emit: Callable[[EngineEvent], None] = lambda event: None
         self._start: EngineStart | None = None
@@ -115,7 +112,7 @@ class UpstreamEngine:
             model=self._start.model,
             given=session,
             formats=formats or ["audio/pcm"],
-            silence_s=self._silence_s,
+            silence_s=upstream.silence_s,
             tls=self._tls,
         )
 
@@ -184,13 +181,11 @@ class UpstreamFactory:
         self,
         upstreams: Sequence[Upstream],
         *,
-        silence_s: float = SILENCE_S,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._upstreams = tuple(upstreams)
-        self._silence_s = silence_s
         self._tls = tls
-        self.opening_s: float | None = silence_s * len(self._upstreams) + 1.0
+        self.opening_s: float | None = sum(upstream.silence_s for upstream in upstreams) + 1.0
 
     async def start(self) -> None:
         """Nothing is opened before a call comes."""
@@ -200,7 +195,7 @@ class UpstreamFactory:
         return True
 
     def create(self) -> UpstreamEngine:
-        return UpstreamEngine(self._upstreams, silence_s=self._silence_s, tls=self._tls)
+        return UpstreamEngine(self._upstreams, tls=self._tls)
 
     def create_session(
         self,

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from .failover import SILENCE_S
+
 __all__ = ["Kind", "Upstream", "guess_kind", "handshake"]
 
 Kind = Literal["openai", "azure", "offhook", "other"]
@@ -27,6 +29,8 @@ class Upstream:
     "Azure's word for the model."
     api_version: str = ""
     "Azure: ask in the older form, with `api-version` and `deployment`."
+    silence_s: float = SILENCE_S
+    "How long it may keep a call waiting before the next one is tried."
     audio: Literal["auto", "pcm"] = "auto"
     "`auto`: the caller's G.711 as it is, where the upstream takes it. `pcm`: 24 kHz always."
 
