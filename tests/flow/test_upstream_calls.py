@@ -14,12 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytest_asyncio
 from websockets.asyncio.client import connect
 
 from offhook.media import negotiate
 from testbed import DeveloperApp, Node, Phone, PhoneCall, Sideband
 from testbed.rtp import Rtp
 from testbed.upstream import Upstream, UpstreamSession
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 KEYS = {
     "first": "sk-upstream-first-0d7Kq",
@@ -116,11 +119,17 @@ def upstream_node(
     assert not [key for key in KEYS.values() if key in said]
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def app(upstream_node: Node) -> AsyncIterator[DeveloperApp]:
+    """One app for all of these calls, which come one after the other."""
+    async with DeveloperApp(upstream_node) as listening:
+        yield listening
+
+
 @dataclass
 class Talk:
     """A call that is being accepted, or was: one end is the phone's RTP, the other the upstream's session."""
 
-    node: Node
     app: DeveloperApp
     call: PhoneCall
     rtp: Rtp
@@ -150,33 +159,35 @@ class Talk:
         """Return the timeline's first entry about upstreams that has a word in its title."""
         async with asyncio.timeout(timeout):
             while True:
-                for entry in await self.node.timeline(self.app.seat, self.call_id):
+                for entry in await self.app.node.timeline(self.app.seat, self.call_id):
                     if entry["kind"] == "upstream" and word in entry["title"]:
                         return entry
                 await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
-async def ringing(node: Node) -> AsyncIterator[tuple[DeveloperApp, PhoneCall, Rtp, str]]:
-    async with DeveloperApp(node) as app, Phone(node) as phone, Rtp() as rtp:
+async def ringing(app: DeveloperApp) -> AsyncIterator[tuple[PhoneCall, Rtp, str]]:
+    async with Phone(app.node) as phone, Rtp() as rtp:
         call = await phone.dial(app.seat.project, media_port=rtp.port)
         call_id = (await app.incoming()).call_id
-        yield app, call, rtp, call_id
-        said = json.dumps(await node.timeline(app.seat, call_id))
-        said += json.dumps(await node.describe(app.seat, call_id))
+        yield call, rtp, call_id
+        said = json.dumps(await app.node.timeline(app.seat, call_id))
+        said += json.dumps(await app.node.describe(app.seat, call_id))
         assert not [key for key in KEYS.values() if key in said]
 
 
 @asynccontextmanager
-async def talking(node: Node, upstream: Upstream, *, events: str = "", **session: Any) -> AsyncIterator[Talk]:
+async def talking(
+    app: DeveloperApp, upstream: Upstream, *, events: str = "", **session: Any
+) -> AsyncIterator[Talk]:
     async with AsyncExitStack() as stack:
-        app, call, rtp, call_id = await stack.enter_async_context(ringing(node))
+        call, rtp, call_id = await stack.enter_async_context(ringing(app))
         await app.accept(call_id, **(SESSION | session))
         await call.answered()
         opened = await upstream.opened()
         sideband = await stack.enter_async_context(Sideband(app.client, call_id, events=events))
         await sideband.wait_for("session.created")
-        talk = Talk(node, app, call, rtp, call_id, sideband, upstream, opened)
+        talk = Talk(app, call, rtp, call_id, sideband, upstream, opened)
         yield talk
         assert not [key for key in KEYS.values() if key in json.dumps(sideband.events)]
         if call.alive:
@@ -185,21 +196,21 @@ async def talking(node: Node, upstream: Upstream, *, events: str = "", **session
             assert (await talk.session.gone())[0] == 1000
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def first(addresses: dict[str, socket.socket]) -> AsyncIterator[Upstream]:
     async with Upstream(addresses["first"], key=KEYS["first"]) as upstream:
         yield upstream
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def second(addresses: dict[str, socket.socket]) -> AsyncIterator[Upstream]:
     async with Upstream(addresses["second"], key=KEYS["second"]) as upstream:
         yield upstream
 
 
-@pytest.fixture
-async def talk(upstream_node: Node, first: Upstream) -> AsyncIterator[Talk]:
-    async with talking(upstream_node, first) as talk:
+@pytest_asyncio.fixture(loop_scope="module")
+async def talk(app: DeveloperApp, first: Upstream) -> AsyncIterator[Talk]:
+    async with talking(app, first) as talk:
         yield talk
 
 
@@ -231,9 +242,9 @@ async def test_the_accept_body_goes_up_as_the_session_and_comes_back_as_the_upst
         assert again["session"]["id"] == talk.session.id
 
 
-async def test_session_created_is_the_upstreams_however_late(upstream_node: Node, first: Upstream) -> None:
+async def test_session_created_is_the_upstreams_however_late(app: DeveloperApp, first: Upstream) -> None:
     first.plan.append("late")
-    async with ringing(upstream_node) as (app, call, _, call_id):
+    async with ringing(app) as (call, _, call_id):
         accepting = asyncio.create_task(app.accept(call_id, **SESSION))
         session = await first.opened()
         await call.rings()
@@ -256,11 +267,11 @@ async def _first_event(app: DeveloperApp, call_id: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("form", "model"), [("azure", "on-azure"), ("azure-legacy", "on-azure-legacy")])
 async def test_azure_is_asked_in_its_own_form(
-    upstream_node: Node, addresses: dict[str, socket.socket], form: Any, model: str
+    app: DeveloperApp, addresses: dict[str, socket.socket], form: Any, model: str
 ) -> None:
     async with (
         Upstream(addresses[form], key=KEYS[form], form=form) as azure,
-        talking(upstream_node, azure, model=model) as talk,
+        talking(app, azure, model=model) as talk,
     ):
         query = talk.session.handshake.query
     assert "our-deployment" in (query.get("model"), query.get("deployment"))
@@ -301,8 +312,8 @@ async def test_the_upstreams_bytes_are_played_untouched(talk: Talk, piece: int, 
     assert talk.sideband.when(stopped) >= last - 0.03
 
 
-async def test_24_khz_for_an_upstream_that_takes_no_g711(upstream_node: Node, first: Upstream) -> None:
-    async with talking(upstream_node, first, model="linear") as talk:
+async def test_24_khz_for_an_upstream_that_takes_no_g711(app: DeveloperApp, first: Upstream) -> None:
+    async with talking(app, first, model="linear") as talk:
         update = (await talk.session.wait_for("session.update"))["session"]
         assert update["audio"]["input"]["format"] == {"type": "audio/pcm", "rate": 24000}
         assert update["audio"]["output"]["format"] == {"type": "audio/pcm", "rate": 24000}
@@ -321,8 +332,8 @@ async def test_24_khz_for_an_upstream_that_takes_no_g711(upstream_node: Node, fi
         assert loud_ms == pytest.approx(300, abs=40)
 
 
-async def test_the_sideband_gets_audio_only_if_it_asked(upstream_node: Node, first: Upstream) -> None:
-    async with talking(upstream_node, first, events="audio") as talk:
+async def test_the_sideband_gets_audio_only_if_it_asked(app: DeveloperApp, first: Upstream) -> None:
+    async with talking(app, first, events="audio") as talk:
         item_id = await talk.session.begin()
         await talk.session.say(item_id, LOUD * 5)
         await talk.session.finish(item_id)
@@ -399,7 +410,7 @@ async def test_keys_that_the_caller_presses_are_told_by_us(talk: Talk) -> None:
 
 async def test_what_we_do_not_know_is_relayed_and_nonsense_hurts_nobody(talk: Talk) -> None:
     session = talk.session
-    url = talk.node.base_url.replace("http:", "ws:") + f"/realtime?call_id={talk.call_id}"
+    url = talk.app.node.base_url.replace("http:", "ws:") + f"/realtime?call_id={talk.call_id}"
     headers = {"Authorization": f"Bearer {talk.app.seat.api_key}"}
     place = {"item_id": "item_none", "response_id": "resp_none", "output_index": 0, "content_index": 0}
     # The strict sideband of the other tests would not stand for what comes now.
@@ -466,10 +477,10 @@ async def test_the_caller_who_speaks_stops_the_sound_and_the_upstream_is_told(
     assert "error" not in talk.sideband.types
 
 
-async def test_the_sound_goes_on_when_nobody_may_interrupt(upstream_node: Node, first: Upstream) -> None:
+async def test_the_sound_goes_on_when_nobody_may_interrupt(app: DeveloperApp, first: Upstream) -> None:
     """Row O10."""
     patient = {"input": {"turn_detection": {"type": "server_vad", "interrupt_response": False}}}
-    async with talking(upstream_node, first, audio=patient) as talk:
+    async with talking(app, first, audio=patient) as talk:
         item_id = await talk.session.begin()
         await talk.session.say(item_id, LOUD * 15)
         await talk.session.finish(item_id)
@@ -499,10 +510,10 @@ async def test_the_app_stops_the_sound(talk: Talk) -> None:
 
 @pytest.mark.parametrize("trouble", [401, 429, 503])
 async def test_the_next_of_the_list_is_tried_when_one_refuses(
-    upstream_node: Node, first: Upstream, second: Upstream, trouble: int
+    app: DeveloperApp, first: Upstream, second: Upstream, trouble: int
 ) -> None:
     first.plan.append(trouble)
-    async with talking(upstream_node, second, model="listed") as talk:
+    async with talking(app, second, model="listed") as talk:
         assert [one.status for one in first.handshakes] == [trouble]
         assert talk.session.handshake.query == {"model": "gpt-other"}
         update = await talk.session.wait_for("session.update")
@@ -512,30 +523,29 @@ async def test_the_next_of_the_list_is_tried_when_one_refuses(
 
 
 async def test_the_next_of_the_list_is_tried_when_nobody_is_there(
-    upstream_node: Node, second: Upstream
+    app: DeveloperApp, second: Upstream
 ) -> None:
-    async with talking(upstream_node, second, model="closed-first") as talk:
+    async with talking(app, second, model="closed-first") as talk:
         assert talk.sideband.events[0]["session"]["id"] == talk.session.id
         await talk.notes("closed")
 
 
 async def test_the_next_of_the_list_is_tried_after_a_silence(
-    upstream_node: Node, first: Upstream, second: Upstream
+    app: DeveloperApp, first: Upstream, second: Upstream
 ) -> None:
     """One call meets an upstream that does not answer the handshake, the other one that says nothing after it."""
     first.plan += ["hang", "silent"]
 
-    async def call() -> str:
-        async with ringing(upstream_node) as (app, call, _, call_id):
-            accepting = asyncio.create_task(app.accept(call_id, **(SESSION | {"model": "impatient"})))
-            await call.answered()
-            await accepting
-            async with Sideband(app.client, call_id) as sideband:
-                created = await sideband.wait_for("session.created")
-                session_id: str = created["session"]["id"]
-                return session_id
+    async def answer(call: PhoneCall, call_id: str) -> str:
+        await app.accept(call_id, **(SESSION | {"model": "impatient"}))
+        await call.answered()
+        async with Sideband(app.client, call_id) as sideband:
+            created = await sideband.wait_for("session.created")
+            session_id: str = created["session"]["id"]
+            return session_id
 
-    session_ids = await asyncio.gather(call(), call())
+    async with ringing(app) as (one, _, one_id), ringing(app) as (two, _, two_id):
+        session_ids = await asyncio.gather(answer(one, one_id), answer(two, two_id))
     assert sorted(session_ids) == sorted(session.id for session in second.sessions)
     waited = [second.handshakes[at].at - first.handshakes[at].at for at in (0, 1)]
     assert waited == pytest.approx([0.7, 0.7], abs=0.3)
@@ -546,9 +556,9 @@ async def test_the_next_of_the_list_is_tried_after_a_silence(
 
 @pytest.mark.parametrize("how", ["cut", "cap"])
 async def test_a_lost_upstream_is_opened_again_with_the_conversation_so_far(
-    upstream_node: Node, first: Upstream, how: str
+    app: DeveloperApp, first: Upstream, how: str
 ) -> None:
-    async with talking(upstream_node, first) as talk:
+    async with talking(app, first) as talk:
         item_id = await talk.session.begin()
         await talk.session.say(item_id, LOUD * 5)
         await talk.session.finish(item_id, "Good morning, the bakery.")
@@ -588,9 +598,9 @@ async def test_a_lost_upstream_is_opened_again_with_the_conversation_so_far(
         assert talk.sideband.types.count("session.created") == 1
 
 
-async def test_a_response_that_the_loss_cut_off_is_done_once(upstream_node: Node, first: Upstream) -> None:
+async def test_a_response_that_the_loss_cut_off_is_done_once(app: DeveloperApp, first: Upstream) -> None:
     """Row O12."""
-    async with talking(upstream_node, first) as talk:
+    async with talking(app, first) as talk:
         item_id = await talk.session.begin()
         await talk.session.say(item_id, LOUD * 5)
         await talk.session.close(1006)
@@ -602,9 +612,9 @@ async def test_a_response_that_the_loss_cut_off_is_done_once(upstream_node: Node
 
 
 async def test_a_call_is_handed_on_when_its_upstream_does_not_come_back(
-    upstream_node: Node, first: Upstream, second: Upstream
+    app: DeveloperApp, first: Upstream, second: Upstream
 ) -> None:
-    async with talking(upstream_node, first, model="listed") as talk:
+    async with talking(app, first, model="listed") as talk:
         first.plan.append(503)
         await talk.session.close(1006)
         talk.session = await second.opened()
@@ -613,14 +623,13 @@ async def test_a_call_is_handed_on_when_its_upstream_does_not_come_back(
         await talk.notes("503")
 
 
-async def test_a_call_whose_upstreams_are_all_gone_ends_as_failed(
-    upstream_node: Node, first: Upstream
-) -> None:
-    async with talking(upstream_node, first) as talk:
+async def test_a_call_whose_upstreams_are_all_gone_ends_as_failed(app: DeveloperApp, first: Upstream) -> None:
+    async with talking(app, first) as talk:
         first.plan += [503] * 5
         await talk.session.close(1006)
         await talk.call.ended()
         assert (await talk.sideband.wait_closed())[0] == 1000
-        ended = await talk.app.next("realtime.call.ended")
+        while (ended := await talk.app.next("realtime.call.ended")).call_id != talk.call_id:
+            pass
         assert "failed" in ended.body.decode()
         await talk.notes("503")
