@@ -70,6 +70,12 @@ def test_the_list_is_tried_from_the_present_one_on():
     assert failover.attempts() == [1, 2, 0]
 
 
+def test_losses_in_a_row_are_not_followed_for_ever():
+    failover = Failover(["a"])
+    assert [failover.may_reopen(float(second)) for second in range(6)] == [True] * 5 + [False]
+    assert failover.may_reopen(120.0)
+
+
 def test_an_append_frame_is_the_event():
     audio = bytes(range(160))
     event = json.loads(append_frame(audio))

@@ -80,10 +80,10 @@ class Connection:
             await self._socket.send(orjson.dumps(update).decode())
             answer = await self._await({"session.updated"}, event_id)
             if answer["type"] == "session.updated":
-                self.session = created.get("session", {}) | answer.get("session", {})
+                self.session = _object(created.get("session")) | _object(answer.get("session"))
                 self.hears, self.speaks = formats_of(self.session, asked)
                 return
-            error = answer.get("error") or {}
+            error = _object(answer.get("error"))
             if number + 1 == len(formats) or not wants_other_format(error):
                 raise Refused(
                     f"it refused the session: {error.get('code')} {error.get('param') or ''}".strip()
@@ -97,7 +97,7 @@ class Connection:
             if event["type"] in kinds:
                 return event
             if event["type"] == "error":
-                error = event.get("error") or {}
+                error = _object(event.get("error"))
                 if event_id is None:
                     raise Refused(f"it answered with the error {error.get('code') or error.get('type')}")
                 if error.get("event_id") in (event_id, None):
@@ -164,6 +164,10 @@ class Connection:
             reason = f"closed with {error.rcvd.code}" if error.rcvd else "the connection broke (1006)"
         except OSError as error:
             reason = str(error) or type(error).__name__
+        except Exception:
+            # A call whose upstream nobody reads would be silent for ever.
+            _quiet.exception("an upstream event failed", extra={"event": "upstream.fault"})
+            reason = "sent what could not be handled"
         self._end(reason)
 
     async def _write(self) -> None:
@@ -193,6 +197,10 @@ class Connection:
         except orjson.JSONDecodeError:
             return None
         return event if isinstance(event, dict) and isinstance(event.get("type"), str) else None
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 async def open_connection(

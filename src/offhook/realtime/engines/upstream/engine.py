@@ -132,6 +132,9 @@ class UpstreamEngine:
             self._received(event)
 
     async def _reopen(self, command: ReopenUpstream) -> None:
+        if not self._failover.may_reopen(asyncio.get_running_loop().time()):
+            self._emit(EngineFailed("the upstream was lost again and again"))
+            return
         try:
             await self._open(_settable(command.session), command.items)
         except EngineUnavailable as error:

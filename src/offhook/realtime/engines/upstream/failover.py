@@ -9,6 +9,9 @@ __all__ = ["SILENCE_S", "Failover"]
 SILENCE_S = 5.0
 "How long an upstream may keep a call waiting before the next one is tried."
 
+MAX_LOSSES, LOSSES_S = 5, 60.0
+"How many losses within how many seconds a call stands."
+
 
 class Failover:
     """
@@ -22,11 +25,17 @@ class Failover:
             raise ValueError("no upstream is named")
         self.names = tuple(names)
         self.present: int | None = None
+        self._lost: list[float] = []
 
     def attempts(self) -> list[int]:
         first = self.present or 0
         count = len(self.names)
         return [(first + step) % count for step in range(count)]
+
+    def may_reopen(self, now: float) -> bool:
+        """A connection was lost. One that is lost again and again is no voice: then give up."""
+        self._lost = [at for at in self._lost if at > now - LOSSES_S] + [now]
+        return len(self._lost) <= MAX_LOSSES
 
     def opened(self, index: int) -> None:
         self.present = index
