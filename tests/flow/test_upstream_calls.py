@@ -420,8 +420,14 @@ async def test_what_we_do_not_know_is_relayed_and_nonsense_hurts_nobody(talk: Ta
         await session.send_raw(b"\x00\x01")
         await session.send_raw("[]")
         await session.send_raw('{"event_id": "event_without_a_type"}')
-        await session.send("response.output_audio.delta", **place, delta="no base64!")
+        await session.send("response.output_audio.delta", **place, delta="!")
         await session.send("response.output_audio.done", **place)
+        await session.send("error", error="a word")
+        await session.send("session.updated", session=["a list"])
+        await session.send("response.created", response=None)
+        await session.send("response.done", response={"id": 7, "usage": {"total_tokens": "many"}})
+        await session.send("conversation.item.added", item={"id": "item_odd", "content": "a word"})
+        await session.send("response.content_part.added", item_id=["x"], content_index={}, part=None)
         await session.send(
             "conversation.item.truncated", item_id="item_none", content_index=0, audio_end_ms=5
         )

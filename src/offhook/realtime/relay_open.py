@@ -16,7 +16,7 @@ class RelayOpen:
     def __init__(self) -> None:
         self._responses: dict[str, dict[str, Any]] = {}
         self._outputs: dict[str, dict[str, Any]] = {}
-        self._parts: dict[tuple[Any, Any], dict[str, Any]] = {}
+        self._parts: dict[tuple[str, str], dict[str, Any]] = {}
         self._items: dict[str, dict[str, Any]] = {}
 
     def __bool__(self) -> bool:
@@ -39,9 +39,9 @@ class RelayOpen:
             case "response.output_item.done":
                 self._outputs.pop(str(item.get("id")), None)
             case "response.content_part.added":
-                self._parts[event.get("item_id"), event.get("content_index")] = dict(event)
+                self._parts[_place(event)] = dict(event)
             case "response.content_part.done":
-                self._parts.pop((event.get("item_id"), event.get("content_index")), None)
+                self._parts.pop(_place(event), None)
             case "conversation.item.added":
                 self._items[str(item.get("id"))] = dict(event)
             case "conversation.item.done":
@@ -63,6 +63,11 @@ class RelayOpen:
         for begun in (self._parts, self._items, self._outputs, self._responses):
             begun.clear()
         return ends
+
+
+def _place(event: Mapping[str, Any]) -> tuple[str, str]:
+    """Return where a part is, in words, since what an upstream sends for it may be anything."""
+    return str(event.get("item_id")), str(event.get("content_index"))
 
 
 def _ended(begun: Mapping[str, Any], kind: str) -> dict[str, Any]:
