@@ -260,6 +260,20 @@ async def test_session_created_is_the_upstreams_however_late(app: DeveloperApp, 
         await call.answered()
 
 
+async def test_a_caller_who_hangs_up_while_it_opens_leaves_no_connection(
+    app: DeveloperApp, first: Upstream
+) -> None:
+    """Row R07."""
+    first.plan.append("late")
+    async with ringing(app) as (call, _, call_id):
+        accepting = asyncio.create_task(app.accept(call_id, **SESSION))
+        session = await first.opened()
+        call.hang_up()
+        await call.refused()
+        await session.gone()
+        await asyncio.gather(accepting, return_exceptions=True)
+
+
 async def _first_event(app: DeveloperApp, call_id: str) -> dict[str, Any]:
     async with Sideband(app.client, call_id) as sideband:
         return await sideband.wait_for("session.created")
