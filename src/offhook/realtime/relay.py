@@ -257,7 +257,8 @@ class Relay:
             case "response.output_audio.delta" | "response.output_audio.done":
                 self._voice.play(event, received.audio)
             case "session.updated":
-                self._adopt(_object(event.get("session")))
+                if session := _object(event.get("session")):
+                    self._adopt(session)
             case "error":
                 self._error(event)
                 return
