@@ -44,6 +44,7 @@ class UpstreamEngine:
         self._emit: Callable[[EngineEvent], None] = lambda event: None
         self._start: EngineStart | None = None
         self._connection: Connection | None = None
+        self._opening: asyncio.Task[None] | None = None
         self._reopening: asyncio.Task[None] | None = None
         self._up: AudioConverter | None = None
         self._down: DeltaAudio | None = None
@@ -52,7 +53,13 @@ class UpstreamEngine:
 
     async def start(self, start: EngineStart, emit: Callable[[EngineEvent], None]) -> None:
         self._start, self._emit = start, emit
-        await self._open(start.session, ())
+        self._opening = asyncio.create_task(self._open(start.session, ()))
+        try:
+            await self._opening
+        except asyncio.CancelledError:
+            if self._closed:
+                raise EngineUnavailable("the call ended while its upstream was opened") from None
+            raise
 
     def hear(self, audio: bytes) -> None:
         connection = self._connection
@@ -74,9 +81,10 @@ class UpstreamEngine:
     async def close(self) -> None:
         self._closed = True
         self._emit = lambda event: None
-        if self._reopening is not None:
-            self._reopening.cancel()
-            await asyncio.gather(self._reopening, return_exceptions=True)
+        tasks = [task for task in (self._opening, self._reopening) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
