@@ -16,12 +16,13 @@ from offhook.calls.manager import CallManager
 from offhook.calls.services import CallServices, CallSettings
 from offhook.certificates import CertificateFiles, client_context, development_certificate, server_context
 from offhook.clock import SystemClock
-from offhook.config import Config, ConfigError, EngineTable, generated_project
+from offhook.config import ENGINES, Config, ConfigError, EngineTable, generated_project
 from offhook.media.pacer import Pacer
 from offhook.media.port import PortPool
 from offhook.outbound import OutboundClient
 from offhook.realtime.directory import EngineDirectory
 from offhook.realtime.engine import EngineFactory, EngineUnavailable
+from offhook.realtime.engines.upstream.engine import UpstreamFactory
 from offhook.server import HttpServer, ServerServices, create_app
 from offhook.sip.endpoint import Endpoint, EndpointConfig
 from offhook.sip.flow import format_address
@@ -81,12 +82,7 @@ class Node:
             settings=DeliverySettings(timeout_s=config.calls.webhook_timeout_s),
         )
         self._outbound = outbound
-        kinds = {config.engine.kind, *config.models.values()}
-        self._engines = EngineDirectory(
-            {kind: _create_engine(kind, config.engine, config.server.data_dir) for kind in sorted(kinds)},
-            default=config.engine.kind,
-            models=config.models,
-        )
+        self._engines = _create_engines(config, client_context(certificates.ca))
         self._pacer = Pacer()
         self._manager = CallManager(
             node=config.server.node,
@@ -199,6 +195,27 @@ class Node:
                 raise StartError(f"server.{scheme} = {address!r}: {error.strerror or error}") from error
             self._http_servers.append(server)
             self._addresses.append(f"{scheme}://{format_address(server.address)}")
+
+
+def _create_engines(config: Config, tls: ssl.SSLContext) -> EngineDirectory:
+    """Make each engine that the `[models]` table can lead to, and no other."""
+    factories: dict[str, EngineFactory] = {}
+    models: dict[str, str] = {}
+    default = () if "*" in config.models else (("", config.engine.kind),)
+    for model, served in (*config.models.items(), *default):
+        names = (served,) if isinstance(served, str) else served
+        key = ", ".join(names)
+        if key not in factories and key in ENGINES:
+            factories[key] = _create_engine(key, config.engine, config.server.data_dir)
+        elif key not in factories:
+            try:
+                upstreams = [config.upstreams[name].to_upstream(name) for name in names]
+            except ConfigError as error:
+                raise StartError(str(error)) from error
+            factories[key] = UpstreamFactory(upstreams, tls=tls)
+        if model:
+            models[model] = key
+    return EngineDirectory(factories, default=config.engine.kind, models=models)
 
 
 def _create_engine(kind: str, table: EngineTable, data_dir: Path) -> EngineFactory:

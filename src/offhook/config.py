@@ -23,13 +23,17 @@ from pydantic_settings import (
 )
 
 from offhook import ids
+from offhook.realtime.engines.upstream.target import Upstream, guess_kind
 from offhook.realtime.session_config import ConfigError as SessionConfigError
 from offhook.realtime.session_config import parse_accept
 from offhook.sip.transport import parse_listen
 from offhook.tenants import Fallback, Project, Trunk, WebhookEndpoint
 from offhook.webhooks.signature import SecretError, signing_key
 
-__all__ = ["Config", "ConfigError", "generated_project", "load"]
+__all__ = ["ENGINES", "Config", "ConfigError", "generated_project", "load"]
+
+
+ENGINES = ("local", "scripted")
 
 
 class ConfigError(Exception):
@@ -162,6 +166,68 @@ class EngineTable(_Table):
     brain: BrainTable = BrainTable()
 
 
+class UpstreamTable(_Table):
+    url: Annotated[str, Field(pattern=r"^(https?|wss?)://[^/]")]
+    "`wss://host/v1/realtime`, or the base that its SDKs take: `https://host/v1`."
+    api_key_env: str = ""
+    "The environment variable that holds the key."
+    api_key_file: str = ""
+    "A file that holds the key, instead."
+    kind: Literal["openai", "azure", "offhook", "other"] | None = None
+    "Absent: by the URL's host."
+    model: str = ""
+    "Goes up instead of the model that the app asks for."
+    deployment: str = ""
+    api_version: str = ""
+    "Azure: ask in the older form, `?api-version=&deployment=`."
+    silence_s: Annotated[float, Field(gt=0, le=60)] = 5.0
+    "How long it may keep a call waiting before the next one is tried."
+    audio: Literal["auto", "pcm"] = "auto"
+    "`auto`: G.711 as the caller sends it, where the upstream takes it; `pcm`: always 24 kHz."
+
+    @field_validator("url")
+    @classmethod
+    def _without_credentials(cls, url: str) -> str:
+        if urlsplit(url).username is not None:
+            raise ValueError("keys do not belong into a URL; use api_key_env or api_key_file")
+        return url
+
+    @model_validator(mode="after")
+    def _one_key(self) -> UpstreamTable:
+        if self.api_key_env and self.api_key_file:
+            raise ValueError("give api_key_env or api_key_file, not both")
+        return self
+
+    def to_upstream(self, name: str) -> Upstream:
+        """Read the key. Raises `ConfigError`."""
+        return Upstream(
+            name=name,
+            url=self.url,
+            key=self._read_key(name),
+            kind=self.kind or guess_kind(self.url),
+            model=self.model,
+            deployment=self.deployment,
+            api_version=self.api_version,
+            silence_s=self.silence_s,
+            audio=self.audio,
+        )
+
+    def _read_key(self, name: str) -> str:
+        if self.api_key_file:
+            try:
+                key = Path(self.api_key_file).read_text().strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigError(f"upstreams.{name}.api_key_file cannot be read: {error}") from None
+        elif self.api_key_env:
+            key = os.environ.get(self.api_key_env, "").strip()
+        else:
+            return ""
+        if not key or not key.isascii() or not key.isprintable():
+            where = self.api_key_file or f"the environment variable {self.api_key_env}"
+            raise ConfigError(f"upstreams.{name}: {where} holds no key")
+        return key
+
+
 class TrunkTable(_Table):
     name: str = "trunk"
     sources: tuple[str, ...]
@@ -262,8 +328,13 @@ class Config(BaseSettings):
     media: MediaTable = MediaTable()
     calls: CallsTable = CallsTable()
     engine: EngineTable = EngineTable()
-    models: dict[str, Literal["local", "scripted"]] = {}
-    "The engine for each model name of an accept body; `*` for the rest. What it does not say, `engine.kind` serves."
+    upstreams: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")], UpstreamTable] = {}
+    "Realtime APIs that may be a call's voice, by name."
+    models: dict[str, str | tuple[str, ...]] = {}
+    """
+    Who serves each model name of an accept body: an engine, an upstream, or upstreams in the order to try; `*` for
+    the rest. What it does not say, `engine.kind` serves.
+    """
     projects: tuple[ProjectTable, ...] = ()
 
     @model_validator(mode="after")
@@ -279,6 +350,27 @@ class Config(BaseSettings):
                 if name in seen:
                     raise ValueError(f"{project.id} repeats {name[0]} that {seen[name]} has")
                 seen[name] = project.id
+        return self
+
+    @model_validator(mode="after")
+    def _served(self) -> Config:
+        for name in self.upstreams:
+            if name in ENGINES:
+                raise ValueError(f"upstreams.{name}: an engine has that name; choose another")
+        for model, served in self.models.items():
+            if isinstance(served, str) and served in ENGINES:
+                continue
+            names = (served,) if isinstance(served, str) else served
+            if not names:
+                raise ValueError(f"models.{model}: the list is empty")
+            for name in names:
+                if name not in self.upstreams:
+                    known = ", ".join(
+                        (*ENGINES, *self.upstreams) if isinstance(served, str) else self.upstreams
+                    )
+                    raise ValueError(
+                        f"models.{model}: {name!r} is none of {known or '[upstreams], which is empty'}"
+                    )
         return self
 
     @classmethod

@@ -13,8 +13,8 @@ from offhook.media import negotiate
 from offhook.media.port import MediaPort, NoFreePort
 from offhook.media.stats import MediaEvent
 from offhook.realtime.engine import AudioFormat, EngineStart, EngineUnavailable
+from offhook.realtime.outbox import SessionNote
 from offhook.realtime.runner import SessionRunner
-from offhook.realtime.session import Session, SessionNote
 from offhook.realtime.session_config import ConfigError, SessionConfig, parse_accept
 from offhook.sip.events import LegEnded
 from offhook.sip.flow import format_address
@@ -41,7 +41,7 @@ log = logging.getLogger("offhook.calls")
 CLOSING_S = 10.0
 "How long an ended call's session may take to finish its events and free its engine."
 
-_SHOWN_OF_ENGINE = ("kind", "brain", "follows_instructions", "note", "vad", "stt", "tts")
+_SHOWN_OF_ENGINE = ("kind", "upstreams", "brain", "follows_instructions", "note", "vad", "stt", "tts")
 "What a tenant may know of the engine; its processes and their memory are the operator's."
 
 _AUDIO_FORMATS: dict[str, AudioFormat] = {"PCMU": "audio/pcmu", "PCMA": "audio/pcma"}
@@ -310,7 +310,7 @@ class Call(LegListener):
         self._engine = {name: described[name] for name in _SHOWN_OF_ENGINE if name in described}
         audio_format = _AUDIO_FORMATS[self._media.codec]
         session_id = ids.opaque_id("sess")
-        session = Session(
+        session = factory.create_session(
             config,
             session_id=session_id,
             audio_format=audio_format,
@@ -331,19 +331,21 @@ class Call(LegListener):
         self._stop_ringing()
         self.timeline.record("call", "accepted", model=config.model)
         self._decided.set()
-        start = EngineStart(session_id, audio_format, config.model or "")
-        self._establishing = self._spawn(self._establish(start))
+        given = config.model_dump(exclude_unset=True)
+        start = EngineStart(session_id, audio_format, config.model or "", given)
+        limit_s = factory.opening_s or self._settings.engine_timeout_s
+        self._establishing = self._spawn(self._establish(start, limit_s))
 
-    async def _establish(self, start: EngineStart) -> None:
+    async def _establish(self, start: EngineStart, limit_s: float) -> None:
         """Warm the engine while it rings, then answer."""
         runner = self._runner
         assert runner is not None
         try:
-            async with asyncio.timeout(self._settings.engine_timeout_s):
+            async with asyncio.timeout(limit_s):
                 await runner.start(start)
             port = await self._services.ports.open()
         except TimeoutError:
-            self._fail(f"the engine was not ready within {self._settings.engine_timeout_s:g} s")
+            self._fail(f"the engine was not ready within {limit_s:g} s")
             return
         except (EngineUnavailable, NoFreePort) as error:
             self._fail(str(error), "no engine or no media port is free")

@@ -11,7 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from offhook.realtime.core import SessionCore
+    from offhook.realtime.session_config import SessionConfig
 
 __all__ = [
     "AudioFormat",
@@ -25,13 +29,19 @@ __all__ = [
     "EngineUnavailable",
     "FunctionCallArguments",
     "FunctionCallStarted",
+    "ReopenUpstream",
     "Respond",
     "ResponseFinished",
     "ResponseSpeech",
     "ResponseText",
+    "SendUpstream",
     "Transcribe",
     "Transcribed",
     "TranscriptionFailed",
+    "UpstreamEvent",
+    "UpstreamLost",
+    "UpstreamNote",
+    "UpstreamOpened",
     "VoiceActivity",
 ]
 
@@ -92,7 +102,24 @@ class CancelResponse:
     response_id: str
 
 
-EngineCommand = Transcribe | Respond | CancelResponse
+@dataclass(frozen=True, slots=True)
+class SendUpstream:
+    """Send this client event to the Realtime API that is the call's voice."""
+
+    event: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ReopenUpstream:
+    """The connection was lost: open one again, or the next of the list. Answer `UpstreamOpened` or `EngineFailed`."""
+
+    session: Mapping[str, Any]
+    "What was in force, for `session.update`."
+    items: Sequence[Mapping[str, Any]]
+    "The conversation so far, for `conversation.item.create`, in order."
+
+
+EngineCommand = Transcribe | Respond | CancelResponse | SendUpstream | ReopenUpstream
 
 
 # Events: engine to session.
@@ -189,6 +216,41 @@ class EngineFailed:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class UpstreamOpened:
+    """A Realtime API has taken the call, and the session's configuration."""
+
+    name: str
+    session: dict[str, Any]
+    "The effective session object, as the upstream described it."
+    event_id: str | None = None
+    "Of its `session.created`."
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamEvent:
+    """A server event of the upstream, as it came."""
+
+    event: dict[str, Any]
+    audio: bytes = b""
+    "The sound of a `response.output_audio.delta`, in the session's audio format."
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamLost:
+    """The connection is gone, though nobody closed it here."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamNote:
+    """Something about the connection, for the call's timeline."""
+
+    title: str
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
 EngineEvent = (
     VoiceActivity
     | Transcribed
@@ -199,6 +261,10 @@ EngineEvent = (
     | FunctionCallArguments
     | ResponseFinished
     | EngineFailed
+    | UpstreamOpened
+    | UpstreamEvent
+    | UpstreamLost
+    | UpstreamNote
 )
 
 
@@ -211,6 +277,8 @@ class EngineStart:
     "The format of the audio handed to `hear` and expected in `ResponseSpeech`."
     model: str
     "The model name that the app asked for."
+    session: Mapping[str, Any] = field(default_factory=dict)
+    "The session object of the accept body: what the app gave, without defaults."
 
 
 class Engine(Protocol):
@@ -233,6 +301,8 @@ class EngineFactory(Protocol):
     """One kind of engine on this node; owns what its engines share, such as worker processes."""
 
     kind: str
+    opening_s: float | None
+    "How long one engine's `start` may take; `None`: the node's setting."
 
     async def start(self) -> None:
         """Load and warm the models. Raises `EngineUnavailable` with the remedy when something is missing."""
@@ -243,6 +313,18 @@ class EngineFactory(Protocol):
 
     def create(self) -> Engine:
         """Reserve a slot and return an engine for one session. Raises `EngineUnavailable` when full."""
+
+    def create_session(
+        self,
+        config: SessionConfig,
+        *,
+        session_id: str,
+        audio_format: AudioFormat,
+        new_id: Callable[[str], str],
+        sip: bool,
+        max_duration_s: float,
+    ) -> SessionCore:
+        """Return the core that goes with these engines."""
 
     def describe(self) -> Mapping[str, object]:
         """Say what this engine is and what it cannot do, for logs and `GET /v1/realtime/calls/{id}`."""

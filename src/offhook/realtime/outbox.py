@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from offhook.realtime.engine import CancelResponse, EngineCommand, Respond, Transcribe
+from offhook.realtime.engine import EngineCommand
 from offhook.realtime.retrieval import RetrievedItem
 
 __all__ = [
@@ -76,9 +76,7 @@ class SessionClosed:
 Output = (
     ServerEvent
     | RetrievedItem
-    | Transcribe
-    | Respond
-    | CancelResponse
+    | EngineCommand
     | PlayAudio
     | ClearPlayout
     | HearAudio

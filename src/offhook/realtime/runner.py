@@ -11,24 +11,26 @@ from typing import Any, Protocol
 import orjson
 
 from offhook.clock import Clock
+from offhook.realtime.core import SessionCore
 from offhook.realtime.engine import (
     CancelResponse,
     Engine,
     EngineEvent,
     EngineFailed,
     EngineStart,
+    ReopenUpstream,
     Respond,
+    SendUpstream,
     Transcribe,
     VoiceActivity,
 )
-from offhook.realtime.session import (
+from offhook.realtime.outbox import (
     ClearPlayout,
     HearAudio,
     Output,
     PlayAudio,
     RetrievedItem,
     ServerEvent,
-    Session,
     SessionClosed,
     SessionExpired,
     SessionNote,
@@ -96,7 +98,7 @@ class SessionRunner:
 
     def __init__(
         self,
-        session: Session,
+        session: SessionCore,
         engine: Engine,
         *,
         clock: Clock,
@@ -299,7 +301,7 @@ class SessionRunner:
                     self._send(output)
                 case RetrievedItem():
                     self._encode(output)
-                case Transcribe() | Respond() | CancelResponse():
+                case Transcribe() | Respond() | CancelResponse() | SendUpstream() | ReopenUpstream():
                     self._engine.handle(output)
                 case PlayAudio():
                     if self._playout is not None:

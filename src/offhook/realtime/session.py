@@ -21,6 +21,10 @@ from offhook.realtime.engine import (
     EngineFailed,
     Transcribed,
     TranscriptionFailed,
+    UpstreamEvent,
+    UpstreamLost,
+    UpstreamNote,
+    UpstreamOpened,
     VoiceActivity,
 )
 from offhook.realtime.items import ItemReference, create_item
@@ -198,6 +202,8 @@ class Session:
                 self._outbox.note("error", f"the engine failed: {event.message}")
                 self._responses.fail_all(event.message)
                 self._listening.give_up(now)
+            case UpstreamOpened() | UpstreamEvent() | UpstreamLost() | UpstreamNote():
+                pass  # only a `Relay` has an upstream
             case _:
                 before = self._responses.active
                 self._responses.receive(event, now)

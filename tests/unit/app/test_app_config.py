@@ -77,6 +77,13 @@ def test_the_environment_goes_over_the_file(tmp_path, monkeypatch):
             "(all)",
             "b repeats a host that a has",
         ),
+        ("[upstreams.a]\nurl='wss://u:k@x/'", "upstreams.a.url", "api_key_env"),
+        ("[upstreams.a]\nurl='ftp://x'", "upstreams.a.url", "match"),
+        ("[upstreams.a]\nurl='wss://x'\napi_key_env='A'\napi_key_file='b'", "upstreams.a", "not both"),
+        ("[upstreams.local]\nurl='wss://x'", "(all)", "an engine has that name"),
+        ("[upstreams.a]\nurl='wss://x'\n[models]\nm='b'", "(all)", "'b' is none of local, scripted, a"),
+        ("[upstreams.a]\nurl='wss://x'\n[models]\nm=['a','local']", "(all)", "'local' is none of a"),
+        ("[models]\nm=[]", "(all)", "the list is empty"),
         ("[sip\n", "offhook.toml", ""),
     ],
 )
@@ -98,6 +105,32 @@ def test_a_fault_names_the_key_and_the_remedy(tmp_path, text, key, remedy):
 )
 def test_the_edges_of_what_can_be_bound(tmp_path, text):
     load(write(tmp_path, text))
+
+
+def upstream(tmp_path, keys):
+    config = load(write(tmp_path, f"[upstreams.a]\nurl = 'https://api.openai.com/v1'\n{keys}"))
+    return config.upstreams["a"].to_upstream("a")
+
+
+def test_an_upstreams_key_comes_from_the_environment_or_a_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("UPSTREAM_KEY", "sk-env")
+    (tmp_path / "key").write_text("sk-file\n")
+    by_env = upstream(tmp_path, "api_key_env = 'UPSTREAM_KEY'")
+    assert (by_env.key, by_env.kind) == ("sk-env", "openai")
+    assert upstream(tmp_path, f"api_key_file = '{tmp_path / 'key'}'").key == "sk-file"
+    assert upstream(tmp_path, "kind = 'azure'").key == ""
+    assert "sk-env" not in repr(by_env)
+
+
+@pytest.mark.parametrize("keys", ["api_key_env = 'NOT_SET'", "api_key_file = '/nowhere/key'"])
+def test_an_upstream_without_the_key_that_it_names_cannot_be_used(tmp_path, keys):
+    with pytest.raises(ConfigError, match=r"upstreams\.a"):
+        upstream(tmp_path, keys)
+
+
+def test_a_model_is_served_by_an_engine_an_upstream_or_a_list(tmp_path):
+    text = "[upstreams.a]\nurl='wss://x'\n[models]\nm=['a']\nn='a'\n'*'='scripted'"
+    assert load(write(tmp_path, text)).models == {"m": ("a",), "n": "a", "*": "scripted"}
 
 
 def test_a_missing_file_is_said(tmp_path):

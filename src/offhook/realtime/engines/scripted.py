@@ -31,6 +31,7 @@ import numpy as np
 
 from offhook.audio import g711, tones
 from offhook.audio.frames import Law
+from offhook.realtime.core import SessionCore
 from offhook.realtime.engine import (
     AudioFormat,
     CancelResponse,
@@ -51,6 +52,8 @@ from offhook.realtime.engine import (
     TranscriptionFailed,
     VoiceActivity,
 )
+from offhook.realtime.session import Session
+from offhook.realtime.session_config import SessionConfig
 
 __all__ = ["Call", "Reply", "Script", "ScriptedEngine", "ScriptedFactory", "Turn"]
 
@@ -247,6 +250,7 @@ class ScriptedFactory:
     """The engine kind `scripted`."""
 
     kind = "scripted"
+    opening_s: float | None = None
 
     def __init__(self, script: Script | None = None, *, slots: int = 0) -> None:
         self.script = script or Script()
@@ -266,6 +270,25 @@ class ScriptedFactory:
             raise EngineUnavailable(f"all {self._slots} slots of the scripted engine are taken")
         self._taken += 1
         return ScriptedEngine(self.script, self._free)
+
+    def create_session(
+        self,
+        config: SessionConfig,
+        *,
+        session_id: str,
+        audio_format: AudioFormat,
+        new_id: Callable[[str], str],
+        sip: bool,
+        max_duration_s: float,
+    ) -> SessionCore:
+        return Session(
+            config,
+            session_id=session_id,
+            audio_format=audio_format,
+            new_id=new_id,
+            sip=sip,
+            max_duration_s=max_duration_s,
+        )
 
     def describe(self) -> Mapping[str, object]:
         return {

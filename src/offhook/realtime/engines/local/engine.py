@@ -9,7 +9,9 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
+from ...core import SessionCore
 from ...engine import (
+    AudioFormat,
     CancelResponse,
     EngineCommand,
     EngineEvent,
@@ -25,6 +27,8 @@ from ...engine import (
     Transcribed,
     TranscriptionFailed,
 )
+from ...session import Session
+from ...session_config import SessionConfig
 from . import weights
 from .brain import Apology, Brain, BrainPart, CallArguments, CallStarted, Ended, Say
 from .brain_chat import ChatBrain
@@ -57,6 +61,7 @@ class LocalFactory:
     """The embedded engine of a node: its worker processes, its brain, and its slots for sessions."""
 
     kind = "local"
+    opening_s: float | None = None
 
     def __init__(self, config: LocalConfig) -> None:
         self.config = config
@@ -124,6 +129,25 @@ class LocalFactory:
 
     def release(self, engine: LocalEngine) -> None:
         self._engines.discard(engine)
+
+    def create_session(
+        self,
+        config: SessionConfig,
+        *,
+        session_id: str,
+        audio_format: AudioFormat,
+        new_id: Callable[[str], str],
+        sip: bool,
+        max_duration_s: float,
+    ) -> SessionCore:
+        return Session(
+            config,
+            session_id=session_id,
+            audio_format=audio_format,
+            new_id=new_id,
+            sip=sip,
+            max_duration_s=max_duration_s,
+        )
 
     def describe(self) -> Mapping[str, object]:
         pools = {

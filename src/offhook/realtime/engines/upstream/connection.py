@@ -1,0 +1,265 @@
+"""One WebSocket to a Realtime API: opened, configured, written through a bounded queue, read until it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+
+from offhook.realtime.engine import AudioFormat
+
+from .target import Upstream, handshake
+from .wire import append_frame, formats_of, session_update, wants_other_format
+
+__all__ = ["Connection", "Refused", "open_connection"]
+
+MAX_FRAME = 16 * 1024 * 1024
+MAX_AUDIO = 100
+"Frames of the caller's that may wait: 2 s. Then the oldest goes."
+MAX_EVENTS = 1000
+CLOSE_S = 1.0
+_OPENING = "offhook_open"
+
+# The library logs handshakes, keys included, at DEBUG.
+_quiet = logging.getLogger("offhook.realtime.upstream")
+_quiet.setLevel(logging.WARNING)
+
+
+class Refused(Exception):  # noqa: N818 - an answer, not a fault of ours
+    """An upstream did not take the call; the message says why and holds no secret."""
+
+
+class _Connect(connect):
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc  # A key goes to the address that the operator named, and nowhere else.
+
+
+class Connection:
+    """An open session. `session` is what is in force; `early` came before that was known."""
+
+    def __init__(self, socket: ClientConnection, upstream: Upstream) -> None:
+        self.name = upstream.name
+        self.session: dict[str, Any] = {}
+        self.created_id: str | None = None
+        self.hears: AudioFormat = "audio/pcm"
+        self.speaks: AudioFormat = "audio/pcm"
+        self.early: list[dict[str, Any]] = []
+        self.dropped = 0
+        "Frames of the caller's sound that were not sent."
+        self._socket = socket
+        self._key = upstream.key
+        self._queue: deque[tuple[bool, str]] = deque()
+        self._audio = 0
+        self._wake = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._on_event: Callable[[dict[str, Any]], None] = self.early.append
+        self._on_lost: Callable[[str], None] = lambda reason: None
+        self._closed = False
+
+    # Opening.
+
+    async def configure(self, given: Mapping[str, Any], formats: list[AudioFormat]) -> None:
+        """Wait for `session.created`, then say what the app wants. Raises `Refused`."""
+        created = await self._await({"session.created"})
+        self.created_id = created.get("event_id")
+        for number, asked in enumerate(formats):
+            event_id = f"{_OPENING}_{number}"
+            update = {
+                "type": "session.update",
+                "event_id": event_id,
+                "session": session_update(given, asked),
+            }
+            await self._socket.send(orjson.dumps(update).decode())
+            answer = await self._await({"session.updated"}, event_id)
+            if answer["type"] == "session.updated":
+                self.session = _object(created.get("session")) | _object(answer.get("session"))
+                self.hears, self.speaks = formats_of(self.session, asked)
+                return
+            error = _object(answer.get("error"))
+            if number + 1 == len(formats) or not wants_other_format(error):
+                raise Refused(
+                    f"it refused the session: {error.get('code')} {error.get('param') or ''}".strip()
+                )
+
+    async def _await(self, kinds: set[str], event_id: str | None = None) -> dict[str, Any]:
+        while True:
+            event = self._parse(await self._socket.recv(decode=False))
+            if event is None:
+                continue
+            if event["type"] in kinds:
+                return event
+            if event["type"] == "error":
+                error = _object(event.get("error"))
+                if event_id is None:
+                    raise Refused(f"it answered with the error {error.get('code') or error.get('type')}")
+                if error.get("event_id") in (event_id, None):
+                    return event
+            self.early.append(event)
+
+    # The session.
+
+    def run(self, on_event: Callable[[dict[str, Any]], None], on_lost: Callable[[str], None]) -> None:
+        """Start to read and write. `on_lost` is called once, unless `close` came first."""
+        self._on_event, self._on_lost = on_event, on_lost
+        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
+
+    def append(self, audio: bytes) -> bool:
+        """Queue the caller's sound, in the format `hears`. Returns whether an older frame had to go."""
+        overflows = self._audio >= MAX_AUDIO
+        if overflows:
+            self._drop_oldest()
+        self._audio += 1
+        self._queue.append((True, append_frame(audio)))
+        self._wake.set()
+        return overflows
+
+    def send(self, event: Mapping[str, Any]) -> None:
+        """Queue a client event."""
+        if len(self._queue) - self._audio >= MAX_EVENTS:
+            self._end("it takes no more events")
+            return
+        self._queue.append((False, orjson.dumps(event).decode()))
+        self._wake.set()
+
+    async def close(self) -> None:
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(TimeoutError, OSError):
+            async with asyncio.timeout(CLOSE_S):
+                await self._socket.close()
+
+    def abort(self) -> None:
+        """Let a lost connection go, without a word to the other side."""
+        self._closed = True
+        self._socket.transport.abort()
+        for task in self._tasks:
+            task.cancel()
+
+    def _drop_oldest(self) -> None:
+        for index, (is_audio, _) in enumerate(self._queue):
+            if is_audio:
+                del self._queue[index]
+                self._audio -= 1
+                self.dropped += 1
+                return
+
+    async def _read(self) -> None:
+        try:
+            async for frame in self._socket:
+                event = self._parse(frame)
+                if event is not None:
+                    self._on_event(event)
+            reason = f"closed with {self._socket.close_code}"
+        except ConnectionClosed as error:
+            reason = f"closed with {error.rcvd.code}" if error.rcvd else "the connection broke (1006)"
+        except OSError as error:
+            reason = str(error) or type(error).__name__
+        except Exception:
+            # A call whose upstream nobody reads would be silent for ever.
+            _quiet.exception("an upstream event failed", extra={"event": "upstream.fault"})
+            reason = "sent what could not be handled"
+        self._end(reason)
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                while self._queue:
+                    is_audio, frame = self._queue.popleft()
+                    self._audio -= is_audio
+                    await self._socket.send(frame)
+                self._wake.clear()
+                await self._wake.wait()
+        except (ConnectionClosed, OSError):
+            pass  # the reader says so, and why
+
+    def _end(self, reason: str) -> None:
+        if not self._closed:
+            self._closed = True
+            self._on_lost(reason)
+
+    def _parse(self, frame: str | bytes) -> dict[str, Any] | None:
+        """Return an event; `None` for what is none. An upstream that repeats its key does not pass it on."""
+        raw = frame.encode() if isinstance(frame, str) else frame
+        if self._key and (key := self._key.encode()) in raw:
+            raw = raw.replace(key, b"[key]")
+        try:
+            event = orjson.loads(raw)
+        except orjson.JSONDecodeError:
+            return None
+        return event if isinstance(event, dict) and isinstance(event.get("type"), str) else None
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+async def open_connection(
+    upstream: Upstream,
+    *,
+    model: str,
+    given: Mapping[str, Any],
+    formats: list[AudioFormat],
+    silence_s: float,
+    tls: ssl.SSLContext | None,
+) -> Connection:
+    """
+    Open and configure. `formats` are tried in order until one is taken. Raises `Refused`.
+
+    No step, the handshake, `session.created` and `session.updated` together, may take longer than `silence_s`.
+    """
+    url, headers = handshake(upstream, model)
+    socket: ClientConnection | None = None
+    try:
+        async with asyncio.timeout(silence_s):
+            socket = await _Connect(
+                url,
+                additional_headers=headers,
+                compression=None,
+                proxy=None,
+                open_timeout=None,
+                max_size=MAX_FRAME,
+                close_timeout=CLOSE_S,
+                logger=_quiet,
+                ssl=tls if url.startswith("wss:") else None,
+            )
+            connection = Connection(socket, upstream)
+            await connection.configure(given, formats)
+            return connection
+    except BaseException as error:
+        if socket is not None:
+            socket.transport.abort()
+        if isinstance(error, Exception):
+            raise _refused(error, silence_s) from None
+        raise
+
+
+def _refused(error: Exception, silence_s: float) -> Refused:
+    match error:
+        case Refused():
+            return error
+        case TimeoutError():
+            return Refused(f"no answer within {silence_s:g} s")
+        case InvalidStatus():
+            return Refused(f"HTTP {error.response.status_code}")
+        case ConnectionClosed():
+            return Refused(f"closed with {error.rcvd.code if error.rcvd else 1006} before it was ready")
+        case ssl.SSLError():
+            return Refused(f"TLS: {error.reason or 'failed'}")
+        case InvalidURI():
+            return Refused("its url cannot be used")
+        case InvalidHandshake():
+            return Refused("it does not speak WebSocket there")
+        case OSError():
+            return Refused(error.strerror or "it cannot be reached")
+        case _:
+            raise error

@@ -1,0 +1,46 @@
+"""What goes up the WebSocket, and what it says about formats."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any, cast
+
+from offhook.realtime.engine import AudioFormat
+
+__all__ = ["append_frame", "formats_of", "session_update", "wants_other_format"]
+
+_FORMATS = ("audio/pcm", "audio/pcmu", "audio/pcma")
+
+
+def append_frame(audio: bytes) -> str:
+    """Return `input_audio_buffer.append`: 50 a second for each call, so no JSON model is built."""
+    return '{"type":"input_audio_buffer.append","audio":"' + base64.b64encode(audio).decode("ascii") + '"}'
+
+
+def session_update(given: Mapping[str, Any], audio_format: AudioFormat) -> dict[str, Any]:
+    """Return the session object to send: what the app gave, with formats that are ours to choose (row G23)."""
+    wire = {"type": audio_format, "rate": 24000} if audio_format == "audio/pcm" else {"type": audio_format}
+    session = {name: value for name, value in given.items() if name != "model"}
+    audio = dict(session.get("audio") or {})
+    for side in ("input", "output"):
+        audio[side] = dict(audio.get(side) or {}) | {"format": wire}
+    return session | {"type": "realtime", "audio": audio}
+
+
+def formats_of(session: Mapping[str, Any], asked: AudioFormat) -> tuple[AudioFormat, AudioFormat]:
+    """Return the formats in force for the caller's and the agent's sound; what is not said is as asked."""
+    return _format(session, "input", asked), _format(session, "output", asked)
+
+
+def _format(session: Mapping[str, Any], side: str, asked: AudioFormat) -> AudioFormat:
+    try:
+        found = session["audio"][side]["format"]["type"]
+    except (KeyError, TypeError):
+        return asked
+    return cast(AudioFormat, found) if found in _FORMATS else asked
+
+
+def wants_other_format(error: Mapping[str, Any]) -> bool:
+    """Whether an error answers the format in a `session.update`, so that another one may do."""
+    return "format" in str(error.get("param") or "") or "format" in str(error.get("message") or "")
