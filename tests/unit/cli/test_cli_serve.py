@@ -1,6 +1,8 @@
 """`offhook serve`: what it says when it cannot start."""
 
+import logging
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,16 @@ from offhook.cli import serve
 
 app = typer.Typer()
 serve.register(app)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """`serve` sets the process's logging; the tests after this one have the same process."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 def config(folder: Path, *, http: str = "", sip: str) -> Path:
