@@ -161,11 +161,9 @@ async def test_three_hundred_calls_at_once_for_an_endpoint_that_takes_five_a_sec
         assert counts[486] >= 1
         for call in calls:
             assert 180 in call.provisional
-            # 100 goes out before anything else; of 300 in one burst a datagram may be lost on its way to this process.
-            assert next(wire.name for wire in call.wire if wire.direction == "in") in (
-                "100 INVITE",
-                "180 INVITE",
-            )
+            # Of 300 in one burst a datagram may be lost on its way here; none may overtake the 100.
+            came = [wire.name for wire in call.wire if wire.direction == "in"]
+            assert "100 INVITE" not in came[1:]
 
         # None without a trace.
         listed: list[dict[str, Any]] = []
@@ -177,6 +175,11 @@ async def test_three_hundred_calls_at_once_for_an_endpoint_that_takes_five_a_sec
                 break
         assert {one["sip_call_id"] for one in listed} == {call.leg.call_id for call in calls}
         assert all(one["state"] == "ended" for one in listed)
+        for one in listed:
+            sent = [
+                entry for entry in await node.timeline(app.seat, one["id"]) if entry.get("direction") == "out"
+            ]
+            assert sent[0]["title"] == "SIP/2.0 100 Trying"
         silent = next(one for one in listed if one["termination"]["sip_status"] == 480)
         assert "webhook" in silent["termination"]["cause"]
         story = await node.timeline(app.seat, silent["id"])
