@@ -31,7 +31,6 @@ import numpy as np
 
 from offhook.audio import g711, tones
 from offhook.audio.frames import Law
-from offhook.realtime.core import SessionCore
 from offhook.realtime.engine import (
     AudioFormat,
     CancelResponse,
@@ -53,7 +52,6 @@ from offhook.realtime.engine import (
     VoiceActivity,
 )
 from offhook.realtime.session import Session
-from offhook.realtime.session_config import SessionConfig
 
 __all__ = ["Call", "Reply", "Script", "ScriptedEngine", "ScriptedFactory", "Turn"]
 
@@ -271,24 +269,8 @@ class ScriptedFactory:
         self._taken += 1
         return ScriptedEngine(self.script, self._free)
 
-    def create_session(
-        self,
-        config: SessionConfig,
-        *,
-        session_id: str,
-        audio_format: AudioFormat,
-        new_id: Callable[[str], str],
-        sip: bool,
-        max_duration_s: float,
-    ) -> SessionCore:
-        return Session(
-            config,
-            session_id=session_id,
-            audio_format=audio_format,
-            new_id=new_id,
-            sip=sip,
-            max_duration_s=max_duration_s,
-        )
+    create_session = staticmethod(Session)
+    """Turns, conversation and responses are ours; see `EngineFactory.create_session`."""
 
     def describe(self) -> Mapping[str, object]:
         return {
