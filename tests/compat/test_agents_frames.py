@@ -2,38 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from typing import Any
 
 import websockets
 
-from testbed import DeveloperApp, Phone, PhoneCall, Strictness
-from testbed.protocol import validate
+from testbed import DeveloperApp, Phone, PhoneCall, Socket
 from testbed.script import TOOL
 
-Event = dict[str, Any]
-
 FUNCTION = {"type": "function", "name": TOOL, "description": "", "parameters": {"type": "object"}}
-
-
-class Socket:
-    """A plain WebSocket on a call; every frame is judged by the openai package's types."""
-
-    def __init__(self, connection: websockets.ClientConnection) -> None:
-        self.connection = connection
-        self.events: list[Event] = []
-
-    async def send(self, **event: Any) -> None:
-        await self.connection.send(json.dumps(event))
-
-    async def until(self, event_type: str) -> Event:
-        """Receive up to the next event of a type."""
-        async with asyncio.timeout(6):
-            while True:
-                self.events.append(validate(await self.connection.recv(decode=False), Strictness()))
-                if self.events[-1]["type"] == event_type:
-                    return self.events[-1]
 
 
 async def _answered(app: DeveloperApp, phone: Phone) -> tuple[PhoneCall, str, dict[str, str]]:

@@ -8,7 +8,7 @@ from .developer import DeveloperApp, Webhook
 from .node import Node, Seat
 from .phone import Phone, PhoneCall
 from .protocol import ProtocolFault, Strictness
-from .sideband import Sideband
+from .sideband import Sideband, Socket
 
 __all__ = [
     "DeveloperApp",
@@ -18,6 +18,7 @@ __all__ = [
     "ProtocolFault",
     "Seat",
     "Sideband",
+    "Socket",
     "Strictness",
     "Webhook",
 ]

@@ -79,7 +79,7 @@ def _about(error: ValidationError, kind: str) -> str:
 
 
 def check_order(events: Sequence[dict[str, Any]]) -> None:
-    """Check what holds for every connection (API rows S13, O01, O11, O12, V14)."""
+    """Check what holds for every connection (API rows S13, O01, O04, O11, O12, V14)."""
     if not events:
         return
     if events[0]["type"] != "session.created":
@@ -109,6 +109,25 @@ def check_order(events: Sequence[dict[str, Any]]) -> None:
         ("output_audio_buffer.stopped", "output_audio_buffer.cleared"),
         lambda event: (event["response_id"],),
     )
+    _sound_within_response(events)
+
+
+def _sound_within_response(events: Iterable[dict[str, Any]]) -> None:
+    """Sound starts after its part was announced, and stops by itself only after the response was made (row O04)."""
+    created, parts, done = set(), set(), set()
+    for event in events:
+        response_id = event.get("response_id")
+        match event["type"]:
+            case "response.created":
+                created.add(event["response"]["id"])
+            case "response.content_part.added":
+                parts.add(response_id)
+            case "response.done":
+                done.add(event["response"]["id"])
+            case "output_audio_buffer.started" if response_id in created - parts:
+                raise ProtocolFault(f"{response_id} sounds before response.content_part.added")
+            case "output_audio_buffer.stopped" if response_id in created - done:
+                raise ProtocolFault(f"{response_id} was played to its end before response.done")
 
 
 def _each_once(

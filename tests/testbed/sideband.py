@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -11,11 +12,12 @@ from typing import Any
 
 from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from .protocol import ProtocolFault, Strictness, check_order, validate
 
-__all__ = ["Sideband"]
+__all__ = ["Sideband", "Socket"]
 
 Event = dict[str, Any]
 
@@ -128,3 +130,22 @@ class Sideband:
             raise self._fault
         if self.closed is not None:
             raise AssertionError(f"closed {self.closed} before {event_type}; came: {self.types}")
+
+
+class Socket:
+    """A plain WebSocket on a call, for frames that no SDK at hand sends; what comes is judged all the same."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+        self.events: list[Event] = []
+
+    async def send(self, **event: Any) -> None:
+        await self.connection.send(json.dumps(event))
+
+    async def until(self, event_type: str) -> Event:
+        """Receive up to the next event of a type."""
+        async with asyncio.timeout(6):
+            while True:
+                self.events.append(validate(await self.connection.recv(decode=False), Strictness()))
+                if self.events[-1]["type"] == event_type:
+                    return self.events[-1]

@@ -17,7 +17,7 @@ import logging
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Literal
@@ -249,9 +249,18 @@ class UpstreamSession:
             await self.send("response.output_audio.delta", **self._place(item_id), delta=delta)
 
     async def finish(
-        self, item_id: str, transcript: str = "Good morning.", *, status: str = "completed"
+        self,
+        item_id: str,
+        transcript: str = "Good morning.",
+        *,
+        status: str = "completed",
+        calls: Sequence[tuple[str, str]] = (),
     ) -> Event:
-        """End a response that speaks; return its `response.done`. `status` may be `cancelled` too."""
+        """
+        End a response that speaks; return its `response.done`. `status` may be `cancelled` too.
+
+        `calls` are tools, by name and arguments, that the same response calls after its words (row O07).
+        """
         place, spoken = self._place(item_id), self._spoken[item_id]
         await self.send("response.output_audio_transcript.delta", **place, delta=transcript)
         await self.send("response.output_audio.done", **place)
@@ -261,29 +270,37 @@ class UpstreamSession:
         item_status = "completed" if status == "completed" else "incomplete"
         content = [{"type": "output_audio", "transcript": transcript}]
         item = spoken.item | {"status": item_status, "content": content}
-        self.items[item_id] = item
-        return await self._end(item, spoken.response_id, status)
+        await self._item_done(item, spoken.response_id, 0)
+        called = [
+            await self._call(spoken.response_id, index, *call) for index, call in enumerate(calls, start=1)
+        ]
+        return await self._done(spoken.response_id, status, [item, *called])
 
     async def call_tool(self, name: str, arguments: str) -> Event:
         """Send a response that calls a tool (row O07); return the call's item."""
-        response_id, item_id = new_id("resp"), new_id("item")
+        response_id = new_id("resp")
+        await self.send("response.created", response=self._response(response_id, "in_progress", []))
+        item = await self._call(response_id, 0, name, arguments)
+        await self._done(response_id, "completed", [item])
+        return item
+
+    async def _call(self, response_id: str, index: int, name: str, arguments: str) -> Event:
+        item_id = new_id("item")
         item = {"id": item_id, "object": "realtime.item", "type": "function_call", "status": "in_progress"}
         item |= {"name": name, "call_id": new_id("call"), "arguments": ""}
         place = {
             "response_id": response_id,
             "item_id": item_id,
-            "output_index": 0,
+            "output_index": index,
             "call_id": item["call_id"],
         }
-        await self.send("response.created", response=self._response(response_id, "in_progress", []))
-        await self.send("response.output_item.added", response_id=response_id, output_index=0, item=item)
+        await self.send("response.output_item.added", response_id=response_id, output_index=index, item=item)
         await self._added(item)
         for half in (arguments[:5], arguments[5:]):
             await self.send("response.function_call_arguments.delta", **place, delta=half)
         await self.send("response.function_call_arguments.done", **place, name=name, arguments=arguments)
         item = item | {"status": "completed", "arguments": arguments}
-        self.items[item_id] = item
-        await self._end(item, response_id, "completed")
+        await self._item_done(item, response_id, index)
         return item
 
     async def interrupt(self, item_id: str | None = None, *, audio_start_ms: int = 1000) -> Event:
@@ -295,6 +312,26 @@ class UpstreamSession:
         if item_id is not None:
             await self.finish(item_id, status="cancelled")
         return started
+
+    async def turn(self, transcript: str) -> Event:
+        """Hear the caller out (row O02), with the words after it (O06); return the caller's item."""
+        item_id = new_id("item")
+        part = {"type": "input_audio", "transcript": None}
+        item = {"id": item_id, "object": "realtime.item", "type": "message", "role": "user"}
+        item |= {"status": "completed", "content": [part]}
+        await self.send("input_audio_buffer.speech_started", item_id=item_id, audio_start_ms=1000)
+        await self.send("input_audio_buffer.speech_stopped", item_id=item_id, audio_end_ms=2000)
+        await self.send("input_audio_buffer.committed", item_id=item_id, previous_item_id=None)
+        self.items[item_id] = item
+        await self._added(item)
+        await self.send("conversation.item.done", item=item, previous_item_id=None)
+        usage = {"type": "duration", "seconds": 1}
+        heard = "conversation.item.input_audio_transcription"
+        await self.send(f"{heard}.delta", item_id=item_id, content_index=0, delta=transcript)
+        await self.send(
+            f"{heard}.completed", item_id=item_id, content_index=0, transcript=transcript, usage=usage
+        )
+        return item
 
     async def close(self, code: int, reason: str = "") -> None:
         """Close with a code; 1006 cuts the connection without a word."""
@@ -399,10 +436,13 @@ class UpstreamSession:
     async def _added(self, item: Event) -> None:
         await self.send("conversation.item.added", item=item, previous_item_id=None)
 
-    async def _end(self, item: Event, response_id: str, status: str) -> Event:
+    async def _item_done(self, item: Event, response_id: str, index: int) -> None:
+        self.items[item["id"]] = item
         await self.send("conversation.item.done", item=item, previous_item_id=None)
-        await self.send("response.output_item.done", response_id=response_id, output_index=0, item=item)
-        return await self.send("response.done", response=self._response(response_id, status, [item]))
+        await self.send("response.output_item.done", response_id=response_id, output_index=index, item=item)
+
+    async def _done(self, response_id: str, status: str, output: list[Event]) -> Event:
+        return await self.send("response.done", response=self._response(response_id, status, output))
 
     def _response(self, response_id: str, status: str, output: list[Event]) -> Event:
         response: Event = {
@@ -551,7 +591,14 @@ def _respond(connection: ServerConnection, refusal: Refusal) -> Response:
 def _merge(into: Event, changes: Event) -> None:
     """Merge only the fields that are present (row E01)."""
     for name, value in changes.items():
-        if isinstance(value, dict) and isinstance(into.get(name), dict) and name != "format":
-            _merge(into[name], value)
+        there = into.get(name)
+        another = (
+            isinstance(there, dict) and isinstance(value, dict) and there.get("type") != value.get("type")
+        )
+        if name == "turn_detection" and another and "type" in value:
+            # The other kind of detection has fields of its own.
+            into[name] = {"create_response": True, "interrupt_response": True} | copy.deepcopy(value)
+        elif isinstance(value, dict) and isinstance(there, dict) and name != "format":
+            _merge(there, value)
         else:
             into[name] = copy.deepcopy(value)
