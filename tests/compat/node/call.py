@@ -1,5 +1,6 @@
 """
-A call to an app on openai-node, over HTTPS and wss with the development CA.
+Two calls to an app on openai-node, over HTTPS and wss with the development CA: the voice of the first is the scripted
+engine, that of the second an upstream.
 
 Run by `run`; exit status 0 when all went well. The node and the phone are those of the Python tests
 (`tests/testbed`); every frame that the app gets is judged twice, by openai-node and here by openai-python's types.
@@ -11,17 +12,25 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from testbed import Node, Phone, Seat, Strictness  # noqa: E402
+from testbed import Node, Phone, PhoneCall, Seat, Strictness  # noqa: E402
 from testbed.protocol import check_order, validate  # noqa: E402
-from testbed.script import SCRIPT, TOOL  # noqa: E402
+from testbed.script import SCRIPT, TOOL, TOOL_ARGUMENTS  # noqa: E402
+from testbed.upstream import Upstream, UpstreamSession  # noqa: E402
+
+KEY_ENV = "TEST_KEY_NODE"
+KEY = "sk-upstream-node-5Vw1"
+LOUD = bytes([0x10, 0x90] * 80)
+"A frame of sound, PCMU."
 
 
 class NodeApp:
@@ -131,16 +140,75 @@ async def place_call(node: Node) -> None:
         await app.event("output_audio_buffer.started", position)
         print("  the tool was called and its output answered", flush=True)
 
-        call.press("1")
-        await app.told("referred")
-        assert (await call.ended()).cause == "remote_bye"
-        closed = await app.told("closed")
-        assert closed["code"] == 1000, closed
-        assert not (faults := [line for line in app.lines if line["what"] == "fault"]), faults
-        for event in app.events:
-            validate(json.dumps(event).encode(), Strictness())
-        check_order(app.events)
-        print(f"  transferred; {len(app.events)} events, all valid and in order", flush=True)
+        await transfer(app, call)
+
+
+async def transfer(app: NodeApp, call: PhoneCall) -> None:
+    """Press the key on which the app transfers; judge all that it was sent."""
+    call.press("1")
+    await app.told("referred")
+    assert (await call.ended()).cause == "remote_bye"
+    closed = await app.told("closed")
+    assert closed["code"] == 1000, closed
+    assert not (faults := [line for line in app.lines if line["what"] == "fault"]), faults
+    for event in app.events:
+        validate(json.dumps(event).encode(), Strictness())
+    check_order(app.events)
+    print(f"  transferred; {len(app.events)} events, all valid and in order", flush=True)
+
+
+async def use_tool(session: UpstreamSession) -> None:
+    since = len(session.received)
+    await session.turn("When are you open?")
+    called = await session.call_tool(TOOL, TOOL_ARGUMENTS)
+    created = await session.wait_for("conversation.item.create", after=since)
+    assert (created["item"]["call_id"], created["item"]["output"]) == (called["call_id"], "nine to five")
+    await session.wait_for("response.create", after=since)
+
+
+async def place_upstream_call(node: Node, address: socket.socket) -> None:
+    seat = node.seat()
+    async with (
+        Upstream(address, key=KEY) as upstream,
+        NodeApp(node, seat) as app,
+        Phone(node, "tls") as phone,
+    ):
+        call = await phone.dial(seat.project)
+        session = await upstream.opened()
+        await call.answered()
+        created = await app.event("session.created")
+        assert created["session"]["id"] == session.id
+        greeting = await session.wait_for("response.create")
+        assert greeting["response"] == {"instructions": "Greet the caller."}
+        item_id = await session.begin()
+        await session.say(item_id, LOUD * 20, piece=700)
+        await session.finish(item_id, "Good morning.")
+        await app.event("output_audio_buffer.stopped")
+        await call.hears_sound(200)
+        await use_tool(session)
+        print("  upstream: the caller heard the greeting, the tool was called", flush=True)
+
+        position, began = len(app.events), time.monotonic()
+        item_id = await session.begin()
+        await session.say(item_id, LOUD * 150)
+        await call.hears_sound(200, since=began)
+        await session.interrupt(item_id)
+        await app.event("output_audio_buffer.cleared", position)
+        await app.event("conversation.item.truncated", position)
+        print("  upstream: the caller interrupted", flush=True)
+
+        position = len(app.events)
+        item_id = await session.begin()
+        await session.say(item_id, LOUD * 10)
+        await app.event("output_audio_buffer.started", position)
+        await session.close(1006)
+        failed = await app.event("response.done", position)
+        assert failed["response"]["status"] == "failed", failed
+        session = await upstream.opened()
+        await app.event("session.updated", position)
+        await use_tool(session)
+        print("  upstream: lost, opened again, the tool was called again", flush=True)
+        await transfer(app, call)
 
 
 def main() -> None:
@@ -149,6 +217,22 @@ def main() -> None:
         Node(Path(folder), script=SCRIPT) as node,
     ):
         asyncio.run(asyncio.wait_for(place_call(node), 60))
+    os.environ[KEY_ENV] = KEY
+    with socket.socket() as address:
+        address.bind(("127.0.0.1", 0))
+        engine = f"""
+            kind = "scripted"
+            [upstreams.hosted]
+            url = "ws://127.0.0.1:{address.getsockname()[1]}/v1/realtime"
+            api_key_env = "{KEY_ENV}"
+            [models]
+            "*" = "hosted"
+        """
+        with (
+            tempfile.TemporaryDirectory(prefix="offhook-compat-") as folder,
+            Node(Path(folder), engine=engine) as node,
+        ):
+            asyncio.run(asyncio.wait_for(place_upstream_call(node, address), 60))
     print("openai-node: ok")
 
 
