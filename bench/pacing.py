@@ -67,6 +67,8 @@ LISTEN_ONLY = {"type": "server_vad", "create_response": False, "interrupt_respon
 class App:
     """Accepts every call, attaches a sideband and makes the agent talk."""
 
+    first_event: str | None = '{"type": "response.create"}'
+
     def __init__(self) -> None:
         self._http = httpx2.AsyncClient(
             base_url=f"http://127.0.0.1:{HTTP_PORT}/v1",
@@ -84,9 +86,7 @@ class App:
                 break
         data = json.loads(body)["data"]
         local = any(header["value"].startswith("<sip:local@") for header in data["sip_headers"])
-        session: dict[str, Any] = {"type": "realtime", "model": "embedded" if local else "scripted"}
-        if not local:
-            session["audio"] = {"input": {"turn_detection": LISTEN_ONLY}}
+        session = self.session(local=local)
         answer = await self._http.post(f"/realtime/calls/{data['call_id']}/accept", json=session)
         assert answer.status_code == 200, answer.text
         task = asyncio.create_task(self._attend(data["call_id"]))
@@ -95,12 +95,20 @@ class App:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
+    def session(self, *, local: bool) -> dict[str, Any]:
+        """Return the body of accept."""
+        session: dict[str, Any] = {"type": "realtime", "model": "embedded" if local else "scripted"}
+        if not local:
+            session["audio"] = {"input": {"turn_detection": LISTEN_ONLY}}
+        return session
+
     async def _attend(self, call_id: str) -> None:
         url = f"ws://127.0.0.1:{HTTP_PORT}/v1/realtime?call_id={call_id}"
         async with websockets.connect(
             url, additional_headers={"Authorization": f"Bearer {KEY}"}, compression=None
         ) as socket:
-            await socket.send(json.dumps({"type": "response.create"}))
+            if self.first_event is not None:
+                await socket.send(self.first_event)
             with contextlib.suppress(websockets.ConnectionClosed):
                 async for _ in socket:
                     self.events += 1
@@ -133,12 +141,17 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def start_server(folder: Path, *, local: bool) -> asyncio.subprocess.Process:
+def write_config(folder: Path, *, local: bool) -> str:
     script = folder / "script.json"
     script.write_text(json.dumps({"talk": True}))
     models = '"embedded" = "local"' if local else ""
+    return CONFIG.replace("SCRIPT", str(script)).replace("MODELS", models)
+
+
+async def start_server(folder: Path, text: str) -> asyncio.subprocess.Process:
+    """Return the process of a node with this configuration that is ready to take calls."""
     config = folder / "offhook.toml"
-    config.write_text(CONFIG.replace("SCRIPT", str(script)).replace("MODELS", models))
+    config.write_text(text)
     server = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "offhook", "serve", "--config", str(config)),
         *("--log-file", str(folder / "serve.log")),
@@ -158,7 +171,7 @@ async def start_server(folder: Path, *, local: bool) -> asyncio.subprocess.Proce
 async def measure(calls: int, seconds: float, *, local: bool) -> dict[str, Any]:
     """Place the calls on a server of their own, measure for some seconds, and return the figures."""
     folder = Path(tempfile.mkdtemp(prefix="offhook-bench-"))
-    server = await start_server(folder, local=local)
+    server = await start_server(folder, write_config(folder, local=local))
     web = QuietServer(
         uvicorn.Config(
             App(), host="127.0.0.1", port=APP_PORT, lifespan="off", access_log=False, log_level="error"

@@ -36,6 +36,7 @@ TIMESPEC = struct.Struct("qq")
 FRAME_S = 0.020
 SLOTS = 20
 BUFFER = 4 << 20
+LONGEST_LINE = 64 << 20
 
 
 def speechlike() -> list[bytes]:
@@ -167,8 +168,12 @@ class Peer:
                 stream.received += 1
                 stream.last_at = at
                 stream.last_sequence = sequence
+                self.took(stream, data, at)
         except BlockingIOError:
             return
+
+    def took(self, stream: Stream, data: bytes, at: float) -> None:
+        """Look at a packet that came; `at` is the kernel's wall time."""
 
     def run(self, seconds: float) -> None:
         host, port = self.socket.getsockname()
@@ -198,6 +203,8 @@ class Peer:
 class RtpPeer:
     """A peer process, from asyncio."""
 
+    program = __file__
+
     def __init__(self, process: asyncio.subprocess.Process, host: str, port: int) -> None:
         self._process = process
         self.host = host
@@ -208,13 +215,14 @@ class RtpPeer:
         """Start one that ends by itself after some seconds. Its address is `host`, `port`."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            __file__,
+            cls.program,
             "--host",
             host,
             "--seconds",
             str(seconds),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            limit=LONGEST_LINE,
         )
         assert process.stdout is not None
         first = json.loads(await process.stdout.readline())
@@ -249,14 +257,14 @@ class RtpPeer:
         self._process.stdin.write(json.dumps(command).encode() + b"\n")
 
 
-def main() -> None:
+def main(peer: type[Peer] = Peer) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--seconds", type=float, default=60.0, help="end after this long")
     arguments = parser.parse_args()
-    Peer(arguments.host).run(arguments.seconds)
+    peer(arguments.host).run(arguments.seconds)
 
 
 if __name__ == "__main__":
