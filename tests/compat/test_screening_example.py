@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
-from werkzeug.serving import make_server
 
 from testbed import Node, Phone, Seat
 from testbed.phone import PhoneCall
-
-APP = Path(__file__).parents[2] / "examples" / "screening" / "app.py"
+from testbed.screening import TARGET, screening_app
 
 
 def turn(decision: str, says: str) -> dict[str, Any]:
@@ -46,31 +41,9 @@ def screening_node(story: str, tmp_path: Path) -> Iterator[Node]:
 
 
 @pytest.fixture
-def seat(screening_node: Node, monkeypatch: pytest.MonkeyPatch) -> Iterator[Seat]:
-    """The seat on which the example serves, told of the node by its environment alone."""
-    seat = screening_node.seat()
-    monkeypatch.setenv("OPENAI_BASE_URL", screening_node.base_url)
-    monkeypatch.setenv("OPENAI_API_KEY", seat.api_key)
-    monkeypatch.setenv("OPENAI_WEBHOOK_SECRET", seat.secret)
-    app = _load().app
-    app.add_url_rule("/webhook", view_func=app.view_functions["webhook"], methods=["POST"])
-    seat.socket.listen()
-    server = make_server("127.0.0.1", 0, app, threaded=True, fd=seat.socket.fileno())
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    yield seat
-    server.shutdown()
-    thread.join(5)
-    server.server_close()
-
-
-def _load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("screening_app", APP)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def seat(screening_node: Node) -> Iterator[Seat]:
+    with screening_app(screening_node) as seat:
+        yield seat
 
 
 async def screened(phone: Phone, seat: Seat) -> tuple[PhoneCall, float]:
@@ -95,7 +68,7 @@ async def test_the_caller_hears_the_last_sentence_and_then_what_was_decided(
             refers, byes = call.received("REFER"), call.received("BYE")
             assert len(byes) == 1
             if story.startswith("allow"):
-                assert [wire.message.headers.get("Refer-To") for wire in refers] == ["<tel:+15550100>"]
+                assert [wire.message.headers.get("Refer-To") for wire in refers] == [f"<{TARGET}>"]
             else:
                 assert refers == []
             end = (refers or byes)[0].at
