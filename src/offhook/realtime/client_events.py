@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -74,7 +75,15 @@ class SessionUpdate(_Event):
     "Judged by `session_config.merge_update`, against what is in force."
 
 
-class InputAudioBufferAppend(_Event):
+@dataclass(frozen=True, slots=True)
+class InputAudioBufferAppend:
+    """Comes 50 times a second, so no model judges it, unless something in it is wrong."""
+
+    audio: str
+    event_id: str | None = None
+
+
+class _AppendModel(_Event):
     type: Literal["input_audio_buffer.append"]
     audio: str
 
@@ -170,11 +179,13 @@ ClientEvent = (
     | ResponseCancel
 )
 
-_EVENTS: dict[str, type[ClientEvent]] = {
+_APPEND = "input_audio_buffer.append"
+_APPEND_KEYS = frozenset({"type", "audio", "event_id"})
+_EVENTS: dict[str, type[_Event]] = {
     model.model_fields["type"].annotation.__args__[0]: model  # type: ignore[union-attr]
     for model in (
         SessionUpdate,
-        InputAudioBufferAppend,
+        _AppendModel,
         InputAudioBufferCommit,
         InputAudioBufferClear,
         OutputAudioBufferClear,
@@ -191,6 +202,8 @@ _EVENTS: dict[str, type[ClientEvent]] = {
 def parse_client_event(frame: str | bytes | Mapping[str, Any]) -> ClientEvent:
     """Return the event in a WebSocket frame. Bytes are a binary frame, which the API does not use (row S21)."""
     event = _decode(frame)
+    if event.get("type") == _APPEND and (append := _parse_append(event)) is not None:
+        return append
     given_id = event.get("event_id")
     event_id = given_id if isinstance(given_id, str) else None
     kind = event.get("type")
@@ -207,10 +220,20 @@ def parse_client_event(frame: str | bytes | Mapping[str, Any]) -> ClientEvent:
         message = f"Invalid value: '{kind[:80]}'. Supported values are: {supported}."
         raise ClientEventError("invalid_value", message, "type", event_id=event_id)
     try:
-        return model.model_validate(event)
+        return model.model_validate(event)  # type: ignore[return-value]
     except ValidationError as error:
         fault = to_request_error(error)
         raise ClientEventError(fault.code, fault.message, fault.param, event_id=event_id) from None
+
+
+def _parse_append(event: Mapping[str, Any]) -> InputAudioBufferAppend | None:
+    """Return what a model would have taken; for all else `None`, and the model says what is wrong."""
+    audio, event_id = event.get("audio"), event.get("event_id")
+    if type(audio) is not str or not event.keys() <= _APPEND_KEYS:
+        return None
+    if event_id is not None and (type(event_id) is not str or len(event_id) > 512):
+        return None
+    return InputAudioBufferAppend(audio, event_id)
 
 
 def _decode(frame: str | bytes | Mapping[str, Any]) -> Mapping[str, Any]:

@@ -127,6 +127,10 @@ class Conversation:
         self._order: list[str] = []
         self._bytes_per_ms = bytes_per_ms
 
+    def use_format(self, bytes_per_ms: int) -> None:
+        """Another audio format; only while no item has sound."""
+        self._bytes_per_ms = bytes_per_ms
+
     def __iter__(self) -> Iterator[Item]:
         return (self._items[item_id] for item_id in self._order)
 

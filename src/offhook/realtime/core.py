@@ -27,6 +27,10 @@ class SessionCore(Protocol):
     def has_outputs(self) -> bool: ...
 
     @property
+    def behind(self) -> bool:
+        """Whether a client's audio waits to be heard, so that its next event had better wait too."""
+
+    @property
     def receive_audio(self) -> Callable[[bytes, float], None]: ...
 
     def start(self, now: float, wall: float) -> None: ...

@@ -29,6 +29,7 @@ __all__ = [
     "EngineUnavailable",
     "FunctionCallArguments",
     "FunctionCallStarted",
+    "PhoneCallsOnly",
     "ReopenUpstream",
     "Respond",
     "ResponseFinished",
@@ -51,6 +52,10 @@ AudioFormat = Literal["audio/pcmu", "audio/pcma", "audio/pcm"]
 
 class EngineUnavailable(Exception):  # noqa: N818 - a state of the node, not a fault
     """The engine cannot serve one more session now; the message says why."""
+
+
+class PhoneCallsOnly(Exception):  # noqa: N818 - what it is, not a fault
+    """This kind of engine serves no session without a call; the message says what does."""
 
 
 # Commands: session to engine.
@@ -324,7 +329,7 @@ class EngineFactory(Protocol):
         sip: bool,
         max_duration_s: float,
     ) -> SessionCore:
-        """Return the core that goes with these engines."""
+        """Return the core that goes with these engines. Raises `PhoneCallsOnly` without `sip`, where that holds."""
 
     def describe(self) -> Mapping[str, object]:
         """Say what this engine is and what it cannot do, for logs and `GET /v1/realtime/calls/{id}`."""

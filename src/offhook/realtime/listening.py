@@ -102,6 +102,11 @@ class Listening:
         """The items whose words are not known yet."""
         return set(self._pending)
 
+    def use_format(self, bytes_per_ms: int) -> None:
+        """Another audio format; only while nothing was heard."""
+        self._bytes_per_ms = bytes_per_ms
+        self.buffer = InputBuffer(bytes_per_ms)
+
     def configure(self, config: SessionConfig) -> None:
         before, self._config = self._config, config
         if config.audio.input.turn_detection != before.audio.input.turn_detection:

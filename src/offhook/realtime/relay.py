@@ -86,6 +86,8 @@ class Relay:
         self._closing: str | None = None
         self._own = 0
         self._interrupting = True
+        self.behind = False
+        "The engine queues what goes up, so no client waits for another's event."
 
     # Outputs.
 

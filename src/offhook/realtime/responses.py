@@ -21,6 +21,7 @@ from offhook.realtime.latency import TurnLatency
 from offhook.realtime.outbox import ClearPlayout, Outbox, PlayAudio
 from offhook.realtime.playout import Playout, PlayoutChange
 from offhook.realtime.response import Outcome, Response, ResponsePlan
+from offhook.realtime.sideband_audio import bytes_per_ms
 from offhook.realtime.validation import RequestError
 
 __all__ = ["ResponseEvent", "Responses"]
@@ -70,6 +71,12 @@ class Responses:
         "Whether there was any assistant audio (row E07)."
         self.muted = False
         "Whether the caller is gone, so that nothing is played."
+        self.heard_until = 0.0
+        "When a client that plays everything as it comes would have played it. On a call, the played clock knows."
+
+    def use_format(self, audio_format: AudioFormat) -> None:
+        """Another audio format; only while no response has begun."""
+        self._audio_format = audio_format
 
     @property
     def current(self) -> Response | None:
@@ -193,9 +200,15 @@ class Responses:
             self.changed(self._playout.add(response.id, item, event.audio))
         if event.audio:
             self.has_spoken = True
+            self._play_at_client(event.audio, now)
             if work.latency is not None and work.latency.first_audio is None:
                 work.latency.first_audio = now
         response.speak(event.text, event.audio, tell_audio=self._wants_audio())
+
+    def _play_at_client(self, audio: bytes, now: float) -> None:
+        if self._playout is None:
+            seconds = len(audio) / bytes_per_ms(self._audio_format) / 1000
+            self.heard_until = max(self.heard_until, now) + seconds
 
     def _mark_text(self, work: Work, now: float) -> None:
         if work.latency is not None and work.latency.first_text is None:
@@ -266,6 +279,7 @@ class Responses:
         Returns whether there was anything to stop.
         """
         cut_short = set()
+        self.heard_until = 0.0
         playout = self._playout
         stopped = playout is not None and playout.busy
         if playout is not None and stopped:

@@ -13,6 +13,7 @@ from typing import Any
 
 from offhook.realtime import client_events as client
 from offhook.realtime import server_events as events
+from offhook.realtime.appended_audio import AppendedAudio
 from offhook.realtime.client_events import ClientEvent, ClientEventError, parse_client_event
 from offhook.realtime.conversation import AUDIO_HELD_S, Conversation, Item
 from offhook.realtime.engine import (
@@ -45,7 +46,7 @@ from offhook.realtime.playout import Playout
 from offhook.realtime.response import ResponsePlan
 from offhook.realtime.responses import Responses
 from offhook.realtime.session_config import ServerVad, SessionConfig, merge_update
-from offhook.realtime.sideband_audio import AudioConverter, bytes_per_ms, convert, sample_bytes
+from offhook.realtime.sideband_audio import bytes_per_ms, common_format, convert, sample_bytes
 from offhook.realtime.validation import RequestError
 
 __all__ = [
@@ -64,7 +65,6 @@ __all__ = [
 MAX_DURATION_S = 3600.0
 DRAIN_S = 1.0
 "How long a closing session waits for words and answers that are under way (row S17)."
-FRAME_MS = 20
 MAX_RETRIEVALS, MAX_RETRIEVED_S = 1000, 8 * AUDIO_HELD_S
 "Items, and seconds of sound, that wait to be encoded: eight clients may each ask for all that there is, not for more."
 
@@ -75,7 +75,9 @@ class Session:
 
     `audio_format` is the sound's format towards the engine and the caller; `new_id` makes an id from its prefix.
     With `sip`, the sound goes to a phone (`PlayAudio`, `output_audio_buffer.*`, truncation by the played clock);
-    without, clients send and play it. `needs_transcript`: the engine answers words, so a response waits for them.
+    without, a client sends it (`HearAudio`) and plays it, and what it does not truncate counts as heard. Then the
+    format follows `session.update` until the first sound or response, so that as little as possible is converted.
+    `needs_transcript`: the engine answers words, so a response waits for them.
     """
 
     def __init__(
@@ -109,8 +111,9 @@ class Session:
         self._idle_from_ms = 0.0
         self._idle_timeout_s = _idle_timeout_s(config)
         self._retrieving: list[RetrievedItem] = []
-        self._append = b""
-        self._append_converter: AudioConverter | None = None
+        self._format_stands = sip
+        "Nothing changes `audio_format` any more."
+        self._appended = AppendedAudio(audio_format)
         self._conversation = Conversation(new_id("conv"), bytes_per_ms=bytes_per_ms(audio_format))
         width = sample_bytes(audio_format)
         playout = Playout(bytes_per_ms(audio_format) // width, width) if sip else None
@@ -149,6 +152,11 @@ class Session:
         if (transcript := self._listening.next_timer()) is not None:
             timers.append(transcript)
         return min(timers, default=None)
+
+    @property
+    def behind(self) -> bool:
+        """Whether a client's audio waits to be heard: its next event had better wait too."""
+        return self._appended.waiting
 
     def describe(self) -> dict[str, Any]:
         """Return the session object as clients see it (row S13)."""
@@ -200,6 +208,10 @@ class Session:
                 self._listening.receive_transcription(event, now)
             case EngineFailed():
                 self._outbox.note("error", f"the engine failed: {event.message}")
+                if not self.sip:
+                    # A phone call ends; here the client is all there is to tell.
+                    message = f"The session ends, because its engine failed: {event.message}"
+                    self._outbox.event(events.error(message, code="engine_failed", kind="server_error"))
                 self._responses.fail_all(event.message)
                 self._listening.give_up(now)
             case UpstreamOpened() | UpstreamEvent() | UpstreamLost() | UpstreamNote():
@@ -237,7 +249,9 @@ class Session:
         if self._closing is not None:
             return
         self._closing = reason
-        self._timers = {"drain": now + self._drain_s}
+        self._appended.clear()
+        nobody_waits = not self.sip and not self._clients
+        self._timers = {"drain": now if nobody_waits else now + self._drain_s}
         self._listening.stop(now)
         self._responses.muted = True
         if self._responses.sounding:
@@ -247,6 +261,11 @@ class Session:
     # Client events.
 
     def _handle_client_event(self, event: ClientEvent, sender: int, now: float) -> None:
+        if isinstance(event, client.InputAudioBufferAppend):
+            self._append_audio(event, now)
+            return
+        while self._appended.waiting:
+            self._hear(now)
         match event:
             case client.SessionUpdate():
                 self._update(event, sender)
@@ -266,13 +285,19 @@ class Session:
                 self._responses.settle(item.id, now)
             case client.ItemTruncate():
                 self._truncate(event)
-            case client.InputAudioBufferAppend():
-                self._append_audio(event, now)
             case client.InputAudioBufferCommit():
+                self._take_frames(self._appended.finish(), now)
                 self._listening.commit(now)
             case client.InputAudioBufferClear():
+                self._appended.clear()
                 self._listening.clear()
             case client.OutputAudioBufferClear():
+                if not self.sip:
+                    message = (
+                        "output_audio_buffer.clear is for phone calls and WebRTC: on a WebSocket the client plays the "
+                        "audio. Stop it there, then send response.cancel and conversation.item.truncate."
+                    )
+                    raise RequestError("unsupported_event", message, "type")
                 # JS clients interrupt with this alone (row E17), so what is being made must stop too.
                 if self._responses.sounding:
                     self._responses.cut("client_cancelled")
@@ -294,11 +319,26 @@ class Session:
             fault = RequestError("cannot_update_voice", message, "session.audio.output.voice")
             self._refuse(fault, sender, event.event_id)
         self.config = updated
+        if not self._format_stands:
+            self._suit_format()
         self._idle_timeout_s = _idle_timeout_s(updated)
         self._listening.configure(updated)
         self._outbox.event(events.session_updated(self.describe()))
 
+    def _suit_format(self) -> None:
+        """There is no sound yet: have the engine hear and speak as the client does."""
+        audio = self.config.audio
+        audio_format = common_format(audio.input.format.type, audio.output.format.type)
+        if audio_format != self.audio_format:
+            self.audio_format = audio_format
+            self._appended = AppendedAudio(audio_format)
+            self._conversation.use_format(self._bytes_per_ms)
+            self._responses.use_format(audio_format)
+            self._listening.use_format(self._bytes_per_ms)
+            self.receive_audio = self._listening.buffer.receive_audio
+
     def _create_response(self, event: client.ResponseCreate) -> None:
+        self._format_stands = True
         if self._closing is not None:
             raise RequestError(
                 "session_closing", "The session is ending: response.create is no longer served."
@@ -328,6 +368,7 @@ class Session:
         self._responses.cancel(response, "client_cancelled")
 
     def _create_item(self, event: client.ItemCreate, now: float) -> None:
+        self._format_stands = True
         given = event.item
         item = create_item(given, given.id or self._outbox.new_id("item"), self._decode, self._bytes_per_ms)
         previous = self._conversation.insert(item, event.previous_item_id)
@@ -378,14 +419,26 @@ class Session:
                 "input_audio_buffer.append is not used on a phone call: the audio comes from the caller."
             )
             raise RequestError("unsupported_event", message, "type")
-        self._append += self._decode_append(event.audio, "audio")
-        frame = FRAME_MS * self._bytes_per_ms
-        whole = len(self._append) - len(self._append) % frame
-        for start in range(0, whole, frame):
-            audio = self._append[start : start + frame]
+        source = self.config.audio.input.format.type
+        audio = client.decode_audio(event.audio, "audio", sample_bytes(source), None)
+        self._format_stands = True
+        self._appended.add(audio, source)
+        self._hear(now)
+
+    def _hear(self, now: float) -> None:
+        """Hear some of what was appended; the rest when the timer comes, unless another event does."""
+        self._take_frames(self._appended.take(), now)
+        if self._appended.waiting:
+            self._timers["append"] = now
+        else:
+            self._timers.pop("append", None)
+
+    def _take_frames(self, frames: list[bytes], now: float) -> None:
+        if self._closing is not None:
+            return
+        for audio in frames:
             self.receive_audio(audio, now)
             self._outbox.put(HearAudio(audio))
-        self._append = self._append[whole:]
 
     # The conversation's turns.
 
@@ -426,7 +479,9 @@ class Session:
     # Time.
 
     def _fire(self, name: str, now: float) -> None:
-        if name == "expiry":
+        if name == "append":
+            self._hear(now)
+        elif name == "expiry":
             minutes = round(self._max_duration_s / 60)
             message = f"Your session hit the maximum duration of {minutes} minutes."
             self._outbox.event(events.error(message, code="session_expired"))
@@ -456,8 +511,10 @@ class Session:
         if busy or not self._responded or self._closing is not None:
             self._timers.pop("idle", None)
         elif "idle" not in self._timers:
-            self._timers["idle"] = now + timeout_s
-            self._idle_from_ms = self._listening.buffer.end_ms
+            # Without a call nobody tells when the last word was heard; playing takes as long as the sound is.
+            waits_s = max(0.0, self._responses.heard_until - now)
+            self._timers["idle"] = now + waits_s + timeout_s
+            self._idle_from_ms = self._listening.buffer.end_ms + waits_s * 1000
 
     # Helpers.
 
@@ -481,13 +538,6 @@ class Session:
         return convert(
             client.decode_audio(text, param, sample_bytes(source), None), source, self.audio_format
         )
-
-    def _decode_append(self, text: str, param: str) -> bytes:
-        source = self.config.audio.input.format.type
-        audio = client.decode_audio(text, param, sample_bytes(source), None)
-        if self._append_converter is None or self._append_converter.source != source:
-            self._append_converter = AudioConverter(source, self.audio_format)
-        return self._append_converter.process(audio)
 
     def _refuse(self, error: RequestError, sender: int, event_id: str | None) -> None:
         self._outbox.event(

@@ -2,7 +2,7 @@
 Audio between the session's format and the one that clients asked for.
 
 A call's sound is G.711 as the SDP negotiated it; `audio.input.format` and `audio.output.format` say what
-clients on the WebSocket get and send (API rows E04 and G23).
+clients on the WebSocket get and send (API rows E04 and G23). A session without a call has the format that suits both.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from offhook.audio import g711
 from offhook.audio.resample import Resampler
 from offhook.realtime.engine import AudioFormat
 
-__all__ = ["AudioConverter", "bytes_per_ms", "convert", "sample_bytes"]
+__all__ = ["AudioConverter", "bytes_per_ms", "common_format", "convert", "sample_bytes"]
 
 
 def sample_bytes(audio_format: AudioFormat) -> int:
@@ -22,6 +22,11 @@ def sample_bytes(audio_format: AudioFormat) -> int:
 
 def bytes_per_ms(audio_format: AudioFormat) -> int:
     return 48 if audio_format == "audio/pcm" else 8
+
+
+def common_format(hears: AudioFormat, speaks: AudioFormat) -> AudioFormat:
+    """Return the format in which least is converted, and nothing lost, when a client sends one and gets the other."""
+    return "audio/pcm" if speaks == "audio/pcm" else hears
 
 
 class AudioConverter:

@@ -15,6 +15,7 @@ from offhook.realtime.engine import (
     EngineFailed,
     EngineStart,
     EngineUnavailable,
+    PhoneCallsOnly,
     ReopenUpstream,
     SendUpstream,
     UpstreamEvent,
@@ -219,7 +220,8 @@ class UpstreamFactory:
         max_duration_s: float,
     ) -> SessionCore:
         if not sip:
-            raise ValueError("a relayed session is a phone call")
+            names = ", ".join(upstream.name for upstream in self._upstreams)
+            raise PhoneCallsOnly(f"its upstream ({names}) serves phone calls only on this node")
         return Relay(
             config,
             session_id=session_id,
