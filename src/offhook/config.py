@@ -9,6 +9,7 @@ made once and kept in `data_dir`. `docs/reference/configuration.md` lists every 
 from __future__ import annotations
 
 import os
+import ssl
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -173,6 +174,8 @@ class UpstreamTable(_Table):
     "The environment variable that holds the key."
     api_key_file: str = ""
     "A file that holds the key, instead."
+    ca_file: str = ""
+    "PEM; trusted besides the system's CAs, for an upstream whose certificate no public CA signed."
     kind: Literal["openai", "azure", "offhook", "other"] | None = None
     "Absent: by the URL's host."
     model: str = ""
@@ -199,7 +202,8 @@ class UpstreamTable(_Table):
         return self
 
     def to_upstream(self, name: str) -> Upstream:
-        """Read the key. Raises `ConfigError`."""
+        """Read the key, check the CA. Raises `ConfigError`."""
+        self._check_ca(name)
         return Upstream(
             name=name,
             url=self.url,
@@ -210,7 +214,15 @@ class UpstreamTable(_Table):
             api_version=self.api_version,
             silence_s=self.silence_s,
             audio=self.audio,
+            ca_file=self.ca_file,
         )
+
+    def _check_ca(self, name: str) -> None:
+        if self.ca_file:
+            try:
+                ssl.create_default_context(cafile=self.ca_file)
+            except OSError as error:  # `ssl.SSLError` is one
+                raise ConfigError(f"upstreams.{name}.ca_file cannot be used: {error}") from None
 
     def _read_key(self, name: str) -> str:
         if self.api_key_file:

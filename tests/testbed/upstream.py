@@ -15,6 +15,7 @@ import itertools
 import json
 import logging
 import socket
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -479,18 +480,30 @@ class Upstream:
     `session.created` is sent at once.
     """
 
-    def __init__(self, bound: socket.socket, *, key: str, form: Form = "openai") -> None:
+    def __init__(
+        self,
+        bound: socket.socket,
+        *,
+        key: str,
+        form: Form = "openai",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.plan: deque[int | Literal["hang", "silent", "late"]] = deque()
         self.handshakes: list[Handshake] = []
         self.sessions: list[UpstreamSession] = []
-        self._socket, self._key, self._form = bound, key, form
+        self._socket, self._key, self._form, self._tls = bound, key, form, tls
         self._opened: asyncio.Queue[UpstreamSession] = asyncio.Queue()
         self._server: Server | None = None
 
     async def __aenter__(self) -> Upstream:
         # A copy, since the server closes what it listens on and the next test needs the address again.
         self._server = await serve(
-            self._serve, sock=self._socket.dup(), process_request=self._judge, compression=None, logger=_log
+            self._serve,
+            sock=self._socket.dup(),
+            ssl=self._tls,
+            process_request=self._judge,
+            compression=None,
+            logger=_log,
         )
         return self
 

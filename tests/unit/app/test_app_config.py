@@ -122,8 +122,16 @@ def test_an_upstreams_key_comes_from_the_environment_or_a_file(tmp_path, monkeyp
     assert "sk-env" not in repr(by_env)
 
 
-@pytest.mark.parametrize("keys", ["api_key_env = 'NOT_SET'", "api_key_file = '/nowhere/key'"])
-def test_an_upstream_without_the_key_that_it_names_cannot_be_used(tmp_path, keys):
+@pytest.mark.parametrize(
+    "keys",
+    [
+        "api_key_env = 'NOT_SET'",
+        "api_key_file = '/nowhere/key'",
+        "ca_file = '/nowhere/ca.pem'",
+        "ca_file = '/dev/null'",
+    ],
+)
+def test_an_upstream_without_the_key_or_ca_that_it_names_cannot_be_used(tmp_path, keys):
     with pytest.raises(ConfigError, match=r"upstreams\.a"):
         upstream(tmp_path, keys)
 

@@ -19,7 +19,7 @@ from offhook.realtime.engine import AudioFormat
 from .target import Upstream, handshake
 from .wire import append_frame, formats_of, session_update, wants_other_format
 
-__all__ = ["Connection", "Refused", "open_connection"]
+__all__ = ["Connection", "Refused", "open_connection", "trust"]
 
 MAX_FRAME = 16 * 1024 * 1024
 MAX_AUDIO = 100
@@ -203,6 +203,15 @@ def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def trust(upstream: Upstream, shared: ssl.SSLContext | None) -> ssl.SSLContext | None:
+    """Return what verifies an upstream's certificate: what all share, or one for its `ca_file`. Raises `OSError`."""
+    if not upstream.ca_file:
+        return shared
+    context = ssl.create_default_context()
+    context.load_verify_locations(upstream.ca_file)
+    return context
+
+
 async def open_connection(
     upstream: Upstream,
     *,
@@ -254,12 +263,19 @@ def _refused(error: Exception, silence_s: float) -> Refused:
         case ConnectionClosed():
             return Refused(f"closed with {error.rcvd.code if error.rcvd else 1006} before it was ready")
         case ssl.SSLError():
-            return Refused(f"TLS: {error.reason or 'failed'}")
+            return Refused(f"TLS: {_tls_fault(error)}")
         case InvalidURI():
             return Refused("its url cannot be used")
         case InvalidHandshake():
             return Refused("it does not speak WebSocket there")
         case OSError():
-            return Refused(error.strerror or "it cannot be reached")
+            return Refused(error.strerror or "it closed the connection instead of answering")
         case _:
             raise error
+
+
+def _tls_fault(error: ssl.SSLError) -> str:
+    """Return what is wrong in words: of a certificate what the verifier says, else OpenSSL's own name for it."""
+    if isinstance(error, ssl.SSLCertVerificationError) and error.verify_message:
+        return error.verify_message.rstrip(".")
+    return (error.reason or "failed").lower().replace("_", " ")

@@ -28,7 +28,7 @@ from offhook.realtime.session_config import SessionConfig
 from offhook.realtime.sideband_audio import AudioConverter
 
 from .audio import DeltaAudio
-from .connection import Connection, Refused, open_connection
+from .connection import Connection, Refused, open_connection, trust
 from .failover import Failover
 from .target import Upstream
 
@@ -38,7 +38,7 @@ __all__ = ["UpstreamEngine", "UpstreamFactory"]
 class UpstreamEngine:
     """One call's connection to the first upstream of the list that takes it."""
 
-    def __init__(self, upstreams: Sequence[Upstream], *, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, upstreams: Sequence[Upstream], *, tls: Mapping[str, ssl.SSLContext | None]) -> None:
         self._upstreams = upstreams
         self._failover = Failover([upstream.name for upstream in upstreams])
         self._tls = tls
@@ -122,7 +122,7 @@ class UpstreamEngine:
             given=session,
             formats=formats or ["audio/pcm"],
             silence_s=upstream.silence_s,
-            tls=self._tls,
+            tls=self._tls[upstream.name],
         )
 
     def _use(self, connection: Connection, items: Sequence[Mapping[str, Any]]) -> None:
@@ -196,7 +196,7 @@ class UpstreamFactory:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._upstreams = tuple(upstreams)
-        self._tls = tls
+        self._tls = {upstream.name: trust(upstream, tls) for upstream in upstreams}
         self.opening_s: float | None = sum(upstream.silence_s for upstream in upstreams) + 1.0
 
     async def start(self) -> None:

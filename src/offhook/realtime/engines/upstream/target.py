@@ -33,6 +33,8 @@ class Upstream:
     "How long it may keep a call waiting before the next one is tried."
     audio: Literal["auto", "pcm"] = "auto"
     "`auto`: the caller's G.711 as it is, where the upstream takes it. `pcm`: 24 kHz always."
+    ca_file: str = ""
+    "PEM: trusted besides the system's CAs."
 
 
 def guess_kind(url: str) -> Kind:
