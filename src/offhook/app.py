@@ -23,6 +23,7 @@ from offhook.outbound import OutboundClient
 from offhook.realtime.directory import EngineDirectory
 from offhook.realtime.engine import EngineFactory, EngineUnavailable
 from offhook.realtime.engines.upstream.engine import UpstreamFactory
+from offhook.realtime.plain_sessions import PlainSessions
 from offhook.server import HttpServer, ServerServices, create_app
 from offhook.sip.endpoint import Endpoint, EndpointConfig
 from offhook.sip.flow import format_address
@@ -83,6 +84,12 @@ class Node:
         )
         self._outbound = outbound
         self._engines = _create_engines(config, client_context(certificates.ca))
+        self._sessions = PlainSessions(
+            self._engines,
+            clock=self._clock,
+            max_sessions=config.calls.max_concurrent,
+            session_limit_s=config.calls.session_limit_s,
+        )
         self._pacer = Pacer()
         self._manager = CallManager(
             node=config.server.node,
@@ -139,7 +146,8 @@ class Node:
     async def stop(self) -> None:
         """Take no new calls; give the others `server.shutdown_grace_s`, then end them with BYE; close everything."""
         self._ready = False
-        await self._manager.close(grace_s=self._config.server.shutdown_grace_s)
+        grace_s = self._config.server.shutdown_grace_s
+        await asyncio.gather(self._manager.close(grace_s=grace_s), self._sessions.close(grace_s=grace_s))
         await self._announcer.close(grace_s=1.0)
         await asyncio.gather(*(server.close() for server in self._http_servers))
         await self._endpoint.close()
@@ -179,7 +187,11 @@ class Node:
     async def _start_http(self, projects: ConfiguredProjects, tls: ssl.SSLContext) -> None:
         app = create_app(
             ServerServices(
-                projects=projects, calls=self._manager, clock=self._clock, not_ready=self.not_ready
+                projects=projects,
+                calls=self._manager,
+                clock=self._clock,
+                not_ready=self.not_ready,
+                sessions=self._sessions,
             )
         )
         for scheme, address in (("http", self._config.server.http), ("https", self._config.server.https)):

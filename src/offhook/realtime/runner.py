@@ -123,6 +123,7 @@ class SessionRunner:
         self._closed = asyncio.Event()
         self._encoding: deque[RetrievedItem] = deque()
         self._ending: str | None = None
+        self._close_code = 1000
         session.start(clock.monotonic(), clock.wall())
 
     @property
@@ -226,13 +227,15 @@ class SessionRunner:
 
     # The end.
 
-    async def close(self, reason: str) -> None:
+    async def close(self, reason: str, code: int = 1000) -> None:
         """
-        Finish every response, tell the clients, close them with 1000, free the engine (rows S16, S17).
+        Finish every response, tell the clients, close them with `code`, free the engine (rows S16, S17).
 
         Returns when all that is done; safe to call twice and before `start`. Cancelled, it waits for the responses
         no longer, but closes the clients and frees the engine all the same.
         """
+        if not self.closed:
+            self._close_code = code
         self._do(self.session.close, reason, self._clock.monotonic())
         try:
             await self._closed.wait()
@@ -253,7 +256,7 @@ class SessionRunner:
             self._timer = None
         attachments, self._attachments = self._attachments, {}
         for attachment in attachments.values():
-            attachment.listener.close(1000, reason)
+            attachment.listener.close(self._close_code, reason)
 
     # The pump.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from offhook.clock import Clock
 from offhook.tenants import Projects
 
+from .plain import Sessions
 from .sideband_limits import SidebandLimits
 
 if TYPE_CHECKING:
@@ -34,3 +35,5 @@ class ServerServices:
     not_ready: Callable[[], Sequence[str]] = tuple
     "Returns the reasons why `/readyz` answers 503; none when calls can be taken."
     sideband: SidebandLimits = field(default_factory=SidebandLimits)
+    sessions: Sessions | None = None
+    "Sessions without a call; `None`: not served."

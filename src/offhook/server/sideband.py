@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 from starlette.datastructures import Headers, QueryParams
@@ -20,6 +19,8 @@ from offhook.calls.errors import CallError
 
 from .auth import authenticate
 from .context import deny, request_id_of
+from .conversing import PROTOCOL, converse
+from .plain import PlainRoute
 from .services import ServerServices
 from .sideband_writer import SidebandWriter
 
@@ -31,7 +32,6 @@ __all__ = ["SidebandRoute"]
 
 log = logging.getLogger("offhook.server")
 
-PROTOCOL = "realtime"
 EXTENSIONS = frozenset({"call", "audio"})
 BETA_DISABLED = 4000
 "The hosted service's close code for the beta's shapes (API row S12)."
@@ -57,6 +57,7 @@ class SidebandRoute:
         self._calls = services.calls
         self._limits = services.sideband
         self._attached: Counter[str] = Counter()
+        self._plain = PlainRoute(services.sessions, services.sideband)
 
     def add_to(self, router: Router, path: str) -> None:
         router.add_websocket_route(path, self)  # type: ignore[arg-type]
@@ -67,6 +68,8 @@ class SidebandRoute:
         try:
             project = authenticate(Headers(scope=scope), self._projects, subprotocols=scope["subprotocols"])
             beta = "realtime=v1" in Headers(scope=scope).get("openai-beta", "")
+            if not beta and await self._plain.serve(project, scope, receive, send):
+                return
             admitted = None if beta else await self._admit(project.id, QueryParams(scope["query_string"]))
         except CallError as error:
             await deny(scope, receive, send, error)
@@ -86,7 +89,7 @@ class SidebandRoute:
         """Find the call's session, waiting for one that still rings (API row S11), and take a place at it."""
         call_id = query.get("call_id")
         if not call_id:
-            raise _no_call_id(query)
+            raise _no_call_id()
         events = _parse_events(query)
         call = self._calls.find(project_id, call_id)
         if self._attached[call_id] >= self._limits.per_call:
@@ -113,44 +116,11 @@ class SidebandRoute:
         writer = SidebandWriter(self._limits)
         call.timeline.record("sideband", "attached", request_id=request_id, events=sorted(admitted.events))
         attachment = admitted.runner.attach(writer, events=admitted.events)
-        reading = asyncio.create_task(_read(receive, attachment.receive))
-        writing = asyncio.create_task(writer.run(send))
         try:
-            await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
+            await converse(writer, attachment.receive, scope, receive, send)
         finally:
-            for task in (reading, writing):
-                task.cancel()
-            try:
-                await asyncio.gather(reading, writing, return_exceptions=True)
-            finally:
-                attachment.detach()
-        if writer.dropped:
-            _abort(scope)
-        call.timeline.record("sideband", writer.dropped or "detached", request_id=request_id)
-        for task in (reading, writing):
-            if not task.cancelled() and (error := task.exception()) is not None and not _is_gone(error):
-                raise error
-
-
-async def _read(receive: Receive, take: Any) -> None:
-    while True:
-        message = await receive()
-        if message["type"] == "websocket.disconnect":
-            return
-        text = message.get("text")
-        take(text if text is not None else message["bytes"])
-
-
-def _is_gone(error: BaseException) -> bool:
-    """Whether an error only says that the peer went away."""
-    return isinstance(error, OSError)
-
-
-def _abort(scope: Scope) -> None:
-    """Cut the connection of a reader who will not read a close frame either."""
-    abort = scope.get("extensions", {}).get("offhook.abort")
-    if abort is not None:
-        abort["call"]()
+            attachment.detach()
+            call.timeline.record("sideband", writer.dropped or "detached", request_id=request_id)
 
 
 def _parse_events(query: QueryParams) -> frozenset[str]:
@@ -168,19 +138,10 @@ def _parse_events(query: QueryParams) -> frozenset[str]:
     return asked
 
 
-def _no_call_id(query: QueryParams) -> CallError:
-    if "model" in query or "intent" in query:
-        return CallError(
-            501,
-            "This node serves sessions of phone calls only: connect with ?call_id= of an accepted call. "
-            "Sessions without a call (?model=) are not served.",
-            code="not_supported",
-            param="call_id",
-            type="server_error",
-        )
+def _no_call_id() -> CallError:
     return CallError(
         400,
-        "Missing required parameter: 'call_id'.",
+        "Missing required parameter: 'call_id' of an accepted call, or 'model' for a session without a call.",
         code="missing_required_parameter",
         param="call_id",
     )

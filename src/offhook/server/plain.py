@@ -1,0 +1,85 @@
+"""`GET /v1/realtime?model=...`: a WebSocket that has a session of its own, without a call (API row S03)."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from starlette.datastructures import QueryParams
+from starlette.types import Receive, Scope, Send
+
+from offhook.calls.errors import CallError
+from offhook.realtime.engine import EngineUnavailable, PhoneCallsOnly
+from offhook.realtime.plain_sessions import PlainSession, SessionRefused
+from offhook.tenants import Project
+
+from .conversing import PROTOCOL, converse
+from .sideband_limits import SidebandLimits
+from .sideband_writer import SidebandWriter
+
+__all__ = ["PlainRoute", "Sessions"]
+
+
+class Sessions(Protocol):
+    """What the server needs of `PlainSessions`."""
+
+    def open(self, project_id: str, model: str, *, project_limit: int = 0) -> PlainSession: ...
+
+
+class PlainRoute:
+    """Serves the WebSockets that name a model, or a deployment as Azure has it, instead of a call."""
+
+    def __init__(self, sessions: Sessions | None, limits: SidebandLimits) -> None:
+        self._sessions = sessions
+        self._limits = limits
+
+    async def serve(self, project: Project, scope: Scope, receive: Receive, send: Send) -> bool:
+        """
+        Serve a WebSocket whose `websocket.connect` has come; returns False, and does nothing, for one about a call.
+
+        Raises `CallError`, before the upgrade only.
+        """
+        query = QueryParams(scope["query_string"])
+        model = query.get("model") or query.get("deployment") or ""
+        if query.get("call_id") or not (model or "intent" in query):
+            return False
+        session = self._open(project, model, query)
+        try:
+            chosen = PROTOCOL if PROTOCOL in scope["subprotocols"] else None
+            await send({"type": "websocket.accept", "subprotocol": chosen})
+            writer = SidebandWriter(self._limits)
+            attachment = await session.attach(writer)
+            try:
+                await converse(writer, lambda frame: session.receive(frame, attachment), scope, receive, send)
+            finally:
+                attachment.detach()
+        finally:
+            await session.close("the client went away")
+        return True
+
+    def _open(self, project: Project, model: str, query: QueryParams) -> PlainSession:
+        if "intent" in query:
+            raise _not_supported("Sessions with an intent, such as transcription, are not served.", "intent")
+        if self._sessions is None:
+            raise _not_supported("This node serves sessions of phone calls only (?call_id=).", "model")
+        try:
+            return self._sessions.open(project.id, model, project_limit=project.max_calls)
+        except PhoneCallsOnly as error:
+            raise _not_supported(
+                f"The model '{model}' has no sessions without a call: {error}.", "model"
+            ) from None
+        except EngineUnavailable as error:
+            raise _unavailable(f"No engine is free for this session: {error}.") from None
+        except SessionRefused as refused:
+            if refused.reason == "draining":
+                raise _unavailable(str(refused)) from None
+            raise CallError(
+                429, str(refused), code="rate_limit_exceeded", type="rate_limit_error", retry=True
+            ) from None
+
+
+def _unavailable(message: str) -> CallError:
+    return CallError(503, message, code="engine_unavailable", type="server_error", retry=True)
+
+
+def _not_supported(message: str, param: str) -> CallError:
+    return CallError(501, message, code="not_supported", param=param, type="server_error")

@@ -1,0 +1,473 @@
+"""Sessions without a call over a real WebSocket, with the scripted engine (API rows S01 to S03, S10 to S21, E23)."""
+
+import asyncio
+import base64
+import contextlib
+import json
+
+import numpy as np
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from offhook.audio import g711, tones
+from offhook.calls.errors import call_not_found
+from offhook.clock import SystemClock
+from offhook.realtime.directory import EngineDirectory
+from offhook.realtime.engine import EngineUnavailable
+from offhook.realtime.engines.scripted import Call, Reply, Script, ScriptedFactory, Turn
+from offhook.realtime.engines.upstream.engine import UpstreamFactory
+from offhook.realtime.engines.upstream.target import Upstream
+from offhook.realtime.plain_sessions import PlainSessions
+from offhook.server import HttpServer, ServerServices, create_app
+from offhook.tenants import ConfiguredProjects, Project
+
+SCRIPT = Script(
+    turns=(
+        Turn(
+            "What is the weather?",
+            (Reply("", (Call("get_weather", '{"city":"Berlin"}'),)), Reply("It is sunny in Berlin.")),
+        ),
+        Turn("Tell me a story.", (Reply("Once upon a time. " * 20, sentence_ms=200),)),
+        Turn("Stop.", (Reply("Fine."),)),
+    )
+)
+FRAME = {
+    "audio/pcm": tones.tone(300.0, 20, level=0.3, rate=24000).astype("<i2").tobytes(),
+    "audio/pcmu": g711.encode(tones.tone(300.0, 20, level=0.3), "PCMU"),
+    "audio/pcma": g711.encode(tones.tone(300.0, 20, level=0.3), "PCMA"),
+}
+QUIET = {"audio/pcm": b"\0" * 960, "audio/pcmu": b"\xff" * 160, "audio/pcma": b"\xd5" * 160}
+
+
+class NoCalls:
+    def find(self, project_id, call_id):
+        raise call_not_found()
+
+    def list(self, project_id):
+        return []
+
+
+class Desk:
+    """A server whose sessions the test can reach."""
+
+    def __init__(self, server, sessions, factory):
+        self.server, self.sessions, self.factory = server, sessions, factory
+
+    def connect(self, query="?model=gpt-realtime", *, path="/v1/realtime", key="sk-a", **headers):
+        host, port = self.server.address
+        return connect(
+            f"ws://{host}:{port}{path}{query}",
+            additional_headers={"Authorization": f"Bearer {key}", **headers},
+            compression=None,
+            max_size=None,
+        )
+
+    async def refused(self, *args, **kwargs):
+        with pytest.raises(InvalidStatus) as caught:
+            async with self.connect(*args, **kwargs):
+                pass
+        answer = caught.value.response
+        return answer.status_code, json.loads(answer.body)["error"]
+
+
+@contextlib.asynccontextmanager
+async def serving(script=SCRIPT, *, slots=0, limit_s=3600.0, most=50, factory=None, **project):
+    clock = SystemClock()
+    factory = factory or ScriptedFactory(script, slots=slots)
+    engines = EngineDirectory(
+        {"scripted": factory, "up": UpstreamFactory([Upstream("openai", "wss://api.openai.com/v1")])},
+        default="scripted",
+        models={"hosted": "up"},
+    )
+    await engines.start()
+    sessions = PlainSessions(engines, clock=clock, max_sessions=most, session_limit_s=limit_s)
+    projects = ConfiguredProjects(
+        [Project("proj_a", api_keys=("sk-a",), **project), Project("proj_b", api_keys=("sk-b",))]
+    )
+    services = ServerServices(projects=projects, calls=NoCalls(), clock=clock, sessions=sessions)
+    server = HttpServer(create_app(services), host="127.0.0.1", port=0)
+    await server.start()
+    try:
+        yield Desk(server, sessions, factory)
+    finally:
+        await sessions.close(grace_s=0)
+        await server.close()
+        await engines.close()
+
+
+async def receive(ws, *types, seen=None):
+    """Return the next event of these types; `seen` gets all that come."""
+    async with asyncio.timeout(5):
+        while True:
+            event = json.loads(await ws.recv())
+            if seen is not None:
+                seen.append(event)
+            if event["type"] in types:
+                return event
+
+
+async def say(ws, kind, **fields):
+    await ws.send(json.dumps({"type": kind, **fields}))
+
+
+async def append(ws, audio):
+    await say(ws, "input_audio_buffer.append", audio=base64.b64encode(audio).decode())
+
+
+async def speak(ws, audio_format="audio/pcm", *, loud=20, quiet=40):
+    for frame, count in ((FRAME[audio_format], loud), (QUIET[audio_format], quiet)):
+        for _ in range(count):
+            await append(ws, frame)
+
+
+def sound_of(events):
+    return b"".join(
+        base64.b64decode(e["delta"]) for e in events if e["type"] == "response.output_audio.delta"
+    )
+
+
+async def update(ws, **session):
+    await say(ws, "session.update", session={"type": "realtime", **session})
+    return (await receive(ws, "session.updated", "error"))["session"]
+
+
+def formats(hears, speaks):
+    def of(name):
+        return {"type": name, "rate": 24000} if name == "audio/pcm" else {"type": name}
+
+    return {"audio": {"input": {"format": of(hears)}, "output": {"format": of(speaks)}}}
+
+
+# Opening.
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        ("/v1/realtime", "?model=gpt-realtime"),
+        ("/openai/v1/realtime", "?model=gpt-realtime"),
+        ("/openai/realtime", "?api-version=2025-04-01-preview&deployment=gpt-realtime"),
+    ],
+)
+async def test_a_session_opens_with_its_model_and_pcm(path, query):
+    async with serving() as desk, desk.connect(query, path=path) as ws:
+        event = json.loads(await ws.recv())
+    assert event["type"] == "session.created"
+    session = event["session"]
+    assert session["model"] == "gpt-realtime"
+    assert session["id"].startswith("sess_")
+    assert session["audio"]["input"]["format"] == {"type": "audio/pcm", "rate": 24000}
+    assert session["audio"]["output"]["format"] == {"type": "audio/pcm", "rate": 24000}
+    assert session["audio"]["input"]["turn_detection"]["type"] == "server_vad"
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "code", "param"),
+    [
+        ("", 400, "missing_required_parameter", "call_id"),
+        ("?model=", 400, "missing_required_parameter", "call_id"),
+        ("?model=m&intent=transcription", 501, "not_supported", "intent"),
+        ("?intent=transcription", 501, "not_supported", "intent"),
+        ("?model=hosted", 501, "not_supported", "model"),
+        ("?model=m&call_id=rtc_u0_1", 404, "call_id_not_found", ""),
+    ],
+)
+async def test_what_is_wrong_is_said_before_the_upgrade(query, status, code, param):
+    async with serving() as desk:
+        found, error = await desk.refused(query)
+        assert (found, error["code"], error["param"]) == (status, code, param)
+        assert desk.sessions.live == 0
+
+
+async def test_a_model_of_an_upstream_names_it():
+    async with serving() as desk:
+        _, error = await desk.refused("?model=hosted")
+    assert "openai" in error["message"]
+
+
+async def test_wrong_keys():
+    async with serving() as desk:
+        for key in ("sk-wrong", "ek_1"):
+            status, error = await desk.refused(key=key)
+            assert (status, error["code"]) == (401, "invalid_api_key")
+
+
+async def test_the_beta_is_refused_and_takes_no_place():
+    async with serving() as desk, desk.connect(**{"OpenAI-Beta": "realtime=v1"}) as ws:
+        await receive(ws, "error")
+        with pytest.raises(ConnectionClosed) as caught:
+            await ws.recv()
+        assert caught.value.rcvd.code == 4000
+        assert desk.sessions.live == 0
+
+
+# Room.
+
+
+async def test_no_engine_is_503_and_the_slot_comes_back():
+    async with serving(slots=1) as desk:
+        async with desk.connect() as first:
+            await receive(first, "session.created")
+            status, error = await desk.refused()
+            assert (status, error["code"]) == (503, "engine_unavailable")
+        await _until(lambda: desk.sessions.live == 0)
+        async with desk.connect() as second:
+            await receive(second, "session.created")
+
+
+async def test_a_project_is_bounded_by_its_own_limit_and_the_node_by_its():
+    async with serving(most=2, max_calls=1) as desk, desk.connect() as first:
+        await receive(first, "session.created")
+        status, error = await desk.refused()
+        assert (status, error["code"], error["type"]) == (429, "rate_limit_exceeded", "rate_limit_error")
+        async with desk.connect(key="sk-b") as second:
+            await receive(second, "session.created")
+            status, error = await desk.refused(key="sk-b")
+            assert (status, "node is full" in error["message"]) == (429, True)
+
+
+async def test_a_draining_node_takes_none_and_waits_for_those_that_are_there():
+    async with serving() as desk, desk.connect() as ws:
+        await receive(ws, "session.created")
+        closing = asyncio.create_task(desk.sessions.close(grace_s=5))
+        await asyncio.sleep(0)
+        assert (await desk.refused())[0] == 503
+        await say(ws, "response.create")
+        assert (await receive(ws, "response.done"))["response"]["status"] == "completed"
+        await ws.close()
+        await asyncio.wait_for(closing, 3)
+        assert desk.sessions.live == 0
+
+
+async def test_the_node_goes_away_with_1001_so_that_clients_open_another_elsewhere():
+    async with serving() as desk, desk.connect() as ws:
+        await receive(ws, "session.created")
+        await desk.sessions.close(grace_s=0)
+        with pytest.raises(ConnectionClosed) as caught:
+            await ws.recv()
+        assert caught.value.rcvd.code == 1001
+
+
+async def test_the_session_expires():
+    """Row S20."""
+    async with serving(limit_s=0.2) as desk, desk.connect() as ws:
+        error = (await receive(ws, "error"))["error"]
+        assert error["code"] == "session_expired"
+        with pytest.raises(ConnectionClosed) as caught:
+            await receive(ws, "never")
+        assert caught.value.rcvd.code == 1000
+        await _until(lambda: desk.sessions.live == 0)
+
+
+async def test_an_engine_that_dies_is_told_and_closes_with_1011():
+    async with serving(Script(dies_after_ms=100)) as desk, desk.connect() as ws:
+        for _ in range(6):
+            await append(ws, QUIET["audio/pcm"])
+        error = (await receive(ws, "error"))["error"]
+        assert (error["type"], error["code"]) == ("server_error", "engine_failed")
+        with pytest.raises(ConnectionClosed) as caught:
+            await receive(ws, "never")
+        assert caught.value.rcvd.code == 1011
+        await _until(lambda: desk.sessions.live == 0)
+
+
+class SlowFactory(ScriptedFactory):
+    """Engines that take a while, or for ever, to start."""
+
+    opening_s = 1.0
+
+    def __init__(self, script, *, fails=""):
+        super().__init__(script)
+        self.go = asyncio.Event()
+        self.fails = fails
+
+    def create(self):
+        engine, start = super().create(), None
+        start = engine.start
+
+        async def slowly(*args):
+            await self.go.wait()
+            if self.fails:
+                raise EngineUnavailable(self.fails)
+            await start(*args)
+
+        engine.start = slowly
+        return engine
+
+
+async def test_the_session_is_there_before_its_engine_and_no_sound_is_lost():
+    factory = SlowFactory(SCRIPT)
+    async with serving(factory=factory) as desk, desk.connect() as ws:
+        await receive(ws, "session.created")
+        await update(ws, audio={"input": {"turn_detection": None, "transcription": {"model": "whisper-1"}}})
+        for _ in range(50):
+            await append(ws, FRAME["audio/pcm"])
+        await say(ws, "input_audio_buffer.commit")
+        await receive(ws, "input_audio_buffer.committed")
+        await say(ws, "response.create")
+        factory.go.set()
+        done = await receive(ws, "conversation.item.input_audio_transcription.completed")
+        assert (done["transcript"], done["usage"]["seconds"]) == ("What is the weather?", 1.0)
+        assert (await receive(ws, "response.done"))["response"]["status"] == "completed"
+
+
+async def test_an_engine_that_cannot_start_ends_the_session_and_says_why():
+    factory = SlowFactory(SCRIPT, fails="no graphics card")
+    factory.go.set()
+    async with serving(factory=factory) as desk, desk.connect() as ws:
+        await say(ws, "response.create")
+        error = (await receive(ws, "error"))["error"]
+        assert "no graphics card" in error["message"]
+        with pytest.raises(ConnectionClosed) as caught:
+            await receive(ws, "never")
+        assert caught.value.rcvd.code == 1011
+
+
+# Talking.
+
+
+async def test_a_turn_by_voice_with_a_function_call():
+    async with serving() as desk, desk.connect() as ws:
+        tool = {"type": "function", "name": "get_weather", "parameters": {"type": "object"}}
+        await update(ws, tools=[tool], audio={"input": {"transcription": {"model": "whisper-1"}}})
+        seen = []
+        await speak(ws)
+        call = await receive(ws, "response.function_call_arguments.done", seen=seen)
+        assert json.loads(call["arguments"]) == {"city": "Berlin"}
+        await receive(ws, "response.done", seen=seen)
+        output = {"type": "function_call_output", "call_id": call["call_id"], "output": "sunny"}
+        await say(ws, "conversation.item.create", item=output)
+        await say(ws, "response.create")
+        done = await receive(ws, "response.done", seen=seen)
+    said = [e["transcript"] for e in seen if e["type"] == "response.output_audio_transcript.done"]
+    assert said == ["It is sunny in Berlin."]
+    assert done["response"]["status"] == "completed"
+    kinds = [event["type"] for event in seen]
+    for kind in ("input_audio_buffer.speech_started", "input_audio_buffer.speech_stopped"):
+        assert kinds.count(kind) == 1
+    heard = [e["transcript"] for e in seen if e["type"].endswith("input_audio_transcription.completed")]
+    assert heard == ["What is the weather?"]
+    assert not [kind for kind in kinds if kind.startswith("output_audio_buffer.")]
+    # 60 ms a character, 48 bytes a ms.
+    assert len(sound_of(seen)) == len("It is sunny in Berlin.") * 60 * 48
+
+
+@pytest.mark.parametrize("hears", FRAME)
+@pytest.mark.parametrize("speaks", FRAME)
+async def test_each_format_is_heard_and_spoken(hears, speaks):
+    async with serving(Script((Turn("Hi", (Reply("Hello there."),)),))) as desk, desk.connect() as ws:
+        session = await update(ws, **formats(hears, speaks))
+        assert session["audio"]["output"]["format"]["type"] == speaks
+        seen = []
+        await speak(ws, hears)
+        await receive(ws, "response.done", seen=seen)
+    sound = sound_of(seen)
+    ms = len("Hello there.") * 60
+    assert abs(len(sound) - ms * (48 if speaks == "audio/pcm" else 8)) <= 160
+    samples = (
+        np.frombuffer(sound, "<i2") if speaks == "audio/pcm" else g711.decode(sound, g711.law_of(speaks))
+    )
+    spectrum = np.abs(np.fft.rfft(samples.astype(float)))
+    rate = 24000 if speaks == "audio/pcm" else 8000
+    assert abs(np.argmax(spectrum) * rate / len(samples) - 440) < 5
+
+
+async def test_g711_both_ways_is_the_engines_own_and_is_not_converted():
+    async with serving(Script(greeting="Hello.")) as desk, desk.connect() as ws:
+        await update(ws, **formats("audio/pcmu", "audio/pcmu"))
+        seen = []
+        await say(ws, "response.create")
+        await receive(ws, "response.done", seen=seen)
+    second = g711.encode(tones.tone(440.0, 1000, level=0.2), "PCMU")
+    assert sound_of(seen) == second[: len("Hello.") * 60 * 8]
+
+
+async def test_a_format_that_changes_after_sound_counts_for_what_comes_next():
+    async with serving(Script(greeting="Hello.")) as desk, desk.connect() as ws:
+        await update(ws, audio={"input": {"turn_detection": None}})
+        await append(ws, FRAME["audio/pcm"] * 10)
+        await update(ws, **formats("audio/pcmu", "audio/pcma"))
+        await append(ws, FRAME["audio/pcmu"] * 10)
+        await say(ws, "input_audio_buffer.commit")
+        item = (await receive(ws, "conversation.item.done"))["item"]
+        await say(ws, "conversation.item.retrieve", item_id=item["id"])
+        retrieved = (await receive(ws, "conversation.item.retrieved"))["item"]
+        # 400 ms in what the client now sends, up to a frame of filter.
+        assert abs(len(base64.b64decode(retrieved["content"][0]["audio"])) - 400 * 8) <= 160
+        seen = []
+        await say(ws, "response.create", response={"conversation": "none", "input": []})
+        await receive(ws, "response.done", seen=seen)
+    assert abs(len(sound_of(seen)) - len("Hello.") * 60 * 8) <= 8
+
+
+async def test_speech_interrupts_a_response_and_the_client_says_what_was_heard():
+    async with serving() as desk, desk.connect() as ws:
+        await speak(ws)  # the first turn calls a function
+        await receive(ws, "response.done")
+        await speak(ws)
+        item = (await receive(ws, "response.output_item.added"))["item"]
+        await receive(ws, "response.output_audio.delta")
+        seen = []
+        await speak(ws, quiet=0)
+        done = await receive(ws, "response.done", seen=seen)
+        assert done["response"]["status_details"] == {"type": "cancelled", "reason": "turn_detected"}
+        kinds = [event["type"] for event in seen]
+        assert "input_audio_buffer.speech_started" in kinds
+        assert not {"conversation.item.truncated", "output_audio_buffer.cleared"} & set(kinds)
+        for end, answer in ((10**6, "error"), (600, "conversation.item.truncated")):
+            await say(ws, "conversation.item.truncate", item_id=item["id"], content_index=0, audio_end_ms=end)
+            event = await receive(ws, "error", "conversation.item.truncated")
+            assert event["type"] == answer
+        await say(ws, "conversation.item.retrieve", item_id=item["id"])
+        kept = (await receive(ws, "conversation.item.retrieved"))["item"]["content"][0]
+        assert kept["transcript"] == "Once upon"[: len(kept["transcript"])]
+        assert len(base64.b64decode(kept["audio"])) == 600 * 48
+
+
+async def test_faults_are_errors_with_the_clients_event_id_and_the_session_goes_on():
+    async with serving() as desk, desk.connect() as ws:
+        await receive(ws, "session.created")
+        for frame, code, param in (
+            ({"type": "input_audio_buffer.append", "audio": "!"}, "invalid_value", "audio"),
+            ({"type": "input_audio_buffer.append", "audio": "AA=="}, "invalid_value", "audio"),
+            ({"type": "input_audio_buffer.append", "audio": 1}, "invalid_type", "audio"),
+            ({"type": "input_audio_buffer.append"}, "missing_required_parameter", "audio"),
+            (
+                {"type": "input_audio_buffer.append", "audio": "AAAA", "more": 1},
+                "unknown_parameter",
+                "more",
+            ),
+            ({"type": "input_audio_buffer.commit"}, "input_audio_buffer_commit_empty", None),
+            ({"type": "output_audio_buffer.clear"}, "unsupported_event", "type"),
+            (
+                {"type": "session.update", "session": {"type": "transcription"}},
+                "invalid_value",
+                "session.type",
+            ),
+        ):
+            await ws.send(json.dumps({**frame, "event_id": "mine"}))
+            error = (await receive(ws, "error"))["error"]
+            assert (error["code"], error["param"], error["event_id"]) == (code, param, "mine"), frame
+        await say(ws, "response.create")
+        assert (await receive(ws, "response.done"))["response"]["status"] == "completed"
+
+
+async def test_minutes_in_one_append_are_heard_whole_before_the_next_event_and_hold_nobody_up():
+    async with serving() as desk, desk.connect() as ws, desk.connect() as other:
+        await update(ws, audio={"input": {"turn_detection": None}})
+        await receive(other, "session.created")
+        await append(ws, FRAME["audio/pcm"] * 50 * 60)
+        await say(ws, "input_audio_buffer.commit")
+        item = (await receive(ws, "conversation.item.done"))["item"]
+        await say(other, "response.create")
+        await receive(other, "response.done")
+        await say(ws, "conversation.item.retrieve", item_id=item["id"])
+        whole = (await receive(ws, "conversation.item.retrieved"))["item"]["content"][0]["audio"]
+        assert base64.b64decode(whole) == FRAME["audio/pcm"] * 50 * 60
+
+
+async def _until(holds):
+    async with asyncio.timeout(3):
+        while not holds():
+            await asyncio.sleep(0.005)
