@@ -75,8 +75,10 @@ class Node:
         events: Sequence[str] = EVENTS,
         unsubscribed_seats: int = 0,
         engine: str = 'kind = "scripted"',
+        log_level: str = "INFO",
     ) -> None:
         self.folder = folder
+        self._log_level = log_level
         self._engine = engine
         self.seats = [Seat.reserve(number, tuple(events)) for number in range(seats)]
         self.unsubscribed = [
@@ -111,7 +113,9 @@ class Node:
         out = (self.folder / "stdout").open("wb")
         command = [sys.executable, "-m", "offhook", "serve", "--config", str(self._config)]
         self._process = subprocess.Popen(
-            [*command, "--log-file", str(self.log_path)], stdout=out, stderr=subprocess.STDOUT
+            [*command, "--log-file", str(self.log_path), "--log-level", self._log_level],
+            stdout=out,
+            stderr=subprocess.STDOUT,
         )
         out.close()
         try:

@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from offhook.realtime.engine import AudioFormat
 
+from .redaction import Redaction
 from .target import Upstream, handshake
 from .wire import append_frame, formats_of, session_update, wants_other_format
 
@@ -55,7 +56,7 @@ class Connection:
         self.dropped = 0
         "Frames of the caller's sound that were not sent."
         self._socket = socket
-        self._key = upstream.key
+        self._redaction = Redaction(upstream.key)
         self._queue: deque[tuple[bool, str]] = deque()
         self._audio = 0
         self._wake = asyncio.Event()
@@ -190,10 +191,8 @@ class Connection:
     def _parse(self, frame: str | bytes) -> dict[str, Any] | None:
         """Return an event; `None` for what is none. An upstream that repeats its key does not pass it on."""
         raw = frame.encode() if isinstance(frame, str) else frame
-        if self._key and (key := self._key.encode()) in raw:
-            raw = raw.replace(key, b"[key]")
         try:
-            event = orjson.loads(raw)
+            event = orjson.loads(self._redaction.hide(raw))
         except orjson.JSONDecodeError:
             return None
         return event if isinstance(event, dict) and isinstance(event.get("type"), str) else None
