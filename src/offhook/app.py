@@ -23,6 +23,7 @@ from offhook.outbound import OutboundClient
 from offhook.realtime.directory import EngineDirectory
 from offhook.realtime.engine import EngineFactory, EngineUnavailable
 from offhook.realtime.engines.upstream.engine import UpstreamFactory
+from offhook.realtime.engines.upstream.hold import HoldSentenceError, load_hold_sentence
 from offhook.realtime.plain_sessions import PlainSessions
 from offhook.server import HttpServer, ServerServices, create_app
 from offhook.sip.endpoint import Endpoint, EndpointConfig
@@ -213,6 +214,10 @@ def _create_engines(config: Config, tls: ssl.SSLContext) -> EngineDirectory:
     """Make each engine that the `[models]` table can lead to, and no other."""
     factories: dict[str, EngineFactory] = {}
     models: dict[str, str] = {}
+    try:
+        hold = load_hold_sentence(config.engine.hold_sentence)
+    except HoldSentenceError as error:
+        raise StartError(f"engine.hold_sentence = {config.engine.hold_sentence!r}: {error}") from error
     default = () if "*" in config.models else (("", config.engine.kind),)
     for model, served in (*config.models.items(), *default):
         names = (served,) if isinstance(served, str) else served
@@ -224,7 +229,7 @@ def _create_engines(config: Config, tls: ssl.SSLContext) -> EngineDirectory:
                 upstreams = [config.upstreams[name].to_upstream(name) for name in names]
             except ConfigError as error:
                 raise StartError(str(error)) from error
-            factories[key] = UpstreamFactory(upstreams, tls=tls)
+            factories[key] = UpstreamFactory(upstreams, tls=tls, hold=hold)
         if model:
             models[model] = key
     return EngineDirectory(factories, default=config.engine.kind, models=models)

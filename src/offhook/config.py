@@ -162,6 +162,11 @@ class EngineTable(_Table):
     "Calls that the local engine serves at a time; 0: 25 for each worker. Past that, accept answers 503."
     script: str = ""
     'For kind = "scripted": a JSON file with the script; empty: a short built-in one.'
+    hold_sentence: str = ""
+    """
+    A WAV file that callers of an upstream hear while it is opened again; empty: the built-in "One moment, please.";
+    `none`: silence.
+    """
     model_dir: str = ""
     "Where prepared models are kept; empty: under data_dir."
     brain: BrainTable = BrainTable()

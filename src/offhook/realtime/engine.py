@@ -29,12 +29,14 @@ __all__ = [
     "EngineUnavailable",
     "FunctionCallArguments",
     "FunctionCallStarted",
+    "PauseUpstream",
     "PhoneCallsOnly",
     "ReopenUpstream",
     "Respond",
     "ResponseFinished",
     "ResponseSpeech",
     "ResponseText",
+    "ResumeUpstream",
     "SendUpstream",
     "Transcribe",
     "Transcribed",
@@ -116,15 +118,32 @@ class SendUpstream:
 
 @dataclass(frozen=True, slots=True)
 class ReopenUpstream:
-    """The connection was lost: open one again, or the next of the list. Answer `UpstreamOpened` or `EngineFailed`."""
+    """
+    Open a connection again, or the next of the list. Answer `UpstreamOpened` or, where the old one is lost,
+    `EngineFailed`. One that still stands is let go when the new one is there.
+    """
 
     session: Mapping[str, Any]
     "What was in force, for `session.update`."
     items: Sequence[Mapping[str, Any]]
-    "The conversation so far, for `conversation.item.create`, in order."
+    "For `conversation.item.create`, in order. `audio` of a part is bytes, in the session's audio format."
+    turn: bytes = b""
+    "What the caller has said of a turn that is not over, in the session's audio format."
 
 
-EngineCommand = Transcribe | Respond | CancelResponse | SendUpstream | ReopenUpstream
+@dataclass(frozen=True, slots=True)
+class PauseUpstream:
+    """Read nothing more from the connection: more sound has come than anybody will listen to."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeUpstream:
+    """Read on."""
+
+
+EngineCommand = (
+    Transcribe | Respond | CancelResponse | SendUpstream | ReopenUpstream | PauseUpstream | ResumeUpstream
+)
 
 
 # Events: engine to session.

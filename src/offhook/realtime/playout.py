@@ -64,6 +64,8 @@ class Playout:
         self._played = 0
         self._end = 0
         self._sounding: str | None = None
+        self._filled = 0
+        "Where sound that belongs to no item ends."
         # Until the clock stands there, it tells nothing new: frames come 50 times a second for each call.
         self._due = _NEVER
 
@@ -71,6 +73,16 @@ class Playout:
     def busy(self) -> bool:
         """Whether something is queued, being played, or expected to go on."""
         return bool(self._tracks)
+
+    @property
+    def filling(self) -> bool:
+        """Whether sound that belongs to no item is queued or being played."""
+        return self._played < self._filled
+
+    @property
+    def ahead(self) -> int:
+        """Samples that were handed over and not played yet."""
+        return max(0, self._end - self._played)
 
     @property
     def sounding(self) -> str | None:
@@ -94,6 +106,10 @@ class Playout:
         self._end += samples
         return self._advance()
 
+    def fill(self, samples: int) -> None:
+        """Queue sound that belongs to no item, behind all that is queued; what is added later starts after it."""
+        self._end = self._filled = max(self._end, self._played) + samples
+
     def finish(self, response_id: str) -> list[PlayoutChange]:
         """A response has made all its audio."""
         for track in self._tracks:
@@ -116,6 +132,7 @@ class Playout:
         for track in self._tracks:
             track.start += shift
         self._played = self._end = played
+        self._filled = 0
         return self._advance()
 
     def cut(self) -> list[Cut]:
@@ -127,6 +144,7 @@ class Playout:
                 cuts.append(Cut(track.response_id, track.item, heard // self._samples_per_ms))
         self._tracks.clear()
         self._end = self._played
+        self._filled = 0
         self._sounding = None
         self._due = _NEVER
         return cuts

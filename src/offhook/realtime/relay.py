@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import orjson
-
 from offhook.realtime import server_events as events
 from offhook.realtime.client_events import ClientEventError
 from offhook.realtime.engine import (
     AudioFormat,
     EngineEvent,
     EngineFailed,
+    PauseUpstream,
     ReopenUpstream,
+    ResumeUpstream,
     SendUpstream,
     UpstreamEvent,
     UpstreamLost,
@@ -27,11 +27,16 @@ from offhook.realtime.engine import (
     UpstreamOpened,
 )
 from offhook.realtime.outbox import Outbox, Output, ServerEvent, SessionClosed, SessionExpired
+from offhook.realtime.relay_caller import RelayCaller
+from offhook.realtime.relay_hold import HoldSentence, RelayHold
 from offhook.realtime.relay_memory import RelayMemory
 from offhook.realtime.relay_open import RelayOpen
+from offhook.realtime.relay_request import parse_request, with_our_formats
+from offhook.realtime.relay_unanswered import RelayUnanswered
 from offhook.realtime.relay_usage import RelayUsage
 from offhook.realtime.relay_voice import RelayVoice
 from offhook.realtime.session_config import SessionConfig
+from offhook.realtime.sideband_audio import bytes_per_ms
 
 __all__ = ["Relay"]
 
@@ -40,7 +45,13 @@ DRAIN_S = 1.0
 MAX_HELD = 1000
 "Client events that wait for the upstream to open."
 MAX_ASKED = 512
+MAX_AHEAD_MS = 600_000
+"Sound that may wait to be played. An upstream may be minutes ahead; one that is further ahead is read no more."
+CROSSING_S = 30.0
+"How long before the upstream's own end of a session a quiet moment is looked for."
+_QUIET_LOOK_S = 0.5
 _OWN = "offhook_"
+_REPLAYED = {"conversation.item.added", "conversation.item.created", "conversation.item.done"}
 _SWALLOWED = {"session.created", "conversation.created"}
 
 
@@ -56,6 +67,8 @@ class Relay:
         new_id: Callable[[str], str],
         max_duration_s: float,
         drain_s: float = DRAIN_S,
+        hold: HoldSentence | None = None,
+        max_ahead_ms: int = MAX_AHEAD_MS,
     ) -> None:
         self.id = session_id
         self.sip = True
@@ -68,17 +81,29 @@ class Relay:
         self._session: dict[str, Any] | None = None
         self._outbox = Outbox(new_id)
         self._voice = RelayVoice(self._outbox, audio_format, self._cut_short)
+        self._hold = RelayHold(hold, audio_format, self._voice, self._outbox)
         self._memory = RelayMemory()
+        self._unanswered = RelayUnanswered()
+        self._caller = RelayCaller(bytes_per_ms(audio_format))
+        self._bytes_per_ms = bytes_per_ms(audio_format)
+        self._max_ahead_ms = max_ahead_ms
+        self._paused = False
+        self._wall_offset = 0.0
+        self._turn_item: str | None = None
+        "The caller's turn whose sound is kept."
         self._usage = RelayUsage()
         self._clients: dict[int, bool] = {}
         "Each sender, and whether it was told `session.created`."
         self._asked: dict[str, int] = {}
         "Who sent a client event, by its `event_id`."
         self._held: list[Mapping[str, Any]] = []
+        self._owed: list[dict[str, Any]] = []
+        "What goes up first to the next upstream, because the last one did not answer it."
         self._open = False
         self._begun = RelayOpen()
         self._replaying: set[str] = set()
         "Items that a reopened upstream is told again; the app knows them."
+        self._next_replaying: set[str] = set()
         self._elsewhere: set[str] = set()
         "Items whose sound came over a connection that is lost; no other one can truncate it."
         self._transcribing: set[str] = set()
@@ -86,6 +111,8 @@ class Relay:
         self._closing: str | None = None
         self._own = 0
         self._interrupting = True
+        self._answering = True
+        "Whether the upstream answers the caller's turns by itself."
         self.behind = False
         "The engine queues what goes up, so no client waits for another's event."
 
@@ -99,7 +126,8 @@ class Relay:
         return bool(self._outbox)
 
     def next_timer(self) -> float | None:
-        return min(self._timers.values(), default=None)
+        due = [*self._timers.values(), *(() if self._hold.due is None else (self._hold.due,))]
+        return min(due, default=None)
 
     def describe(self) -> dict[str, Any]:
         """Return the upstream's effective session; before there is one, what the app asked for."""
@@ -110,11 +138,13 @@ class Relay:
     # Inputs.
 
     def start(self, now: float, wall: float) -> None:
+        self._wall_offset = wall - now
         self._expires_at = int(wall + self._max_duration_s)
         self._timers["expiry"] = now + self._max_duration_s
 
     def receive_audio(self, audio: bytes, now: float) -> None:
-        """The engine sends the caller's sound up by itself; nothing here depends on it."""
+        """The engine sends the caller's sound up by itself; the present turn's is kept for the next upstream."""
+        self._caller.hear(audio)
 
     def attach(self, sender: int, *, audio: bool = False) -> None:
         """A client connected; it gets `session.created` when the upstream's has come."""
@@ -131,7 +161,7 @@ class Relay:
         """Send a client's event up, except what concerns the phone."""
         event_id: str | None = None
         try:
-            parsed = _parse(event)
+            parsed = parse_request(event)
             given = parsed.get("event_id")
             event_id = given if isinstance(given, str) else None
             self._handle_client_event(parsed, event_id, sender)
@@ -147,27 +177,34 @@ class Relay:
             case UpstreamEvent():
                 self._receive(event)
             case UpstreamOpened():
-                self._opened(event)
+                self._opened(event, now)
             case UpstreamLost():
-                self._lost(event)
+                self._lost(event, now)
             case UpstreamNote():
                 self._outbox.note("upstream", event.title, **event.details)
             case EngineFailed():
                 self._open = False
+                self._hold.end()
                 self._outbox.note("error", f"the engine failed: {event.message}")
                 self._fail_active(event.message)
         self._after()
 
     def playout_progress(self, played_samples: int, now: float) -> None:
         self._voice.progress(played_samples)
+        if self._paused:
+            self._resume()
 
     def playout_drained(self, played_samples: int, now: float) -> None:
         self._voice.drain(played_samples)
+        if self._paused:
+            self._resume()
 
     def handle_timer(self, now: float) -> None:
         for name, deadline in sorted(self._timers.items(), key=lambda timer: timer[1]):
             if deadline <= now and self._timers.pop(name, None) is not None:
-                self._fire(name)
+                self._fire(name, now)
+        if self._hold.due is not None and self._hold.due <= now:
+            self._hold.fire(now)
         self._after()
 
     def close(self, reason: str, now: float) -> None:
@@ -175,6 +212,7 @@ class Relay:
         if self._closing is not None:
             return
         self._closing = reason
+        self._hold.end()
         self._timers = {"drain": now + self._drain_s}
         self._voice.cut(self._begun.responses)
         for response_id in self._begun.responses:
@@ -202,9 +240,9 @@ class Relay:
                     self._outbox.event(events.item_truncated(item_id, index, heard_ms))
                     return
             case "session.update":
-                event = _with_our_formats(event, "session", ("input", "output"))
+                event = with_our_formats(event, "session", ("input", "output"))
             case "response.create":
-                event = _with_our_formats(event, "response", ("output",))
+                event = with_our_formats(event, "response", ("output",))
         if event_id is not None:
             self._asked[event_id] = sender
             if len(self._asked) > MAX_ASKED:
@@ -213,18 +251,28 @@ class Relay:
 
     def _clear(self) -> None:
         """JS clients interrupt with this alone (row E17), so what is being made must stop too."""
-        if self._voice.busy:
+        if self._voice.busy or self._voice.holding:
             active = self._begun.responses
             self._voice.cut(active)
             for response_id in active:
                 self._send({"type": "response.cancel", "response_id": response_id})
+            self._unanswered.interrupt()
+            self._resume()
 
     # The upstream's events.
 
-    def _opened(self, event: UpstreamOpened) -> None:
+    def _opened(self, event: UpstreamOpened, now: float) -> None:
         again = self._session is not None
+        if self._open:
+            # At a quiet moment the next one was opened before this one was let go.
+            self._part(f"handed over to {event.name}", now)
         self._adopt(event.session)
         self._open = True
+        self._paused = False
+        self._caller.stop()
+        self._replaying, self._next_replaying = self._next_replaying, set()
+        self._hold.end()
+        self._await_cap(now)
         self._outbox.note("upstream", f"{event.name} is open", session_id=event.session.get("id"))
         if not again:
             for sender in self._clients:
@@ -232,19 +280,41 @@ class Relay:
         else:
             self._outbox.event(events.session_updated(self.describe()))
         held, self._held = self._held, []
+        owed, self._owed = self._owed, []
+        if any(waiting["type"] == "response.create" for waiting in held):
+            # The app asks by itself; two answers would be one too many.
+            owed = [event for event in owed if event["type"] != "response.create"]
+        for one in owed:
+            if one["type"] == "response.create":
+                self._outbox.note("upstream", f"{event.name} is asked for the answer that was due")
+            if "event_id" in one:
+                self._up(one)
+            else:
+                self._send(one)
         for waiting in held:
-            self._outbox.command(SendUpstream(waiting))
+            self._up(waiting)
 
-    def _lost(self, event: UpstreamLost) -> None:
-        self._open = False
+    def _lost(self, event: UpstreamLost, now: float) -> None:
         self._outbox.note("upstream", f"lost: {event.reason}")
-        self._fail_active(event.reason)
+        self._part(event.reason, now)
+        if self._closing is None:
+            self._hold.begin(now)
+            self._reopen()
+
+    def _part(self, reason: str, now: float) -> None:
+        """A connection is over, and with it all that was under way on it."""
+        self._open = False
+        self._timers.pop("cap", None)
+        self._owed += self._unanswered.owed(answers=self._answering)
+        self._fail_active(reason)
         self._transcribing.clear()
         self._elsewhere |= self._voice.item_ids
-        if self._closing is None:
-            items = self._memory.replay()
-            self._replaying = {str(item["id"]) for item in items}
-            self._outbox.command(ReopenUpstream(self.describe(), items))
+
+    def _reopen(self) -> None:
+        turn = self._caller.sound if self._caller.speaking else b""
+        items = self._memory.replay() if turn else self._memory.replay(self._turn_item, self._caller.sound)
+        self._next_replaying = {str(item["id"]) for item in items}
+        self._outbox.command(ReopenUpstream(self.describe(), items, turn))
 
     def _receive(self, received: UpstreamEvent) -> None:
         event = received.event
@@ -255,9 +325,10 @@ class Relay:
             return
         self._memory.receive(event)
         self._begun.receive(event)
+        self._unanswered.receive(event, answers=self._answering)
         match kind:
             case "response.output_audio.delta" | "response.output_audio.done":
-                self._voice.play(event, received.audio)
+                self._play(event, received.audio)
             case "session.updated":
                 if session := _object(event.get("session")):
                     self._adopt(session)
@@ -272,9 +343,16 @@ class Relay:
         item_id = str(event.get("item_id"))
         match kind:
             case "input_audio_buffer.speech_started":
+                self._caller.start()
                 if self._interrupting:
+                    self._unanswered.interrupt()
                     self._voice.cut(self._begun.responses)
+                    self._resume()
+            case "input_audio_buffer.speech_stopped":
+                self._caller.stop()
             case "input_audio_buffer.committed":
+                self._caller.stop()
+                self._turn_item = item_id
                 if _input(self._session).get("transcription"):
                     self._transcribing.add(item_id)
             case "conversation.item.input_audio_transcription.completed":
@@ -295,7 +373,24 @@ class Relay:
         self._voice.finish(response_id)
         self._usage.add(_object(response.get("usage")))
         status = str(response.get("status"))
+        if self._unanswered.turn is None:
+            self._caller.forget()
         self._outbox.note("response", status, response_id=response_id, usage=self._usage.to_api())
+
+    def _play(self, event: dict[str, Any], audio: bytes) -> None:
+        self._memory.sound(str(event.get("item_id")), len(audio) / self._bytes_per_ms)
+        self._voice.play(event, audio)
+        if not self._paused and self._voice.ahead_ms > self._max_ahead_ms:
+            self._paused = True
+            self._outbox.note(
+                "upstream", f"{self._voice.ahead_ms // 1000} s ahead of the caller: read no further"
+            )
+            self._outbox.command(PauseUpstream())
+
+    def _resume(self) -> None:
+        if self._paused and self._voice.ahead_ms <= self._max_ahead_ms:
+            self._paused = False
+            self._outbox.command(ResumeUpstream())
 
     def _error(self, event: dict[str, Any]) -> None:
         error = _object(event.get("error"))
@@ -315,7 +410,7 @@ class Relay:
 
     def _is_replay(self, kind: str, event: dict[str, Any]) -> bool:
         item_id = str(_object(event.get("item")).get("id"))
-        if item_id not in self._replaying or not kind.startswith("conversation.item."):
+        if item_id not in self._replaying or kind not in _REPLAYED:
             return False
         if kind == "conversation.item.done":
             self._replaying.discard(item_id)
@@ -329,6 +424,9 @@ class Relay:
         self._interrupting = (
             turn_detection is not None and _object(turn_detection).get("interrupt_response") is not False
         )
+        self._answering = (
+            turn_detection is not None and _object(turn_detection).get("create_response") is not False
+        )
 
     def _tell_created(self, sender: int, event_id: str | None) -> None:
         self._clients[sender] = True
@@ -339,7 +437,7 @@ class Relay:
             self._outbox.put(ServerEvent({"type": created["type"], "event_id": event_id, **created}, sender))
 
     def _cut_short(self, item_id: str, content_index: int, heard_ms: int, made_ms: int) -> None:
-        self._memory.truncate(item_id, heard_ms, made_ms)
+        self._memory.truncate(item_id, heard_ms)
         self._outbox.note("interrupted", f"heard {heard_ms} of {made_ms} ms", item_id=item_id)
         truncated = events.item_truncated(item_id, content_index, heard_ms)
         if item_id in self._elsewhere:
@@ -351,10 +449,12 @@ class Relay:
         """Send an event of our own up; what goes wrong with it is not the app's affair."""
         if self._open:
             self._own += 1
-            self._outbox.command(SendUpstream({"event_id": f"{_OWN}{self._own}", **event}))
+            self._up({"event_id": f"{_OWN}{self._own}", **event})
 
     def _up(self, event: Mapping[str, Any]) -> None:
         if self._open:
+            self._memory.ask(event)
+            self._unanswered.ask(event)
             self._outbox.command(SendUpstream(event))
         elif len(self._held) < MAX_HELD:
             self._held.append(event)
@@ -372,12 +472,29 @@ class Relay:
             self._voice.finish(response_id)
             self._outbox.note("response", f"failed: {message}", response_id=response_id)
 
-    def _fire(self, name: str) -> None:
+    def _await_cap(self, now: float) -> None:
+        """An upstream says when its session ends: go on in a new one at a quiet moment before that."""
+        expires_at = self.describe().get("expires_at")
+        if isinstance(expires_at, int | float) and self._closing is None:
+            left_s = expires_at - self._wall_offset - now
+            if left_s > 2 * CROSSING_S:
+                self._timers["cap"] = now + left_s - CROSSING_S
+
+    def _cross(self, now: float) -> None:
+        if self._begun or self._voice.busy or self._caller.speaking or self._unanswered:
+            self._timers["cap"] = now + _QUIET_LOOK_S
+            return
+        self._outbox.note("upstream", "its session is about to end: opened anew at a quiet moment")
+        self._reopen()
+
+    def _fire(self, name: str, now: float) -> None:
         if name == "expiry":
             minutes = round(self._max_duration_s / 60)
             message = f"Your session hit the maximum duration of {minutes} minutes."
             self._outbox.event(events.error(message, code="session_expired"))
             self._outbox.put(SessionExpired())
+        elif name == "cap":
+            self._cross(now)
         elif name == "drain":
             self._transcribing.clear()
             self._fail_active("the call ended")
@@ -391,35 +508,6 @@ class Relay:
         if self._usage.responses:
             self._outbox.note("usage", self._usage.title, **self._usage.to_api())
         self._outbox.put(SessionClosed(self._closing))
-
-
-def _parse(event: Mapping[str, Any] | str | bytes) -> dict[str, Any]:
-    if isinstance(event, bytes):
-        raise ClientEventError("invalid_event", "Binary frames are not used; send events as text.")
-    if isinstance(event, str):
-        try:
-            event = orjson.loads(event)
-        except orjson.JSONDecodeError as error:
-            raise ClientEventError("invalid_json", f"The frame is not JSON: {error}.") from None
-    if not isinstance(event, Mapping):
-        raise ClientEventError("invalid_type", "An event is a JSON object with a 'type'.")
-    if not isinstance(event.get("type"), str):
-        raise ClientEventError("missing_required_parameter", "Missing required parameter: 'type'.", "type")
-    return dict(event)
-
-
-def _with_our_formats(event: dict[str, Any], name: str, sides: tuple[str, ...]) -> dict[str, Any]:
-    """Leave out what the phone decides (rows E03, E04) and the model, which the connection decides (row E06)."""
-    given = event.get(name)
-    if not isinstance(given, Mapping):
-        return event
-    kept = {key: value for key, value in given.items() if key != "model"}
-    if isinstance(audio := kept.get("audio"), Mapping):
-        kept["audio"] = dict(audio)
-        for side in sides:
-            if isinstance(part := audio.get(side), Mapping):
-                kept["audio"][side] = {key: value for key, value in part.items() if key != "format"}
-    return event | {name: kept}
 
 
 def _object(value: Any) -> dict[str, Any]:

@@ -35,7 +35,8 @@ class RelayVoice:
         width = sample_bytes(audio_format)
         self._outbox = outbox
         self._bytes_per_ms = bytes_per_ms(audio_format)
-        self._playout = Playout(self._bytes_per_ms // width, width)
+        self._samples_per_ms = self._bytes_per_ms // width
+        self._playout = Playout(self._samples_per_ms, width)
         self._on_cut = on_cut
         self._items: dict[str, Item] = {}
         self._indexes: dict[str, int] = {}
@@ -45,6 +46,16 @@ class RelayVoice:
     @property
     def busy(self) -> bool:
         return self._playout.busy
+
+    @property
+    def holding(self) -> bool:
+        """Whether the caller hears something that is no answer."""
+        return self._playout.filling
+
+    @property
+    def ahead_ms(self) -> int:
+        """How much sound waits to be played."""
+        return self._playout.ahead // self._samples_per_ms
 
     @property
     def item_ids(self) -> set[str]:
@@ -69,6 +80,12 @@ class RelayVoice:
         self._outbox.put(PlayAudio(audio))
         self._tell(changes)
 
+    def hold(self, sound: bytes) -> float:
+        """Play sound that is no item's; return how many seconds it takes."""
+        self._playout.fill(len(sound) // (self._bytes_per_ms // self._samples_per_ms))
+        self._outbox.put(PlayAudio(sound))
+        return len(sound) / self._bytes_per_ms / 1000
+
     def finish(self, response_id: str) -> None:
         """The response has made all its sound."""
         self._silenced.pop(response_id, None)
@@ -88,7 +105,7 @@ class RelayVoice:
         """
         for response_id in active:
             _remember(self._silenced, response_id, None)
-        if not self._playout.busy:
+        if not self._playout.busy and not self._playout.filling:
             return False
         sounding = self._playout.sounding
         self._outbox.put(ClearPlayout())

@@ -18,8 +18,10 @@ from offhook.realtime.engine import (
     EngineEvent,
     EngineFailed,
     EngineStart,
+    PauseUpstream,
     ReopenUpstream,
     Respond,
+    ResumeUpstream,
     SendUpstream,
     Transcribe,
     VoiceActivity,
@@ -304,7 +306,9 @@ class SessionRunner:
                     self._send(output)
                 case RetrievedItem():
                     self._encode(output)
-                case Transcribe() | Respond() | CancelResponse() | SendUpstream() | ReopenUpstream():
+                case Transcribe() | Respond() | CancelResponse() | SendUpstream():
+                    self._engine.handle(output)
+                case ReopenUpstream() | PauseUpstream() | ResumeUpstream():
                     self._engine.handle(output)
                 case PlayAudio():
                     if self._playout is not None:

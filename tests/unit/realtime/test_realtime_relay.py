@@ -2,96 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-import json
-from typing import Any
-
 from offhook.realtime.engine import (
     EngineFailed,
     ReopenUpstream,
-    SendUpstream,
-    UpstreamEvent,
     UpstreamLost,
-    UpstreamOpened,
 )
 from offhook.realtime.outbox import ClearPlayout, PlayAudio, ServerEvent, SessionClosed, SessionNote
-from offhook.realtime.relay import Relay
-from offhook.realtime.session_config import parse_accept
-
-SESSION = {
-    "type": "realtime",
-    "id": "sess_up",
-    "instructions": "Be kind.",
-    "audio": {"input": {"turn_detection": {"type": "server_vad", "interrupt_response": True}}},
-}
-FRAME = b"\x55" * 160
-
-
-class Line:
-    """A relay, what came out of it by kind, and a played clock in 8 kHz samples."""
-
-    def __init__(self, *, open_now: bool = True) -> None:
-        counter = itertools.count(1)
-        self.relay = Relay(
-            parse_accept({"type": "realtime", "instructions": "Be kind."}),
-            session_id="sess_1",
-            audio_format="audio/pcmu",
-            new_id=lambda prefix: f"{prefix}_{next(counter)}",
-            max_duration_s=60.0,
-        )
-        self.outputs: list[Any] = []
-        self.relay.start(0.0, 1_000.0)
-        if open_now:
-            self.relay.attach(1)
-            self.open()
-
-    def take(self) -> Line:
-        self.outputs += self.relay.outputs()
-        return self
-
-    def open(self, session: dict[str, Any] = SESSION) -> None:
-        self.relay.receive_engine_event(UpstreamOpened("main", session, "event_up_1"), 0.0)
-        self.take()
-
-    def up(self, kind: str, audio: bytes = b"", **fields: Any) -> None:
-        event = {"type": kind, "event_id": f"event_up_{len(self.outputs)}", **fields}
-        self.relay.receive_engine_event(UpstreamEvent(event, audio), 0.0)
-        self.take()
-
-    def app(self, *, sender: int = 1, **event: Any) -> None:
-        self.relay.receive_client_event(json.dumps(event), sender=sender, now=0.0)
-        self.take()
-
-    def played(self, ms: int) -> None:
-        self.relay.playout_progress(ms * 8, 0.0)
-        self.take()
-
-    def speak(self, frames: int = 10, response: str = "resp_1", item: str = "item_1") -> None:
-        place = {"response_id": response, "item_id": item, "output_index": 0, "content_index": 0}
-        self.up("response.created", response={"id": response, "status": "in_progress"})
-        self.up("response.output_audio.delta", FRAME * frames, delta="AAAA", **place)
-
-    def done(self, response: str = "resp_1", **fields: Any) -> None:
-        self.up("response.done", response={"id": response, "status": "completed", **fields})
-
-    @property
-    def told(self) -> list[str]:
-        return [output.event["type"] for output in self.outputs if isinstance(output, ServerEvent)]
-
-    def events(self, kind: str) -> list[dict[str, Any]]:
-        events = [output.event for output in self.outputs if isinstance(output, ServerEvent)]
-        return [event for event in events if event["type"] == kind]
-
-    @property
-    def sent(self) -> list[Any]:
-        return [output.event for output in self.outputs if isinstance(output, SendUpstream)]
-
-    def kinds(self, kind: type) -> list[Any]:
-        return [output for output in self.outputs if isinstance(output, kind)]
+from testbed.relay_line import FRAME, SESSION, RelayLine
 
 
 def test_session_created_waits_for_the_upstreams_and_shows_its_session():
-    line = Line(open_now=False)
+    line = RelayLine(open_now=False)
     line.relay.attach(1)
     assert line.take().told == []
     line.open()
@@ -104,7 +25,7 @@ def test_session_created_waits_for_the_upstreams_and_shows_its_session():
 
 
 def test_what_the_app_sends_before_the_upstream_is_open_goes_up_in_order():
-    line = Line(open_now=False)
+    line = RelayLine(open_now=False)
     line.relay.attach(1)
     line.app(type="session.update", event_id="a", session={"type": "realtime", "instructions": "x"})
     line.app(type="response.create", event_id="b")
@@ -114,7 +35,7 @@ def test_what_the_app_sends_before_the_upstream_is_open_goes_up_in_order():
 
 
 def test_events_pass_with_their_ids_known_or_not():
-    line = Line()
+    line = RelayLine()
     line.up("something.new", value=[1])
     event = line.events("something.new")[0]
     assert event["value"] == [1]
@@ -125,7 +46,7 @@ def test_events_pass_with_their_ids_known_or_not():
 
 def test_formats_and_model_of_the_app_stay_here():
     """Rows E03, E04, E06, G23."""
-    line = Line()
+    line = RelayLine()
     audio = {"input": {"format": None, "noise_reduction": None}, "output": {"format": {"type": "audio/pcm"}}}
     line.app(type="session.update", session={"type": "realtime", "model": "gpt-realtime", "audio": audio})
     sent = line.sent[0]["session"]
@@ -134,7 +55,7 @@ def test_formats_and_model_of_the_app_stay_here():
 
 def test_the_played_clock_says_when_sound_starts_and_stops():
     """Row O04."""
-    line = Line()
+    line = RelayLine()
     line.speak(10)
     line.done()
     assert line.told[-3:] == ["output_audio_buffer.started", "response.output_audio.delta", "response.done"]
@@ -149,7 +70,7 @@ def test_the_played_clock_says_when_sound_starts_and_stops():
 
 def test_barge_in_clears_then_truncates_to_what_was_heard():
     """Row O09."""
-    line = Line()
+    line = RelayLine()
     line.speak(10)
     line.played(60)
     line.up("input_audio_buffer.speech_started", audio_start_ms=5, item_id="item_2")
@@ -171,7 +92,7 @@ def test_barge_in_clears_then_truncates_to_what_was_heard():
 
 def test_without_interrupt_response_nobody_is_cut():
     """Row O10."""
-    line = Line(open_now=False)
+    line = RelayLine(open_now=False)
     turns = {"type": "server_vad", "interrupt_response": False}
     line.open(SESSION | {"audio": {"input": {"turn_detection": turns}}})
     line.speak(10)
@@ -182,7 +103,7 @@ def test_without_interrupt_response_nobody_is_cut():
 
 def test_output_audio_buffer_clear_is_ours():
     """Row E17."""
-    line = Line()
+    line = RelayLine()
     line.app(type="output_audio_buffer.clear")
     assert line.sent == []
     line.speak(10)
@@ -194,7 +115,7 @@ def test_output_audio_buffer_clear_is_ours():
 
 def test_a_truncation_that_we_made_already_is_tolerated():
     """Row E21."""
-    line = Line()
+    line = RelayLine()
     line.speak(10)
     line.played(40)
     line.up("input_audio_buffer.speech_started", audio_start_ms=5, item_id="item_2")
@@ -207,7 +128,7 @@ def test_a_truncation_that_we_made_already_is_tolerated():
 
 def test_append_is_refused_to_its_sender_alone():
     """Row E23."""
-    line = Line()
+    line = RelayLine()
     line.app(sender=1, type="input_audio_buffer.append", event_id="x", audio="AAAA")
     (refusal,) = [output for output in line.kinds(ServerEvent) if output.event["type"] == "error"]
     assert (refusal.to, refusal.event["error"]["event_id"]) == (1, "x")
@@ -219,7 +140,7 @@ def test_append_is_refused_to_its_sender_alone():
 
 def test_errors_go_to_who_asked_and_ours_to_nobody():
     """Row S14."""
-    line = Line()
+    line = RelayLine()
     line.relay.attach(2)
     line.app(sender=2, type="response.create", event_id="two")
     error = {"type": "invalid_request_error", "message": "no", "code": "c", "param": None}
@@ -231,14 +152,14 @@ def test_errors_go_to_who_asked_and_ours_to_nobody():
 
 
 def test_a_key_is_told_by_us():
-    line = Line()
+    line = RelayLine()
     line.relay.receive_digit("5", 0.0, 1234.9)
     event = line.take().events("input_audio_buffer.dtmf_event_received")[0]
     assert (event["event"], event["received_at"]) == ("5", 1234)
 
 
 def test_usage_is_summed_over_the_call():
-    line = Line()
+    line = RelayLine()
     usage = {"input_tokens": 10, "output_tokens": 4, "input_token_details": {"audio_tokens": 7}}
     for number in range(3):
         line.up("response.created", response={"id": f"resp_{number}"})
@@ -253,7 +174,7 @@ def test_usage_is_summed_over_the_call():
 
 
 def test_a_lost_upstream_is_reopened_with_the_conversation_so_far():
-    line = Line()
+    line = RelayLine()
     user = {"id": "item_u", "type": "message", "role": "user", "content": [{"type": "input_audio"}]}
     line.up("conversation.item.added", item=user)
     line.up("conversation.item.done", item=user)
@@ -283,19 +204,19 @@ def test_a_lost_upstream_is_reopened_with_the_conversation_so_far():
 
 
 def test_what_a_lost_upstream_said_is_cut_without_asking_the_next_one():
-    line = Line()
+    line = RelayLine()
     line.speak(10)
     line.played(20)
     line.relay.receive_engine_event(UpstreamLost("main closed with 1006"), 5.0)
     line.open()
     line.up("input_audio_buffer.speech_started", audio_start_ms=5, item_id="item_2")
     assert line.events("conversation.item.truncated")[0]["audio_end_ms"] == 20
-    assert line.sent == []
+    assert [event["type"] for event in line.sent] == ["response.create"]
 
 
 def test_a_loss_ends_everything_that_was_begun_once():
     """Rows O11, O12."""
-    line = Line()
+    line = RelayLine()
     item = {"id": "item_1", "type": "message", "role": "assistant", "status": "in_progress", "content": []}
     place = {"response_id": "resp_1", "output_index": 0}
     line.up("response.created", response={"id": "resp_1"})
@@ -318,7 +239,7 @@ def test_a_loss_ends_everything_that_was_begun_once():
 
 def test_closing_waits_for_the_last_words_and_no_longer():
     """Row S17."""
-    line = Line()
+    line = RelayLine()
     line.speak(10)
     line.relay.close("remote_hangup", 10.0)
     assert line.take().kinds(SessionClosed) == []
@@ -331,6 +252,6 @@ def test_closing_waits_for_the_last_words_and_no_longer():
 
 
 def test_closing_ends_at_once_when_nothing_is_under_way():
-    line = Line()
+    line = RelayLine()
     line.relay.close("hangup", 1.0)
     assert [closed.reason for closed in line.take().kinds(SessionClosed)] == ["hangup"]

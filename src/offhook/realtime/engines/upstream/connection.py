@@ -27,6 +27,7 @@ MAX_AUDIO = 100
 "Frames of the caller's that may wait: 2 s. Then the oldest goes."
 MAX_EVENTS = 1000
 CLOSE_S = 1.0
+PING_S = 20.0
 _OPENING = "offhook_open"
 
 # The library logs handshakes, keys included, at DEBUG.
@@ -60,6 +61,8 @@ class Connection:
         self._queue: deque[tuple[bool, str]] = deque()
         self._audio = 0
         self._wake = asyncio.Event()
+        self._reading = asyncio.Event()
+        self._reading.set()
         self._tasks: list[asyncio.Task[None]] = []
         self._on_event: Callable[[dict[str, Any]], None] = self.early.append
         self._on_lost: Callable[[str], None] = lambda reason: None
@@ -130,6 +133,16 @@ class Connection:
         self._queue.append((False, orjson.dumps(event).decode()))
         self._wake.set()
 
+    def pause(self) -> None:
+        """Read nothing more, so that the other side must wait (TCP). No answer to a ping is read either."""
+        self._reading.clear()
+        self._socket.ping_timeout = None
+
+    def resume(self) -> None:
+        """Read on."""
+        self._reading.set()
+        self._socket.ping_timeout = PING_S
+
     async def close(self) -> None:
         self._closed = True
         for task in self._tasks:
@@ -160,6 +173,8 @@ class Connection:
                 event = self._parse(frame)
                 if event is not None:
                     self._on_event(event)
+                if not self._reading.is_set():
+                    await self._reading.wait()
             reason = f"closed with {self._socket.close_code}"
         except ConnectionClosed as error:
             reason = f"closed with {error.rcvd.code}" if error.rcvd else "the connection broke (1006)"
@@ -237,6 +252,7 @@ async def open_connection(
                 open_timeout=None,
                 max_size=MAX_FRAME,
                 close_timeout=CLOSE_S,
+                ping_timeout=PING_S,
                 logger=_quiet,
                 ssl=tls if url.startswith("wss:") else None,
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,8 +16,10 @@ from offhook.realtime.engine import (
     EngineFailed,
     EngineStart,
     EngineUnavailable,
+    PauseUpstream,
     PhoneCallsOnly,
     ReopenUpstream,
+    ResumeUpstream,
     SendUpstream,
     UpstreamEvent,
     UpstreamLost,
@@ -24,13 +27,15 @@ from offhook.realtime.engine import (
     UpstreamOpened,
 )
 from offhook.realtime.relay import Relay
+from offhook.realtime.relay_hold import HoldSentence
 from offhook.realtime.session_config import SessionConfig
 from offhook.realtime.sideband_audio import AudioConverter
 
 from .audio import DeltaAudio
-from .connection import Connection, Refused, open_connection, trust
+from .connection import MAX_AUDIO, Connection, Refused, open_connection, trust
 from .failover import Failover
 from .target import Upstream
+from .wire import replayed
 
 __all__ = ["UpstreamEngine", "UpstreamFactory"]
 
@@ -50,6 +55,9 @@ class UpstreamEngine:
         self._up: AudioConverter | None = None
         self._down: DeltaAudio | None = None
         self._dropping = False
+        self._waiting: deque[bytes] | None = None
+        "The caller's last frames, while a connection is opened that has not heard them."
+        self._letting_go: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def start(self, start: EngineStart, emit: Callable[[EngineEvent], None]) -> None:
@@ -63,6 +71,8 @@ class UpstreamEngine:
             raise
 
     def hear(self, audio: bytes) -> None:
+        if self._waiting is not None:
+            self._waiting.append(audio)
         connection = self._connection
         if connection is None or self._up is None:
             return
@@ -77,7 +87,14 @@ class UpstreamEngine:
                 if self._connection is not None:
                     self._connection.send(command.event)
             case ReopenUpstream():
+                if self._reopening is not None:
+                    self._reopening.cancel()
+                self._waiting = deque(maxlen=MAX_AUDIO)
                 self._reopening = asyncio.create_task(self._reopen(command))
+            case PauseUpstream() if self._connection is not None:
+                self._connection.pause()
+            case ResumeUpstream() if self._connection is not None:
+                self._connection.resume()
 
     async def close(self) -> None:
         self._closed = True
@@ -85,6 +102,7 @@ class UpstreamEngine:
         tasks = [task for task in (self._opening, self._reopening) if task is not None]
         for task in tasks:
             task.cancel()
+        tasks += self._letting_go
         await asyncio.gather(*tasks, return_exceptions=True)
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -128,6 +146,10 @@ class UpstreamEngine:
     def _use(self, connection: Connection, items: Sequence[Mapping[str, Any]]) -> None:
         assert self._start is not None
         ours = self._start.audio_format
+        if (old := self._connection) is not None:
+            letting_go = asyncio.create_task(old.close())
+            self._letting_go.add(letting_go)
+            letting_go.add_done_callback(self._letting_go.discard)
         self._connection = connection
         self._up = AudioConverter(ours, connection.hears)
         self._down = DeltaAudio(connection.speaks, ours)
@@ -135,19 +157,30 @@ class UpstreamEngine:
         connection.run(self._received, self._lost)
         for number, item in enumerate(items):
             event_id = f"offhook_replay_{number}"
-            connection.send({"type": "conversation.item.create", "event_id": event_id, "item": item})
+            told = replayed(item, ours, connection.hears)
+            connection.send({"type": "conversation.item.create", "event_id": event_id, "item": told})
         self._emit(UpstreamOpened(connection.name, connection.session, connection.created_id))
         for event in connection.early:
             self._received(event)
 
     async def _reopen(self, command: ReopenUpstream) -> None:
-        if not self._failover.may_reopen(asyncio.get_running_loop().time()):
+        lost = self._connection is None
+        if lost and not self._failover.may_reopen(asyncio.get_running_loop().time()):
             self._emit(EngineFailed("the upstream was lost again and again"))
             return
         try:
             await self._open(_settable(command.session), command.items)
         except EngineUnavailable as error:
-            self._emit(EngineFailed(str(error)))
+            self._waiting = None
+            if self._connection is None:
+                self._emit(EngineFailed(str(error)))
+            else:
+                self._emit(UpstreamNote(f"{error}; the present session goes on"))
+            return
+        # What the caller said before it was there: of a turn that is not over, and since.
+        missed, self._waiting = command.turn + b"".join(self._waiting or ()), None
+        if missed:
+            self.hear(missed)
 
     # What comes down.
 
@@ -194,8 +227,10 @@ class UpstreamFactory:
         upstreams: Sequence[Upstream],
         *,
         tls: ssl.SSLContext | None = None,
+        hold: HoldSentence | None = None,
     ) -> None:
         self._upstreams = tuple(upstreams)
+        self._hold = hold
         self._tls = {upstream.name: trust(upstream, tls) for upstream in upstreams}
         self.opening_s: float | None = sum(upstream.silence_s for upstream in upstreams) + 1.0
 
@@ -228,6 +263,7 @@ class UpstreamFactory:
             audio_format=audio_format,
             new_id=new_id,
             max_duration_s=max_duration_s,
+            hold=self._hold,
         )
 
     def describe(self) -> Mapping[str, object]:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from offhook.realtime.engine import AudioFormat
+from offhook.realtime.sideband_audio import convert
 
-__all__ = ["append_frame", "formats_of", "session_update", "wants_other_format"]
+__all__ = ["append_frame", "formats_of", "replayed", "session_update", "wants_other_format"]
 
 _FORMATS = ("audio/pcm", "audio/pcmu", "audio/pcma")
 
@@ -26,6 +27,17 @@ def session_update(given: Mapping[str, Any], audio_format: AudioFormat) -> dict[
     for side in ("input", "output"):
         audio[side] = dict(audio.get(side) or {}) | {"format": wire}
     return session | {"type": "realtime", "audio": audio}
+
+
+def replayed(item: Mapping[str, Any], ours: AudioFormat, hears: AudioFormat) -> dict[str, Any]:
+    """Return an item of `ReopenUpstream` as a client creates it: what was heard goes in the format it is heard in."""
+    content = [
+        {**part, "audio": base64.b64encode(convert(part["audio"], ours, hears)).decode("ascii")}
+        if isinstance(part.get("audio"), bytes)
+        else part
+        for part in item.get("content", ())
+    ]
+    return {**item, "content": content} if content else dict(item)
 
 
 def formats_of(session: Mapping[str, Any], asked: AudioFormat) -> tuple[AudioFormat, AudioFormat]:
