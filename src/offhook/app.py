@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 import ssl
 from ipaddress import ip_address
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from offhook import __version__
+from offhook.calls.hosted import HostedCalls
 from offhook.calls.manager import CallManager
 from offhook.calls.services import CallServices, CallSettings
 from offhook.certificates import CertificateFiles, client_context, development_certificate, server_context
@@ -22,10 +24,11 @@ from offhook.media.port import PortPool
 from offhook.outbound import OutboundClient
 from offhook.realtime.directory import EngineDirectory
 from offhook.realtime.engine import EngineFactory, EngineUnavailable
+from offhook.realtime.engines.upstream.connection import trust
 from offhook.realtime.engines.upstream.engine import UpstreamFactory
 from offhook.realtime.engines.upstream.hold import HoldSentenceError, load_hold_sentence
 from offhook.realtime.plain_sessions import PlainSessions
-from offhook.server import HttpServer, ServerServices, create_app
+from offhook.server import Destination, HttpServer, Passthrough, ServerServices, create_app
 from offhook.sip.endpoint import Endpoint, EndpointConfig
 from offhook.sip.flow import format_address
 from offhook.tenants import ConfiguredProjects
@@ -85,6 +88,7 @@ class Node:
         )
         self._outbound = outbound
         self._engines = _create_engines(config, client_context(certificates.ca))
+        destinations = _passthrough_destinations(config, client_context(certificates.ca))
         self._sessions = PlainSessions(
             self._engines,
             clock=self._clock,
@@ -122,6 +126,13 @@ class Node:
             on_invite=self._manager.on_invite,
             admit=self._manager.admits,
         )
+        self._passthrough = Passthrough(
+            destinations=destinations,
+            default=config.server.passthrough,
+            owns=self._manager.owns,
+            hosted=HostedCalls(self._clock),
+            clock=self._clock,
+        )
         try:
             await self._start_http(projects, server_tls)
             await self._engines.start()
@@ -155,6 +166,7 @@ class Node:
         self._pacer.close()
         await self._engines.close()
         await self._outbound.close()
+        await self._passthrough.close()
         log.info("stopped", extra={"event": "node.stopped"})
 
     def _find_projects(self) -> ConfiguredProjects:
@@ -193,6 +205,7 @@ class Node:
                 clock=self._clock,
                 not_ready=self.not_ready,
                 sessions=self._sessions,
+                passthrough=self._passthrough if self._passthrough.destinations else None,
             )
         )
         for scheme, address in (("http", self._config.server.http), ("https", self._config.server.https)):
@@ -233,6 +246,24 @@ def _create_engines(config: Config, tls: ssl.SSLContext) -> EngineDirectory:
         if model:
             models[model] = key
     return EngineDirectory(factories, default=config.engine.kind, models=models)
+
+
+def _passthrough_destinations(config: Config, tls: ssl.SSLContext) -> dict[str, Destination]:
+    """Return where requests about calls that are not ours go, by upstream. Raises `StartError`."""
+    names = {config.server.passthrough, *(project.passthrough or "" for project in config.projects)} - {""}
+    if names and re.fullmatch(r"u[0-9]+", config.server.node):
+        log.warning(
+            "server.node = %r makes call ids that look like the hosted service's own (rtc_u0_...), and such a call of "
+            "theirs is taken for ours: give the node a name of your own, such as %r",
+            config.server.node,
+            "phone1",
+            extra={"event": "node.passthrough"},
+        )
+    try:
+        upstreams = [config.upstreams[name].to_upstream(name) for name in sorted(names)]
+    except ConfigError as error:
+        raise StartError(str(error)) from error
+    return {one.name: Destination(one, tls=trust(one, tls)) for one in upstreams}
 
 
 def _create_engine(kind: str, table: EngineTable, data_dir: Path) -> EngineFactory:

@@ -25,8 +25,9 @@ from pydantic_settings import (
 
 from offhook import ids
 from offhook.realtime.engines.upstream.target import Upstream, guess_kind
+from offhook.realtime.relayed_config import parse_relayed
+from offhook.realtime.session_config import DEFAULT_MODEL, parse_accept
 from offhook.realtime.session_config import ConfigError as SessionConfigError
-from offhook.realtime.session_config import parse_accept
 from offhook.sip.transport import parse_listen
 from offhook.tenants import Fallback, Project, Trunk, WebhookEndpoint
 from offhook.webhooks.signature import SecretError, signing_key
@@ -56,6 +57,8 @@ class ServerTable(_Table):
     "This node's name, part of every call id."
     shutdown_grace_s: Annotated[float, Field(ge=0)] = 10.0
     "How long SIGTERM lets calls go on."
+    passthrough: str = ""
+    "The upstream that gets requests about calls that are not ours, of projects that do not say. Empty: off."
 
     @field_validator("http", "https")
     @classmethod
@@ -292,7 +295,7 @@ class FallbackTable(_Table):
     def _acceptable(cls, accept: dict[str, Any] | None) -> dict[str, Any] | None:
         if accept is not None:
             try:
-                parse_accept(accept)
+                parse_relayed(accept)
             except SessionConfigError as error:
                 raise ValueError(f"{error} (param {error.param})") from None
         return accept
@@ -307,6 +310,8 @@ class ProjectTable(_Table):
     fallback: FallbackTable | None = None
     trunks: tuple[TrunkTable, ...] = ()
     webhooks: tuple[WebhookTable, ...] = ()
+    passthrough: str | None = None
+    "The same for this project alone. Absent: `server.passthrough`. Empty: off."
 
     def to_project(self) -> Project:
         return Project(
@@ -329,6 +334,7 @@ class ProjectTable(_Table):
                 )
                 for index, hook in enumerate(self.webhooks)
             ),
+            passthrough=self.passthrough,
         )
 
 
@@ -388,6 +394,37 @@ class Config(BaseSettings):
                     raise ValueError(
                         f"models.{model}: {name!r} is none of {known or '[upstreams], which is empty'}"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _passes_through(self) -> Config:
+        named = {"server.passthrough": self.server.passthrough}
+        named |= {
+            f"projects.{project.id}.passthrough": project.passthrough or "" for project in self.projects
+        }
+        for key, name in named.items():
+            if name and name not in self.upstreams:
+                known = ", ".join(self.upstreams) or "[upstreams], which is empty"
+                raise ValueError(
+                    f'{key}: {name!r} is none of {known}; add [upstreams.{name}], or say "" for off'
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _fallbacks_acceptable(self) -> Config:
+        """What an upstream may know better, an engine of ours does not."""
+        for project in self.projects:
+            accept = project.fallback.accept if project.fallback is not None else None
+            if accept is None:
+                continue
+            served = self.models.get(accept.get("model", DEFAULT_MODEL), self.models.get("*", self.engine.kind))
+            if served not in ENGINES:
+                continue
+            try:
+                parse_accept(accept)
+            except SessionConfigError as error:
+                where = f"projects.{project.id}.fallback.accept"
+                raise ValueError(f"{where}: {error} (param {error.param})") from None
         return self
 
     @classmethod

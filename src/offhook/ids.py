@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import base64
+import re
 import secrets
 
-__all__ = ["api_key", "call_id", "opaque_id", "request_id", "sip_token", "webhook_secret"]
+__all__ = ["api_key", "call_id", "is_call_id", "opaque_id", "request_id", "sip_token", "webhook_secret"]
 
 
 def call_id(node: str) -> str:
     """Return a new call id, `rtc_<node>_<32 hex>`: unguessable, and it names the node that holds the call."""
     return f"rtc_{node}_{secrets.token_hex(16)}"
+
+
+def is_call_id(text: str, node: str) -> bool:
+    """Whether a node of this name may have made such a call id."""
+    return re.fullmatch(rf"rtc_{re.escape(node)}_[0-9a-f]{{32}}", text) is not None
 
 
 def opaque_id(prefix: str) -> str:

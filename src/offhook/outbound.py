@@ -122,25 +122,31 @@ class OutboundClient:
         policy: OutboundPolicy,
         timeout: float = 10.0,
         max_body: int = 4096,
+        once: bool = False,
     ) -> OutboundResponse:
         """
         Send a POST and return the answer, whatever its status. `timeout` is for all of it, in seconds.
 
         Raises `OutboundError`. A request that meets a kept connection just as its server closes it is sent
-        once more, on a new one.
+        once more, on a new one. With `once` it gets a connection of its own: for what must not be done twice.
         """
         target = _parse_url(url, policy)
         request = httpcore2.Request(
             "POST",
             target,
-            headers=[("host", _host_header(target)), ("content-length", str(len(content))), *headers],
+            headers=[
+                ("host", _host_header(target)),
+                ("content-length", str(len(content))),
+                *([("connection", "close")] if once else ()),
+                *headers,
+            ],
             content=content,
         )
         key = _Key(target.scheme, target.host, target.origin.port, policy)
         deadline = asyncio.get_running_loop().time() + timeout
         try:
             async with asyncio.timeout_at(deadline):
-                connection, response = await self._send(key, request)
+                connection, response = await self._send(key, request, once)
         except TimeoutError:
             raise OutboundError("timeout", f"no answer within {timeout:g} s") from None
         try:
@@ -159,9 +165,9 @@ class OutboundClient:
             await connection.aclose()
 
     async def _send(
-        self, key: _Key, request: httpcore2.Request
+        self, key: _Key, request: httpcore2.Request, once: bool
     ) -> tuple[httpcore2.AsyncHTTP11Connection, httpcore2.Response]:
-        connection = await self._take_idle(key)
+        connection = None if once else await self._take_idle(key)
         if connection is not None:
             try:
                 return connection, await self._request(connection, request)

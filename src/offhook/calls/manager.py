@@ -88,6 +88,11 @@ class CallManager:
             raise call_not_found()
         return call
 
+    def owns(self, call_id: str) -> bool:
+        """Whether a call is or was this node's, of whatever project; also when it has been forgotten."""
+        known = call_id in self._live or call_id in self._ended or call_id in self._turned_away
+        return known or ids.is_call_id(call_id, self._node)
+
     def list(self, project_id: str) -> list[Call]:
         """Return the project's calls, newest first, those included that ended or were turned away."""
         calls = [*self._live.values(), *self._ended.values(), *self._turned_away.values()]

@@ -2,5 +2,6 @@
 
 from .app import ServerServices, create_app
 from .http import HttpServer
+from .passthrough import Destination, Passthrough
 
-__all__ = ["HttpServer", "ServerServices", "create_app"]
+__all__ = ["Destination", "HttpServer", "Passthrough", "ServerServices", "create_app"]

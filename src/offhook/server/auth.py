@@ -13,6 +13,7 @@ __all__ = ["authenticate"]
 
 KEY_PROTOCOL = "openai-insecure-api-key."
 PROJECT_PROTOCOL = "openai-project."
+ORGANIZATION_PROTOCOL = "openai-organization."
 
 
 def authenticate(headers: Headers, projects: Projects, *, subprotocols: Iterable[str] = ()) -> Project:

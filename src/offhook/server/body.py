@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from offhook.calls.errors import CallError
 
-__all__ = ["optional_object", "read_json", "refuse_unknown", "type_name"]
+__all__ = ["optional_object", "read_body", "read_json", "refuse_unknown", "type_name"]
 
 MAX_BODY = 1024 * 1024
 MAX_DISCARDED = 16 * 1024 * 1024
@@ -22,14 +22,18 @@ READ_TIMEOUT = 10.0
 _BOM = b"\xef\xbb\xbf"
 
 
-async def read_json(request: Request) -> Any:
-    """Return the body as JSON; `None` for an empty one. Raises `CallError` 400, 408 or 413."""
+async def read_body(request: Request) -> bytes:
+    """Return the body as it came. Raises `CallError` 400, 408 or 413."""
     try:
         async with asyncio.timeout(READ_TIMEOUT):
-            body = await _read(request)
+            return await _read(request)
     except TimeoutError:
         raise CallError(408, f"The body did not come within {READ_TIMEOUT:g} s.") from None
-    body = body.removeprefix(_BOM).strip()
+
+
+async def read_json(request: Request) -> Any:
+    """Return the body as JSON; `None` for an empty one. Raises `CallError` 400, 408 or 413."""
+    body = (await read_body(request)).removeprefix(_BOM).strip()
     if not body:
         return None
     try:

@@ -22,6 +22,7 @@ from .services import ServerServices
 
 if TYPE_CHECKING:
     from offhook.calls.call import Call
+    from offhook.calls.hosted import HostedCall
 
 __all__ = ["CallRoutes"]
 
@@ -39,6 +40,7 @@ class CallRoutes:
         self._projects = services.projects
         self._calls = services.calls
         self._clock = services.clock
+        self._passthrough = services.passthrough
 
     def router(self) -> APIRouter:
         router = APIRouter(prefix="/realtime", tags=["calls"], redirect_slashes=False)
@@ -140,18 +142,22 @@ class CallRoutes:
         limit: Annotated[int, Query(ge=1, le=100, description="How many at most.")] = 20,
         after: Annotated[str | None, Query(description="Start behind this call id.")] = None,
         state: Annotated[
-            str | None, Query(description="`ringing`, `accepted`, `answered`, `active` or `ended`.")
+            str | None,
+            Query(
+                description="`ringing`, `accepted`, `answered`, `active` or `ended`; "
+                "hosted calls also `unknown`, `rejected` and `referred`."
+            ),
         ] = None,
         sip_call_id: Annotated[str | None, Query(description="The SIP Call-ID.")] = None,
         number: Annotated[str | None, Query(description="Part of From, To or the Request-URI.")] = None,
         created_after: Annotated[float | None, Query(description="Unix seconds.")] = None,
         created_before: Annotated[float | None, Query(description="Unix seconds.")] = None,
     ) -> Response:
-        """List the project's calls that live or have lately ended, newest first."""
+        """List the project's calls that live or have lately ended, newest first; hosted ones are marked."""
         project = self._authenticate(request)
         calls = [
             call
-            for call in self._calls.list(project.id)
+            for call in self._list(project.id)
             if (state is None or call.state == state)
             and (created_after is None or call.created_at > created_after)
             and (created_before is None or call.created_at < created_before)
@@ -172,12 +178,12 @@ class CallRoutes:
     async def get(self, request: Request, call_id: CallId) -> Response:
         """Return what is known of a call: who, when, its session, its transfers, how it ended."""
         project = self._authenticate(request)
-        return _json(self._calls.find(project.id, call_id).describe())
+        return _json(self._find(project.id, call_id).describe())
 
     async def timeline(self, request: Request, call_id: CallId) -> Response:
         """Return everything that happened to a call: SIP messages, webhook attempts, requests, turns, its end."""
         project = self._authenticate(request)
-        return _json(self._calls.find(project.id, call_id).timeline.to_api())
+        return _json(self._find(project.id, call_id).timeline.to_api())
 
     async def create(self, request: Request) -> Response:
         """Calls by WebRTC are not served yet (API row R25)."""
@@ -192,12 +198,29 @@ class CallRoutes:
     def _authenticate(self, request: Request) -> Project:
         return authenticate(request.headers, self._projects)
 
+    def _find(self, project_id: str, call_id: str) -> Call | HostedCall:
+        """Return what can be seen of a call. Raises `CallError` 404."""
+        if self._passthrough and (hosted := self._passthrough.hosted.find(project_id, call_id)):
+            return hosted
+        return self._calls.find(project_id, call_id)
+
+    def _list(self, project_id: str) -> list[Call | HostedCall]:
+        own: list[Call | HostedCall] = [*self._calls.list(project_id)]
+        if self._passthrough is None or not (hosted := self._passthrough.hosted.list(project_id)):
+            return own
+        return sorted([*own, *hosted], key=lambda call: call.created_at, reverse=True)
+
     async def _do(
         self, verb: str, request: Request, call_id: str, act: Act, *, has_body: bool = True
     ) -> Response:
         """Do what was asked; the call's timeline gets the request and how it went."""
         started_at = self._clock.monotonic()
-        call = self._calls.find(self._authenticate(request).id, call_id)
+        project = self._authenticate(request)
+        if self._passthrough and (
+            destination := self._passthrough.destination(project, call_id, request.headers)
+        ):
+            return await self._passthrough.relay(destination, project, call_id, verb, request)
+        call = self._calls.find(project.id, call_id)
         status, error = 500, "internal error"
         try:
             await act(call, await read_json(request) if has_body else None)
@@ -272,7 +295,7 @@ def _target_uri(body: dict[str, Any]) -> str:
     return target
 
 
-async def _slowly(calls: Iterable[Call]) -> AsyncIterator[Call]:
+async def _slowly(calls: Iterable[Call | HostedCall]) -> AsyncIterator[Call | HostedCall]:
     """Let packets be sent in between: thousands of calls may be looked at."""
     for number, call in enumerate(calls):
         if number % 64 == 63:
@@ -288,7 +311,9 @@ def _matches(shown: dict[str, Any], sip_call_id: str | None, number: str | None)
     )
 
 
-def _page(calls: list[Call], after: str | None, limit: int) -> tuple[list[Call], bool]:
+def _page(
+    calls: list[Call | HostedCall], after: str | None, limit: int
+) -> tuple[list[Call | HostedCall], bool]:
     start = 0
     if after is not None:
         position = next((n for n, call in enumerate(calls) if call.id == after), None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from offhook.clock import Clock
 from offhook.tenants import Projects
 
+from .passthrough import Passthrough
 from .plain import Sessions
 from .sideband_limits import SidebandLimits
 
@@ -37,3 +38,5 @@ class ServerServices:
     sideband: SidebandLimits = field(default_factory=SidebandLimits)
     sessions: Sessions | None = None
     "Sessions without a call; `None`: not served."
+    passthrough: Passthrough | None = None
+    "Where requests about calls that are not ours go; `None`: no project has an upstream for them."

@@ -16,10 +16,12 @@ from starlette.types import Receive, Scope, Send
 
 from offhook import ids
 from offhook.calls.errors import CallError
+from offhook.tenants import Project
 
 from .auth import authenticate
 from .context import deny, request_id_of
 from .conversing import PROTOCOL, converse
+from .passthrough_sideband import PassthroughSideband
 from .plain import PlainRoute
 from .services import ServerServices
 from .sideband_writer import SidebandWriter
@@ -58,6 +60,10 @@ class SidebandRoute:
         self._limits = services.sideband
         self._attached: Counter[str] = Counter()
         self._plain = PlainRoute(services.sessions, services.sideband)
+        self._passthrough = services.passthrough
+        self._hosted = (
+            PassthroughSideband(services.passthrough, self._limits) if services.passthrough else None
+        )
 
     def add_to(self, router: Router, path: str) -> None:
         router.add_websocket_route(path, self)  # type: ignore[arg-type]
@@ -68,6 +74,8 @@ class SidebandRoute:
         try:
             project = authenticate(Headers(scope=scope), self._projects, subprotocols=scope["subprotocols"])
             beta = "realtime=v1" in Headers(scope=scope).get("openai-beta", "")
+            if not beta and await self._relays(project, scope, receive, send):
+                return
             if not beta and await self._plain.serve(project, scope, receive, send):
                 return
             admitted = None if beta else await self._admit(project.id, QueryParams(scope["query_string"]))
@@ -84,6 +92,17 @@ class SidebandRoute:
         finally:
             if admitted is not None:
                 self._leave(admitted.call.id)
+
+    async def _relays(self, project: Project, scope: Scope, receive: Receive, send: Send) -> bool:
+        """Serve a sideband of a call that is another service's. Returns False for all others."""
+        call_id = QueryParams(scope["query_string"]).get("call_id")
+        if not call_id or self._passthrough is None or self._hosted is None:
+            return False
+        destination = self._passthrough.destination(project, call_id, Headers(scope=scope))
+        if destination is None:
+            return False
+        await self._hosted.attach(destination, project, call_id, scope, receive, send)
+        return True
 
     async def _admit(self, project_id: str, query: QueryParams) -> _Admitted:
         """Find the call's session, waiting for one that still rings (API row S11), and take a place at it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import Literal
 
 from starlette.types import Send
 
@@ -25,7 +26,7 @@ class SidebandWriter:
 
     def __init__(self, limits: SidebandLimits) -> None:
         self._limits = limits
-        self._frames: deque[bytes] = deque()
+        self._frames: deque[tuple[Literal["text", "bytes"], str | bytes]] = deque()
         self._queued_bytes = 0
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
@@ -36,15 +37,11 @@ class SidebandWriter:
 
     def send(self, frame: bytes) -> None:
         """Queue one event, JSON as UTF-8."""
-        if self.dropped or self._close is not None:
-            return
-        self._frames.append(frame)
-        self._queued_bytes += len(frame)
-        limits = self._limits
-        if len(self._frames) > limits.queued_frames or self._queued_bytes > limits.queued_bytes:
-            self._drop(f"dropped: the reader is {len(self._frames)} events behind")
-            return
-        self._wake.set()
+        self._queue("text", frame)
+
+    def pass_on(self, frame: str | bytes) -> None:
+        """Queue a frame of somebody else's as it is, text or binary."""
+        self._queue("text" if isinstance(frame, str) else "bytes", frame)
 
     def close(self, code: int, reason: str) -> None:
         """Close after what is queued (API row S17), as far as that is read in time."""
@@ -69,12 +66,25 @@ class SidebandWriter:
                 task.cancel()
             await asyncio.gather(writing, stopping, return_exceptions=True)
 
+    def _queue(self, kind: Literal["text", "bytes"], frame: str | bytes) -> None:
+        if self.dropped or self._close is not None:
+            return
+        self._frames.append((kind, frame))
+        self._queued_bytes += len(frame)
+        limits = self._limits
+        if len(self._frames) > limits.queued_frames or self._queued_bytes > limits.queued_bytes:
+            self._drop(f"dropped: the reader is {len(self._frames)} events behind")
+            return
+        self._wake.set()
+
     async def _write(self, send: Send) -> None:
         while True:
             for _ in range(min(BATCH, len(self._frames))):
-                frame = self._frames.popleft()
+                kind, frame = self._frames.popleft()
                 self._queued_bytes -= len(frame)
-                await send({"type": "websocket.send", "text": frame.decode()})
+                if kind == "text" and isinstance(frame, bytes):
+                    frame = frame.decode()
+                await send({"type": "websocket.send", kind: frame})
             if self._frames:
                 await asyncio.sleep(0)
             elif self._close is not None:

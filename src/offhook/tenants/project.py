@@ -56,3 +56,8 @@ class Project:
     "Concurrent calls; 0 means the node's limit."
     fallback: Fallback | None = None
     "Used when nobody accepts in time; with none, the caller gets 480."
+    passthrough: str | None = None
+    """
+    The upstream that requests about calls of others go to; empty: none, and they are answered 404. `None`: as the
+    node's default says.
+    """

@@ -151,9 +151,9 @@ class RunningNode:
 
 
 @contextlib.asynccontextmanager
-async def running(**options):
+async def running(projects=None, **options):
     projects = ConfiguredProjects(
-        [Project("proj_a", api_keys=("sk-a", "sk-a2")), Project("proj_b", api_keys=("sk-b",))]
+        projects or [Project("proj_a", api_keys=("sk-a", "sk-a2")), Project("proj_b", api_keys=("sk-b",))]
     )
     calls, not_ready = FakeCalls(), []
     services = ServerServices(
@@ -187,6 +187,12 @@ async def strict_node():
     limits = SidebandLimits(per_call=2, queued_frames=50, drain_s=0.3)
     async with running(sideband=limits) as node:
         yield node
+
+
+@pytest.fixture
+def start_node():
+    """What a test starts a node of its own with."""
+    return running
 
 
 @pytest.fixture

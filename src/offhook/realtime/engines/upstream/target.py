@@ -1,18 +1,26 @@
-"""A Realtime API that can be a call's voice, and how it wants to be opened (API rows A01 to A05)."""
+"""
+A Realtime API that can be a call's voice, or that has calls of its own; and how it is addressed (API rows A01 to A05).
+
+All that is known of the forms of URLs stands here: of the WebSocket for a model, of the WebSocket beside a call, and
+of the verbs on a call.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from .failover import SILENCE_S
 
-__all__ = ["Kind", "Upstream", "guess_kind", "handshake"]
+__all__ = ["Kind", "Upstream", "call_sideband", "call_verb", "guess_kind", "handshake"]
 
 Kind = Literal["openai", "azure", "offhook", "other"]
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+_REST_SCHEMES = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
+_FORM = frozenset({"api-version", "deployment", "model"})
+"What a query says of the model and of Azure's older form."
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +64,72 @@ def handshake(upstream: Upstream, model: str) -> tuple[str, Mapping[str, str]]:
     parts = urlsplit(upstream.url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     name = upstream.deployment or upstream.model or model
-    version = upstream.api_version
-    if upstream.kind == "azure" and (version or "api-version" in query or "deployment" in query):
-        if version:
-            query.setdefault("api-version", version)
+    if _is_legacy(upstream, query):
+        if upstream.api_version:
+            query.setdefault("api-version", upstream.api_version)
         query.setdefault("deployment", name)
-        path = _path(parts.path, "/openai")
     else:
         query.setdefault("model", name)
-        path = _path(parts.path, "/openai/v1" if upstream.kind == "azure" else "/v1")
-    url = urlunsplit((_SCHEMES[parts.scheme], parts.netloc, path, urlencode(query), ""))
-    if not upstream.key:
-        return url, {}
+    path = _path(upstream, parts.path, query)
+    return urlunsplit((_SCHEMES[parts.scheme], parts.netloc, path, urlencode(query), "")), _key(upstream)
+
+
+def call_verb(upstream: Upstream, call_id: str, verb: str) -> tuple[str, Mapping[str, str]]:
+    """Return the URL of `POST .../realtime/calls/{call_id}/{verb}` and the headers that carry the key (row A01)."""
+    parts = urlsplit(upstream.url)
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    path = f"{_path(upstream, parts.path, query)}/calls/{quote(call_id, safe='')}/{quote(verb, safe='')}"
+    version = _version(upstream, query)
+    kept = {name: value for name, value in query.items() if name not in _FORM} | version
+    return urlunsplit((_REST_SCHEMES[parts.scheme], parts.netloc, path, urlencode(kept), "")), _key(upstream)
+
+
+def call_sideband(upstream: Upstream, query: Iterable[tuple[str, str]]) -> tuple[str, Mapping[str, str]]:
+    """
+    Return the URL of the WebSocket beside a call and the headers that carry the key (row A02).
+
+    `query` is what the app gave, `call_id` among it. Which of Azure's forms is asked for is the upstream's affair, so
+    the app's own `api-version` and `deployment` do not go up.
+    """
+    parts = urlsplit(upstream.url)
+    configured = dict(parse_qsl(parts.query, keep_blank_values=True))
+    asked = [(name, value) for name, value in query if name not in ("api-version", "deployment")]
+    named = {name for name, _ in asked}
+    kept = [(name, value) for name, value in configured.items() if name not in named | _FORM]
+    version = _version(upstream, configured)
+    if version and (name := configured.get("deployment") or upstream.deployment or upstream.model):
+        version["deployment"] = name
+    path = _path(upstream, parts.path, configured)
+    text = urlencode([*asked, *kept, *version.items()])
+    return urlunsplit((_SCHEMES[parts.scheme], parts.netloc, path, text, "")), _key(upstream)
+
+
+def _is_legacy(upstream: Upstream, query: Mapping[str, str]) -> bool:
+    """Whether Azure is asked in the form before `v1`."""
+    return upstream.kind == "azure" and bool(
+        upstream.api_version or "api-version" in query or "deployment" in query
+    )
+
+
+def _version(upstream: Upstream, query: Mapping[str, str]) -> dict[str, str]:
+    """Return what the older form's query says of itself; nothing for any other form."""
+    if not _is_legacy(upstream, query):
+        return {}
+    version = query.get("api-version") or upstream.api_version
+    return {"api-version": version} if version else {}
+
+
+def _path(upstream: Upstream, path: str, query: Mapping[str, str]) -> str:
+    base = "/v1"
     if upstream.kind == "azure":
-        return url, {"api-key": upstream.key}
-    return url, {"Authorization": f"Bearer {upstream.key}"}
-
-
-def _path(path: str, base: str) -> str:
+        base = "/openai" if _is_legacy(upstream, query) else "/openai/v1"
     path = path.rstrip("/") or base
     return f"{path}/realtime" if path.endswith(("/v1", "/openai")) else path
+
+
+def _key(upstream: Upstream) -> Mapping[str, str]:
+    if not upstream.key:
+        return {}
+    if upstream.kind == "azure":
+        return {"api-key": upstream.key}
+    return {"Authorization": f"Bearer {upstream.key}"}
