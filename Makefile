@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo listen test lint format types imports unit models-test compat interop bench clean
+.PHONY: help install demo demo-upstream listen test lint format types imports unit models-test compat interop bench clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/installed: pyproject.toml
 	@echo "Making a virtual environment and installing (some 300 MB with the speech models, once) ..."
@@ -19,6 +19,9 @@ install: $(VENV)/installed  ## make the virtual environment and install everythi
 
 demo: install  ## place a real phone call to the example app, and watch it (DEMO_TRANSPORT=tls|tcp|udp)
 	@$(BIN)/offhook demo
+
+demo-upstream: install  ## the same call with its voice in another server, which is killed while they talk
+	@$(BIN)/offhook demo --voice upstream
 
 listen: install  ## the same server and app, waiting for a call from your own softphone
 	@$(BIN)/offhook demo --listen

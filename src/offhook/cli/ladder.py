@@ -122,6 +122,8 @@ def from_entry(entry: Mapping[str, Any]) -> list[Row]:
             return [Note(at, Lane.OFFHOOK, title, "dim" if title.startswith("leg: ") else "bold")]
         case "error":
             return [Note(at, Lane.OFFHOOK, title, "bold red")]
+        case "upstream" | "usage" as kind:
+            return [Note(at, Lane.OFFHOOK, f"{kind}: {title}", "yellow")]
         case _:
             return [Note(at, Lane.OFFHOOK, title)]
 

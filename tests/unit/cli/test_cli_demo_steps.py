@@ -76,6 +76,35 @@ def good() -> Evidence:
     return evidence
 
 
+def upstream(ms: float, title: str) -> dict[str, object]:
+    return {"kind": "upstream", "ms": ms, "title": title}
+
+
+def good_elsewhere() -> Evidence:
+    """The same call with its voice in other nodes, the first of which was killed."""
+    evidence = good()
+    evidence.upstreams = ("voice", "spare")
+    told = [
+        upstream(100.0, "voice is open"),
+        upstream(20_000.0, "lost: voice: the connection broke (1006)"),
+        upstream(20_010.0, "voice: Connection refused"),
+        upstream(20_050.0, "spare is open"),
+        {"kind": "usage", "title": "30 tokens in, 60 out", "total_tokens": 90},
+    ]
+    evidence.timeline = {"data": [*evidence.timeline["data"], *told]}
+    return evidence
+
+
+def retell(title: str, told: dict[str, object] | None) -> Callable[[Evidence], None]:
+    """Put something else in the place of an entry, or nothing."""
+
+    def spoil(evidence: Evidence) -> None:
+        data = (told if entry.get("title") == title else entry for entry in evidence.timeline["data"])
+        evidence.timeline = {"data": [entry for entry in data if entry is not None]}
+
+    return spoil
+
+
 def failed(evidence: Evidence) -> set[str]:
     return {step.name for step in check(evidence) if not step.ok}
 
@@ -186,6 +215,40 @@ def test_a_step_without_its_evidence_fails_and_no_other_does(
     evidence = copy.deepcopy(good())
     spoil(evidence)
     assert failed(evidence) == {step}
+
+
+def test_a_call_whose_voice_is_elsewhere_is_judged_by_that_too() -> None:
+    assert failed(good_elsewhere()) == set()
+    assert len(check(good_elsewhere())) == len(check(good())) + 3
+
+
+@pytest.mark.parametrize(
+    ("spoil", "steps"),
+    [
+        (
+            retell("voice is open", upstream(100.0, "spare is open")),
+            {"upstream had the call"},
+        ),
+        (
+            retell("spare is open", upstream(20_050.0, "voice is open")),
+            {"upstream had the call"},
+        ),
+        (retell("spare is open", None), {"upstream had the call", "next one took over"}),
+        (retell("spare is open", upstream(26_000.0, "spare is open")), {"next one took over"}),
+        (retell("lost: voice: the connection broke (1006)", None), {"next one took over"}),
+        (
+            retell("voice: Connection refused", upstream(20_010.0, "lost: voice: again")),
+            {"next one took over"},
+        ),
+        (drop_entry(kind="usage"), {"usage added up"}),
+    ],
+)
+def test_an_upstream_that_did_not_do_its_part_fails_the_story(
+    spoil: Callable[[Evidence], None], steps: set[str]
+) -> None:
+    evidence = good_elsewhere()
+    spoil(evidence)
+    assert failed(evidence) == steps
 
 
 def test_a_word_that_was_said_twice_must_be_heard_twice() -> None:

@@ -107,6 +107,14 @@ def test_times_are_seconds_since_the_call_began_and_an_unknown_kind_is_a_note() 
     assert rows[1].text == "something"
 
 
+def test_what_an_upstream_did_is_told_apart_from_what_was_said() -> None:
+    told = [entry("upstream", "voice is open"), entry("usage", "30 tokens in, 60 out")]
+    assert [row.text for row in from_timeline({"data": told}) if isinstance(row, Note)] == [
+        "upstream: voice is open",
+        "usage: 30 tokens in, 60 out",
+    ]
+
+
 def test_the_ladder_as_a_whole() -> None:
     drawn = lines(
         Arrow(0.0, Lane.CALLER, Lane.OFFHOOK, "INVITE"),

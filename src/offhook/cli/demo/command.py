@@ -19,6 +19,11 @@ class Transport(enum.StrEnum):
     TLS = "tls"
 
 
+class Voice(enum.StrEnum):
+    EMBEDDED = "embedded"
+    UPSTREAM = "upstream"
+
+
 def register(app: typer.Typer) -> None:
     app.command("demo")(demo)
 
@@ -27,6 +32,15 @@ def demo(
     transport: Annotated[
         Transport, typer.Option(envvar="DEMO_TRANSPORT", help="How the phone calls.", case_sensitive=False)
     ] = Transport.TLS,
+    voice: Annotated[
+        Voice,
+        typer.Option(
+            envvar="DEMO_VOICE",
+            help="Who speaks: the embedded voice, or another `offhook serve` as the upstream Realtime API, which is "
+            "killed in the middle of the call while a third one takes over.",
+            case_sensitive=False,
+        ),
+    ] = Voice.EMBEDDED,
     listen: Annotated[
         bool, typer.Option("--listen", help="Wait for a call from your own softphone instead.")
     ] = False,
@@ -46,10 +60,15 @@ def demo(
     The exit status is 0 only if every step of the story really happened.
     """
     from .play import Play
-    from .stage import StageError, find_app, set_up
+    from .stage import UPSTREAMS, StageError, find_app, set_up
 
     try:
-        stage = set_up(folder.absolute(), transport.value, find_app(app_file))
+        stage = set_up(
+            folder.absolute(),
+            transport.value,
+            find_app(app_file),
+            UPSTREAMS if voice is Voice.UPSTREAM else (),
+        )
     except (StageError, OSError) as error:
         print(f"offhook demo: {error}", file=sys.stderr)
         raise typer.Exit(2) from None

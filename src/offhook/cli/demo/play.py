@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -17,9 +19,10 @@ from rich.text import Text
 
 from offhook.audio import wav
 from offhook.cli.api import Api, ApiError
-from offhook.cli.ladder import Row, draw, header, printable
+from offhook.cli.ladder import Lane, Note, Row, draw, header, printable
 
-from .processes import Process
+from .processes import OnLine, Process
+from .site import Site
 from .stage import TARGET, Stage
 from .steps import Evidence, Step, check
 from .story import Story, from_app, from_node, from_phone
@@ -36,6 +39,13 @@ BRAIN = (
     "The built-in brain follows rules, not the app's instructions; "
     '[engine.brain] kind = "chat_completions" with base_url and model gives it an LLM.'
 )
+ELSEWHERE = (
+    "The voice is elsewhere: another `offhook serve`, reached over TLS with a key, as a hosted model would be. "
+    "In the middle of the call it is killed, and a third one takes over with the conversation so far."
+)
+KILL_AFTER = 2
+"The caller's turn whose answer is being heard when the upstream dies."
+_KILL_AFTER_S = 0.5
 _READY_S = 90.0
 "The first start puts the speech model together and loads it."
 _CALL_S = 90
@@ -54,29 +64,36 @@ class Play:
         self._limit_s = limit_s
         self._story = Story()
         self._has_phone = True
-        self._evidence = Evidence(sentences=SENTENCES, name=CALLER, target=TARGET)
+        self._evidence = Evidence(
+            sentences=SENTENCES,
+            name=CALLER,
+            target=TARGET,
+            upstreams=[site.name for site in stage.upstreams],
+        )
         self._console = Console(highlight=False, soft_wrap=True)
         self._width = min(max(self._console.width, 80), 100)
         logs = stage.logs
-        self._server = Process(
-            "server",
-            [sys.executable, "-m", "offhook", "serve", "--config", str(stage.config)],
-            logs / "server.log",
-        )
+        self._server = _serve(stage.node, logs)
+        self._upstreams = [_serve(site, logs) for site in stage.upstreams]
         self._app = Process(
             "app", [sys.executable, str(stage.app_file)], logs / "app.log", stage.app_environment()
         )
         self._phone = Process("phone", self._phone_command(), logs / "phone.log")
+        self._explain = Process(
+            "explain", self._explain_command(), logs / "explain.log", self._explain_environment()
+        )
 
     async def perform(self) -> bool:
         """Play the whole story. Return whether every step of it happened."""
         try:
-            async with self._everything(), self._live():
-                await self._set_scene()
-                self._console.print(header(self._width))
-                await self._phone.start(on_stdout=self._phone_said)
-                self._evidence.phone_exit = await self._phone.wait()
-                await self._gather()
+            async with self._everything():
+                async with self._live():
+                    await self._set_scene()
+                    self._console.print(header(self._width))
+                    await self._phone.start(on_stdout=self._phone_said)
+                    self._evidence.phone_exit = await self._phone.wait()
+                    await self._gather()
+                await self._tell_timeline()
         except (_DemoError, TimeoutError) as error:
             why = str(error) or f"it took longer than {self._limit_s:g} s"
             self._say(f"the demo ended early: {why}", "bold red")
@@ -92,7 +109,7 @@ class Play:
                 await self._set_scene()
                 for transport in ("udp", "tcp", "tls"):
                     self._say(f"call  {self._stage.sip_uri(transport)}", "bold green")
-                self._say(f"for TLS, trust {self._stage.ca}")
+                self._say(f"for TLS, trust {self._stage.node.ca}")
                 self._say(f"say who you are and why you call; it transfers to {TARGET}. Ctrl-C ends this.")
                 self._console.print(header(self._width))
                 self._has_phone = False
@@ -116,22 +133,35 @@ class Play:
             async with asyncio.timeout(self._limit_s):
                 yield
         finally:
-            for process in (self._phone, self._app, self._server):
+            for process in (self._explain, self._phone, self._app, self._server, *self._upstreams):
                 await process.stop()
 
     async def _set_scene(self) -> None:
         stage = self._stage
         self._say(f"Offhook demo in {stage.folder}", "bold")
         self._say(BRAIN)
-        began = time.monotonic()
-        ready = asyncio.Event()
-        await self._server.start(on_stdout=_when("offhook ready", ready), on_stderr=self._node_said)
-        await self._until(ready.wait(), self._server, _READY_S)
+        if self._upstreams:
+            self._say(ELSEWHERE)
+        # An upstream makes its CA when it starts; the server that trusts it comes after.
+        await asyncio.gather(*map(self._serve_upstream, stage.upstreams, self._upstreams))
+        took_s = await self._start_node(self._server, self._node_said)
         await self._until(self._answers("/readyz"), self._server, 10)
-        self._say(f"server ready after {time.monotonic() - began:.1f} s   {stage.sip_uri()}   {stage.url}")
+        self._say(f"server ready after {took_s:.1f} s   {stage.sip_uri()}   {stage.node.url}")
         await self._app.start(on_stdout=self._app_said)
         await self._until(self._listens(stage.app_port), self._app, 20)
         self._say(f"app ready: {stage.app_file.name}, webhooks on 127.0.0.1:{stage.app_port}")
+
+    async def _serve_upstream(self, site: Site, process: Process) -> None:
+        took_s = await self._start_node(process)
+        self._say(f"upstream {site.name} ready after {took_s:.1f} s   {site.https_url}/v1")
+
+    async def _start_node(self, process: Process, on_stderr: OnLine | None = None) -> float:
+        """Return how many seconds it took to be ready."""
+        began = time.monotonic()
+        ready = asyncio.Event()
+        await process.start(on_stdout=_when("offhook ready", ready), on_stderr=on_stderr)
+        await self._until(ready.wait(), process, _READY_S)
+        return time.monotonic() - began
 
     async def _until(self, happened: Any, process: Process, limit_s: float) -> None:
         """Wait for something that a process must do; give up when it ends or takes too long."""
@@ -159,7 +189,7 @@ class Play:
         async with httpx2.AsyncClient() as client:
             while True:
                 try:
-                    if (await client.get(self._stage.url + path)).status_code == 200:
+                    if (await client.get(self._stage.node.url + path)).status_code == 200:
                         return
                 except httpx2.HTTPError:
                     pass
@@ -180,9 +210,16 @@ class Play:
         said = [part for sentence in SENTENCES for part in ("--say", sentence)]
         return [
             *(sys.executable, "-m", "offhook", "call", stage.sip_uri(), *said),
-            *("--ca", str(stage.ca), "--record", str(stage.recording), "--max-seconds", str(_CALL_S)),
+            *("--ca", str(stage.node.ca), "--record", str(stage.recording), "--max-seconds", str(_CALL_S)),
             *("--transcribe", "--model-dir", str(stage.models), "--caller", "anna", "--json"),
         ]
+
+    def _explain_command(self) -> list[str]:
+        return [sys.executable, "-m", "offhook", "explain", "last", "--url", self._stage.node.url]
+
+    def _explain_environment(self) -> dict[str, str]:
+        width = str(min(max(self._console.width, 80), 100))
+        return os.environ | {"OFFHOOK_API_KEY": self._stage.node.api_key, "COLUMNS": width}
 
     # What they say.
 
@@ -190,6 +227,14 @@ class Play:
         if (event := _json(line)) is not None:
             self._evidence.phone.append(event)
             self._story.add(from_phone(event))
+            if self._upstreams and event["event"] == "answer" and event["turn"] == KILL_AFTER:
+                asyncio.get_running_loop().call_later(_KILL_AFTER_S, self._kill_upstream)
+
+    def _kill_upstream(self) -> None:
+        voice = self._upstreams[0]
+        voice.kill()
+        text = f"kill -9 {voice.pid}, which was upstream {voice.name}"
+        self._story.add([Note(time.time(), Lane.OFFHOOK, text, "bold red")])
 
     def _node_said(self, line: str, at: float) -> None:
         if (entry := _json(line)) is not None:
@@ -226,7 +271,7 @@ class Play:
 
     async def _gather(self) -> None:
         """Ask the API what it knows of the call, while the server is still there."""
-        api = Api(self._stage.url, self._stage.api_key)
+        api = Api(self._stage.node.url, self._stage.node.api_key)
         for _ in range(20):  # the end reaches the record a moment after the phone's 200 to BYE
             try:
                 calls = await asyncio.to_thread(api.calls)
@@ -241,6 +286,14 @@ class Play:
             if self._evidence.call.get("termination"):
                 return
             await asyncio.sleep(0.1)
+
+    async def _tell_timeline(self) -> None:
+        """Show what the server itself tells of the call, with the command that a user would ask it by."""
+        if not self._upstreams or not self._evidence.call:
+            return
+        self._say(f"\noffhook explain {self._evidence.call['id']}", "bold")
+        await self._explain.start(on_stdout=lambda line, at: self._say(line))
+        await self._explain.wait()
 
     def _verdict(self) -> bool:
         try:
@@ -271,6 +324,11 @@ def _table(steps: list[Step], width: int) -> Table:
         mark = Text("ok", "bold green") if step.ok else Text("NO", "bold red")
         table.add_row(mark, Text(step.name), Text(printable(step.detail), "dim"))
     return table
+
+
+def _serve(site: Site, logs: Path) -> Process:
+    command = [sys.executable, "-m", "offhook", "serve", "--config", str(site.config)]
+    return Process(site.name, command, logs / f"{site.name}.log")
 
 
 def _when(start: str, event: asyncio.Event) -> Callable[[str, float], None]:

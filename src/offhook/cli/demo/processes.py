@@ -30,6 +30,11 @@ class Process:
         self._readers: list[asyncio.Task[None]] = []
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def returncode(self) -> int | None:
         return self._process.returncode if self._process else None
 
@@ -56,6 +61,11 @@ class Process:
         assert self._process is not None
         await asyncio.wait(self._readers)  # unlike gather, giving up this wait ends no reader
         return await self._process.wait()
+
+    def kill(self) -> None:
+        """End it without a word, as a crash would."""
+        assert self._process is not None
+        self._process.kill()
 
     async def stop(self) -> None:
         """End it: first politely, after some seconds not. Safe to call at any time."""

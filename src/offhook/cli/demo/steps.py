@@ -17,6 +17,8 @@ __all__ = ["Evidence", "Step", "check"]
 
 _SPEECH_S = 1.0
 "Less sound than this on a channel of the recording is no conversation."
+_GAP_S = 5.0
+"A caller who waits for longer asks whether anybody is there."
 
 
 @dataclass(slots=True)
@@ -29,6 +31,8 @@ class Evidence:
     "The caller's name, as said."
     target: str
     "Whom the caller was to be put through to."
+    upstreams: Sequence[str] = ()
+    "Which upstreams were to be the voice, one after the other; none: the embedded one."
     phone: list[Mapping[str, Any]] = field(default_factory=list)
     "The phone's JSON events."
     phone_exit: int | None = None
@@ -69,7 +73,8 @@ class Step:
 
 def check(evidence: Evidence) -> list[Step]:
     """Return a verdict for each step of the story, in its order."""
-    return [Step(name, *judge(evidence)) for name, judge in _STEPS]
+    steps = _STEPS + (_UPSTREAM_STEPS if evidence.upstreams else ())
+    return [Step(name, *judge(evidence)) for name, judge in steps]
 
 
 Verdict = tuple[bool, str]
@@ -209,6 +214,35 @@ def _phone_in_order(evidence: Evidence) -> Verdict:
     return evidence.phone_exit == 0, f"exit status {evidence.phone_exit}"
 
 
+def _taken(evidence: Evidence) -> Verdict:
+    """The order in which upstreams opened is the order in which they had the call."""
+    opened = [(str(entry["title"]), entry["ms"]) for entry in evidence.entries("upstream")]
+    opened = [(title.split()[0], ms) for title, ms in opened if title.endswith(" is open")]
+    shown = ", ".join(f"{name} {ms / 1000:.1f} s after the INVITE" for name, ms in opened)
+    return [name for name, _ in opened] == list(evidence.upstreams), shown or "none was opened"
+
+
+def _counted(evidence: Evidence) -> Verdict:
+    used = evidence.entries("usage")
+    if len(used) != 1:
+        return False, f"{len(used)} sums on the timeline"
+    none = "" if used[0].get("total_tokens") else ": rules use none"
+    return True, f"{used[0]['title']}{none}"
+
+
+def _taken_over(evidence: Evidence) -> Verdict:
+    """The first was killed; the caller must not wait for the next one."""
+    entries = evidence.entries("upstream")
+    lost = [number for number, entry in enumerate(entries) if entry["title"].startswith("lost: ")]
+    if len(lost) != 1:
+        return False, f"{len(lost)} losses"
+    later = [entry for entry in entries[lost[0] :] if entry["title"].endswith(" is open")]
+    if not later:
+        return False, "no upstream took it over"
+    gap_s = (later[0]["ms"] - entries[lost[0]]["ms"]) / 1000
+    return gap_s < _GAP_S, f"{entries[lost[0]]['title']}; {later[0]['title']} {gap_s:.2f} s later"
+
+
 _STEPS: tuple[tuple[str, Callable[[Evidence], Verdict]], ...] = (
     ("SIP call set up", _invited),
     ("webhook signed and delivered", _told),
@@ -227,6 +261,11 @@ _STEPS: tuple[tuple[str, Callable[[Evidence], Verdict]], ...] = (
     ("call ended as transferred", _transferred),
     ("both sides recorded", _recorded),
     ("phone ended in order", _phone_in_order),
+)
+_UPSTREAM_STEPS = (
+    ("upstream had the call", _taken),
+    ("next one took over", _taken_over),
+    ("usage added up", _counted),
 )
 
 
