@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -12,10 +12,10 @@ from offhook import ids
 from offhook.media import negotiate
 from offhook.media.port import MediaPort, NoFreePort
 from offhook.media.stats import MediaEvent
-from offhook.realtime.engine import AudioFormat, EngineStart, EngineUnavailable
+from offhook.realtime.engine import AudioFormat, EngineStart, EngineUnavailable, UpstreamUnavailable
 from offhook.realtime.outbox import SessionNote
 from offhook.realtime.runner import SessionRunner
-from offhook.realtime.session_config import ConfigError, SessionConfig, parse_accept
+from offhook.realtime.session_config import ConfigError, SessionConfig
 from offhook.sip.events import LegEnded
 from offhook.sip.flow import format_address
 from offhook.sip.leg import Leg, LegListener
@@ -135,11 +135,11 @@ class Call(LegListener):
         if not self._life.check_accept():
             return
         try:
-            config = parse_accept(body)
+            config, given = self._services.engines.judge(body)
         except ConfigError as error:
             raise CallError(400, str(error), code=error.code, param=error.param) from None
         try:
-            self._accept(config)
+            self._accept(config, given)
         except EngineUnavailable as error:
             raise CallError(
                 503,
@@ -287,7 +287,7 @@ class Call(LegListener):
         if fallback is not None and fallback.accept is not None:
             self.timeline.record("call", f"fallback accepts: {cause}")
             try:
-                self._accept(parse_accept(dict(fallback.accept)))
+                self._accept(*self._services.engines.judge(dict(fallback.accept)))
             except (EngineUnavailable, ConfigError) as error:
                 failed = f"{cause}; the fallback failed: {error}"
                 self._refuse(503, EndReason.FAILED, Result.SERVER_ERROR, failed, "the fallback failed")
@@ -302,7 +302,7 @@ class Call(LegListener):
 
     # From accept to the first word.
 
-    def _accept(self, config: SessionConfig) -> None:
+    def _accept(self, config: SessionConfig, given: Mapping[str, Any]) -> None:
         assert self._media is not None
         factory = self._services.engines.select(config.model)
         engine = factory.create()
@@ -331,7 +331,6 @@ class Call(LegListener):
         self._stop_ringing()
         self.timeline.record("call", "accepted", model=config.model)
         self._decided.set()
-        given = config.model_dump(exclude_unset=True)
         start = EngineStart(session_id, audio_format, config.model or "", given)
         limit_s = factory.opening_s or self._settings.engine_timeout_s
         self._establishing = self._spawn(self._establish(start, limit_s))
@@ -346,6 +345,9 @@ class Call(LegListener):
             port = await self._services.ports.open()
         except TimeoutError:
             self._fail(f"the engine was not ready within {limit_s:g} s")
+            return
+        except UpstreamUnavailable as error:
+            self._fail(str(error), "no engine is free", Result.UPSTREAM_ERROR)
             return
         except (EngineUnavailable, NoFreePort) as error:
             self._fail(str(error), "no engine or no media port is free")
@@ -394,13 +396,13 @@ class Call(LegListener):
     def _noted(self, note: SessionNote) -> None:
         self.timeline.record(note.kind, note.title, **dict[str, Any](note.details))
 
-    def _fail(self, cause: str, said: str = "") -> None:
+    def _fail(self, cause: str, said: str = "", result: Result = Result.SERVER_ERROR) -> None:
         """An accepted call cannot be served after all."""
         if self.state is not CallState.ACCEPTED:
             return
         fallback = self.project.fallback
         status = fallback.status if fallback is not None and fallback.accept is None else 503
-        self._refuse(status, EndReason.FAILED, Result.SERVER_ERROR, cause, said)
+        self._refuse(status, EndReason.FAILED, result, cause, said)
 
     # The end.
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from .engine import EngineFactory
+from .relayed_config import parse_relayed
+from .session_config import DEFAULT_MODEL, SessionConfig, parse_accept
 
 __all__ = ["EngineDirectory"]
 
@@ -34,6 +37,18 @@ class EngineDirectory:
     def select(self, model: str | None) -> EngineFactory:
         """Return the engine for a model name, or for an accept body that has none."""
         return self._factories[self._models.get(model or ANY_MODEL, self._default)]
+
+    def judge(self, body: Any) -> tuple[SessionConfig, Mapping[str, Any]]:
+        """
+        Judge an accept body as its engine can take it.
+
+        Returns the configuration, and what was given, without defaults. Raises `session_config.ConfigError`.
+        """
+        model = body.get("model") if isinstance(body, Mapping) else None
+        if self.select(model if isinstance(model, str) else DEFAULT_MODEL).relays:
+            return parse_relayed(body)
+        config = parse_accept(body)
+        return config, config.model_dump(exclude_unset=True)
 
     def describe(self) -> list[dict[str, object]]:
         """Say what each engine is, for the log."""

@@ -45,6 +45,7 @@ __all__ = [
     "UpstreamLost",
     "UpstreamNote",
     "UpstreamOpened",
+    "UpstreamUnavailable",
     "VoiceActivity",
 ]
 
@@ -54,6 +55,10 @@ AudioFormat = Literal["audio/pcmu", "audio/pcma", "audio/pcm"]
 
 class EngineUnavailable(Exception):  # noqa: N818 - a state of the node, not a fault
     """The engine cannot serve one more session now; the message says why."""
+
+
+class UpstreamUnavailable(EngineUnavailable):
+    """No upstream takes the call; the message says what each of them said."""
 
 
 class PhoneCallsOnly(Exception):  # noqa: N818 - what it is, not a fault
@@ -325,6 +330,8 @@ class EngineFactory(Protocol):
     """One kind of engine on this node; owns what its engines share, such as worker processes."""
 
     kind: str
+    relays: bool
+    "Whether a session object goes on to somebody who may know more of it than this server."
     opening_s: float | None
     "How long one engine's `start` may take; `None`: the node's setting."
 

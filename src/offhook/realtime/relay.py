@@ -26,6 +26,7 @@ from offhook.realtime.engine import (
     UpstreamNote,
     UpstreamOpened,
 )
+from offhook.realtime.mcp import without_secrets
 from offhook.realtime.outbox import Outbox, Output, ServerEvent, SessionClosed, SessionExpired
 from offhook.realtime.relay_caller import RelayCaller
 from offhook.realtime.relay_hold import HoldSentence, RelayHold
@@ -419,7 +420,7 @@ class Relay:
     # Parts.
 
     def _adopt(self, session: dict[str, Any]) -> None:
-        self._session = session
+        self._session = without_secrets(session)
         turn_detection = _input(session).get("turn_detection", {})
         self._interrupting = (
             turn_detection is not None and _object(turn_detection).get("interrupt_response") is not False

@@ -38,6 +38,7 @@ __all__ = [
     "Transcription",
     "merge_update",
     "parse_accept",
+    "without_nulls",
 ]
 
 DEFAULT_MODEL = "gpt-realtime-2.1"
@@ -294,6 +295,11 @@ def parse_accept(body: Any, *, default_model: str = DEFAULT_MODEL) -> SessionCon
             "missing_required_parameter", "Missing required parameter: 'session.type'.", "session.type"
         )
     return _validate({"model": default_model} | _without_nulls(given, _SESSION_NULLS))
+
+
+def without_nulls(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an accept body without the nulls that mean `not given`."""
+    return _without_nulls(body, _SESSION_NULLS)
 
 
 def merge_update(config: SessionConfig, session: Any) -> SessionConfig:

@@ -248,6 +248,7 @@ class ScriptedFactory:
     """The engine kind `scripted`."""
 
     kind = "scripted"
+    relays = False
     opening_s: float | None = None
 
     def __init__(self, script: Script | None = None, *, slots: int = 0) -> None:

@@ -58,6 +58,7 @@ class LocalFactory:
     """The embedded engine of a node: its worker processes, its brain, and its slots for sessions."""
 
     kind = "local"
+    relays = False
     opening_s: float | None = None
 
     def __init__(self, config: LocalConfig) -> None:

@@ -89,8 +89,9 @@ class Connection:
                 return
             error = _object(answer.get("error"))
             if number + 1 == len(formats) or not wants_other_format(error):
+                about = ", ".join(str(error[name]) for name in ("code", "param") if error.get(name))
                 raise Refused(
-                    f"it refused the session: {error.get('code')} {error.get('param') or ''}".strip()
+                    f"it refused the session: {error.get('message')} ({about or error.get('type')})"
                 )
 
     async def _await(self, kinds: set[str], event_id: str | None = None) -> dict[str, Any]:

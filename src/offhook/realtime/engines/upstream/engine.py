@@ -25,7 +25,9 @@ from offhook.realtime.engine import (
     UpstreamLost,
     UpstreamNote,
     UpstreamOpened,
+    UpstreamUnavailable,
 )
+from offhook.realtime.mcp import McpSecrets
 from offhook.realtime.relay import Relay
 from offhook.realtime.relay_hold import HoldSentence
 from offhook.realtime.session_config import SessionConfig
@@ -55,6 +57,7 @@ class UpstreamEngine:
         self._up: AudioConverter | None = None
         self._down: DeltaAudio | None = None
         self._dropping = False
+        self._secrets = McpSecrets()
         self._waiting: deque[bytes] | None = None
         "The caller's last frames, while a connection is opened that has not heard them."
         self._letting_go: set[asyncio.Task[None]] = set()
@@ -62,6 +65,7 @@ class UpstreamEngine:
 
     async def start(self, start: EngineStart, emit: Callable[[EngineEvent], None]) -> None:
         self._start, self._emit = start, emit
+        self._secrets.learn(start.session)
         self._opening = asyncio.create_task(self._open(start.session, ()))
         try:
             await self._opening
@@ -84,6 +88,7 @@ class UpstreamEngine:
     def handle(self, command: EngineCommand) -> None:
         match command:
             case SendUpstream():
+                self._secrets.learn(command.event.get("session") or command.event.get("response"))
                 if self._connection is not None:
                     self._connection.send(command.event)
             case ReopenUpstream():
@@ -112,12 +117,15 @@ class UpstreamEngine:
 
     async def _open(self, session: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> None:
         """Try the list. Raises `EngineUnavailable` when nobody takes the call."""
+        refusals: list[str] = []
         for index in self._failover.attempts():
             upstream = self._upstreams[index]
             try:
                 connection = await self._try(upstream, session)
             except Refused as refused:
-                self._emit(UpstreamNote(f"{upstream.name}: {refused}"))
+                said = f"{upstream.name}: {self._secrets.hide(str(refused))}"
+                refusals.append(said)
+                self._emit(UpstreamNote(said))
                 continue
             if self._closed:
                 await connection.close()
@@ -125,8 +133,7 @@ class UpstreamEngine:
             self._failover.opened(index)
             self._use(connection, items)
             return
-        names = ", ".join(self._failover.names)
-        raise EngineUnavailable(f"no upstream took the call ({names}); the timeline says why")
+        raise UpstreamUnavailable(f"no upstream took the call. {'; '.join(refusals)}")
 
     async def _try(self, upstream: Upstream, session: Mapping[str, Any]) -> Connection:
         assert self._start is not None
@@ -169,7 +176,7 @@ class UpstreamEngine:
             self._emit(EngineFailed("the upstream was lost again and again"))
             return
         try:
-            await self._open(_settable(command.session), command.items)
+            await self._open(self._secrets.restore(_settable(command.session)), command.items)
         except EngineUnavailable as error:
             self._waiting = None
             if self._connection is None:
@@ -190,7 +197,16 @@ class UpstreamEngine:
             audio = self._down.take(str(event.get("delta") or ""))
         elif self._down is not None and event["type"] == "response.output_audio.done":
             audio = self._down.finish()
+        elif event["type"] == "error":
+            event = self._without_secrets(event)
         self._emit(UpstreamEvent(event, audio))
+
+    def _without_secrets(self, event: dict[str, Any]) -> dict[str, Any]:
+        """An error's words stand on the timeline."""
+        error = event.get("error")
+        if not isinstance(error, dict) or not isinstance(message := error.get("message"), str):
+            return event
+        return event | {"error": error | {"message": self._secrets.hide(message)}}
 
     def _lost(self, reason: str) -> None:
         connection, self._connection = self._connection, None
@@ -221,6 +237,7 @@ class UpstreamFactory:
     """Calls whose voice is one of these upstreams, in this order."""
 
     kind = "upstream"
+    relays = True
 
     def __init__(
         self,
