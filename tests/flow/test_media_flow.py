@@ -15,6 +15,7 @@ from offhook.media.negotiate import LocalMedia
 from offhook.media.pacer import Pacer
 from offhook.media.port import NoFreePort, PortPool
 from offhook.media.rtcp import parse_compound
+from offhook.media.rtp import RtpPacket
 from offhook.media.stats import DigitReceived, Drained, MediaEvent
 from offhook.media.stream import MediaStream
 
@@ -265,6 +266,41 @@ async def test_two_ports_over_loopback(pacer):
     right.close()
     await closed(pool)
     assert len(pacer) == 0
+
+
+async def test_a_prompt_port_hears_without_a_pacer_that_ticks_and_survives_its_listener(monkeypatch, caplog):
+    pacer = Pacer()
+    pacer.start()
+    # Nothing is ever due, so whatever is heard was given as it came.
+    monkeypatch.setattr(pacer, "_arm", lambda now: None)
+    pool = PortPool("127.0.0.1", 36000, 36998)
+    port = await pool.open()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", 0))
+        made = negotiate.answer(
+            negotiate.offer(LocalMedia("127.0.0.1", peer.getsockname()[1], 1, 1)),
+            LocalMedia(port.host, port.port, 2, 1),
+        )
+        heard = asyncio.Queue()
+
+        def hear(frame):
+            heard.put_nowait(frame)
+            if frame[0] == 1:
+                raise RuntimeError("a listener that fails")
+
+        port.start(
+            made.plan, pacer=pacer, on_frame=hear, on_digit=print, on_drained=lambda: None, prompt=True
+        )
+        for index in (0, 1, 3, 2):
+            data = RtpPacket(0, index, index * 160, 7, bytes([index]) * 160)
+            peer.sendto(bytes(data), (port.host, port.port))
+        given = [await asyncio.wait_for(heard.get(), 2) for _ in range(4)]
+    assert [frame[0] for frame in given] == [0, 1, 2, 3]
+    assert pacer.stats.failures == 1
+    assert "handling a frame failed" in caplog.text
+    port.close()
+    pacer.close()
+    await closed(pool)
 
 
 async def test_a_re_invite_moves_the_sound(pacer):

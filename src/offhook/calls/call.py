@@ -86,6 +86,7 @@ class Call(LegListener):
         self._engine: dict[str, Any] | None = None
         self._last_session: dict[str, Any] | None = None
         self._playout = CallPlayout()
+        self._prompt = False
         self._media = (
             CallMedia(offer, self._settings, self.timeline, session_id=int(self.created_at))
             if offer
@@ -307,6 +308,7 @@ class Call(LegListener):
         factory = self._services.engines.select(config.model)
         engine = factory.create()
         described = factory.describe()
+        self._prompt = factory.prompt
         self._engine = {name: described[name] for name in _SHOWN_OF_ENGINE if name in described}
         audio_format = _AUDIO_FORMATS[self._media.codec]
         session_id = ids.opaque_id("sess")
@@ -371,6 +373,7 @@ class Call(LegListener):
             on_digit=self._digit,
             on_drained=runner.playout_drained,
             on_event=self._media_event,
+            prompt=self._prompt,
         )
         self._media.port = port
         self._life.answered()

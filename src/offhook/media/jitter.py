@@ -69,6 +69,8 @@ class JitterBuffer:
         "stretched",
     )
 
+    spare_s: float = SPARE_S
+
     def __init__(self, law: Law) -> None:
         self.late = 0
         "Packets that came after their turn and were of no use."
@@ -206,17 +208,17 @@ class JitterBuffer:
     def _place_late(self, index: int, newest: bool, now: float) -> bool:
         """Make room for a packet whose turn is over; return whether it can be used."""
         behind = self._cursor - index
-        self._calm_at = now + CALM_S
-        self._spare = 0
         if newest:
+            self._calm_at = now + CALM_S
+            self._spare = 0
             # All that is there has been played: go on from here, with that much more delay.
             if behind > MAX_GAP_FRAMES:
                 self._resync()
             else:
-                self._cursor = self._floor = index
+                self._go_on_from(index)
                 self.stretched += max(0, behind)
             return True
-        self._late_in_window += 1
+        self._missed_one(now)
         usable = behind == 1 and index >= self._floor
         if (usable or self._late_in_window > 1) and 0 < behind <= MAX_FRAMES and self.depth < MAX_FRAMES:
             self._floor = max(self._floor, self._cursor)
@@ -226,6 +228,15 @@ class JitterBuffer:
                 return True
         self.late += 1
         return False
+
+    def _missed_one(self, now: float) -> None:
+        """A packet was overtaken, and then its turn was over."""
+        self._calm_at = now + CALM_S
+        self._spare = 0
+        self._late_in_window += 1
+
+    def _go_on_from(self, index: int) -> None:
+        self._cursor = self._floor = index
 
     def _resync(self) -> None:
         self.resyncs += 1
@@ -239,8 +250,8 @@ class JitterBuffer:
 
     def _judge(self, now: float) -> None:
         """At the end of a window, see whether the delay can be less."""
-        if self._least_slack > SPARE_S and now >= self._calm_at:
-            spare = int((self._least_slack - SPARE_S) / FRAME_S) + 1
+        if self._least_slack > self.spare_s and now >= self._calm_at:
+            spare = int((self._least_slack - self.spare_s) / FRAME_S) + 1
             if self._spare:
                 # No quiet frame came along for a whole window: take what comes.
                 self._advance(self._cursor + 1)

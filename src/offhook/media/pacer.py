@@ -155,15 +155,15 @@ class Pacer:
             try:
                 call.send(now)
             except Exception:
-                self._failed("sending", now)
+                self.failed("sending", now)
         for call in calls:
             try:
                 call.hear(now)
             except Exception:
-                self._failed("handling", now)
+                self.failed("handling", now)
 
-    def _failed(self, what: str, now: float) -> None:
-        """Say what a call raised, but not fifty times a second."""
+    def failed(self, what: str, now: float) -> None:
+        """Say what a call raised, inside an `except`, but not fifty times a second."""
         self.stats.failures += 1
         if now >= self._silent_until:
             self._silent_until = now + LOG_EVERY_S
@@ -185,4 +185,4 @@ class Pacer:
                     try:
                         call.skip(left_out)
                     except Exception:
-                        self._failed("skipping", now)
+                        self.failed("skipping", now)

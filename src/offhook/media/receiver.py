@@ -10,6 +10,7 @@ from offhook.media.conceal import Concealer
 from offhook.media.dtmf import DtmfReceiver
 from offhook.media.jitter import JitterBuffer
 from offhook.media.negotiate import MediaPlan
+from offhook.media.prompt import PromptBuffer
 from offhook.media.reception import Order, Reception
 from offhook.media.rtp import HEADER, HEADER_SIZE, PLAIN, RtpError, payload_of
 from offhook.media.stats import DigitReceived, MediaEvent, StreamEvent
@@ -51,6 +52,7 @@ class Receiver:
         "_packets_before",
         "_payload_type",
         "_plain_types",
+        "_prompt",
         "_receives",
         "_reordered_before",
         "jitter",
@@ -60,8 +62,11 @@ class Receiver:
         "ssrc_changes",
     )
 
-    def __init__(self, plan: MediaPlan, events: list[StreamEvent]) -> None:
-        """`events` is the list that digits and notes are appended to."""
+    def __init__(self, plan: MediaPlan, events: list[StreamEvent], *, prompt: bool = False) -> None:
+        """
+        `events` is the list that digits and notes are appended to. With `prompt`, `early_frame` is to be called after
+        each packet and each `next_frame`, until there is nothing.
+        """
         self.malformed = 0
         self.ssrc_changes = 0
         self.last_received_at: float | None = None
@@ -75,7 +80,8 @@ class Receiver:
         self._candidate: tuple[int, int, bytes, float] | None = None
         self._dtmf = DtmfReceiver()
         self._in_event = False
-        self.jitter = JitterBuffer(plan.codec)
+        self._prompt = PromptBuffer(plan.codec) if prompt else None
+        self.jitter: JitterBuffer = self._prompt or JitterBuffer(plan.codec)
         self._concealer = Concealer(plan.codec)
         self._codec = plan.codec
         self._concealing = False
@@ -202,22 +208,35 @@ class Receiver:
     # Out.
 
     def next_frame(self, now: float) -> bytes | None:
-        """Return 20 ms of sound, concealed or silent where none came; `None` before the first packet."""
+        """
+        Return 20 ms of sound, concealed or silent where none came; `None` before the first packet, and for what was
+        given early.
+        """
         if self.reception is None:
             return None
         frame = self.jitter.take(now)
+        if frame:
+            return self._heard(frame)
         if frame is not None:
-            self._before = self._last
-            self._last = frame
-            if self._concealing:
-                self._concealing = False
-                return self._concealer.recover(frame)
-            return frame
+            return None
         self._concealing = True
         if self._in_event or not self._receives:
             # Nothing was lost: the peer sends a digit, or comfort noise, or is not to send.
             return self._concealer.pause()
         return self._concealer.conceal(self._before, self._last)
+
+    def early_frame(self) -> bytes | None:
+        """Return 20 ms of sound before their turn, `None` when what comes next is not there."""
+        frame = None if self._prompt is None else self._prompt.take_early()
+        return None if frame is None else self._heard(frame)
+
+    def _heard(self, frame: bytes) -> bytes:
+        self._before = self._last
+        self._last = frame
+        if self._concealing:
+            self._concealing = False
+            return self._concealer.recover(frame)
+        return frame
 
     @property
     def concealed(self) -> int:

@@ -31,6 +31,9 @@ class MediaStream:
     After every call of a method, look at `events`, and when there are any, take them with `take_events`. Every
     20 ms send what `next_packet()` returns to `destination`, then take `next_frame(now)`. When `now` has reached
     `report_due`, send `create_report` to `rtcp_destination`.
+
+    A `prompt` stream gives sound that came in order before its turn: take `early_frame()` until it is `None`, after
+    each datagram and each `next_frame`.
     """
 
     __slots__ = (
@@ -42,6 +45,7 @@ class MediaStream:
         "_skipped_ticks",
         "_ssrc_changes",
         "destination",
+        "early_frame",
         "events",
         "latch",
         "next_frame",
@@ -61,6 +65,7 @@ class MediaStream:
         cname: str,
         now: float,
         wall_offset: float,
+        prompt: bool = False,
     ) -> None:
         """
         `ssrc` (32 bits), `sequence` (16) and `timestamp` (32) are to be random (RFC 3550 section 5.1). `wall_offset` is
@@ -71,11 +76,13 @@ class MediaStream:
         self.latch = Latch(plan.remote)
         self.destination: Source = plan.remote
         self.sender = Sender(plan, self.events, ssrc=ssrc, sequence=sequence, timestamp=timestamp)
-        self.receiver = Receiver(plan, self.events)
+        self.receiver = Receiver(plan, self.events, prompt=prompt)
         self.next_packet = self.sender.next_packet
         "Return the datagram for the next 20 ms, or `None` when we are not to send."
         self.next_frame = self.receiver.next_frame
-        "Return 20 ms of the peer's sound, in the plan's codec; `None` before the first packet."
+        "Return 20 ms of the peer's sound, in the plan's codec; `None` before the first packet, or when given early."
+        self.early_frame = self.receiver.early_frame
+        "Return 20 ms of the peer's sound that are there before their turn, else `None`."
         self._reports = Reports(ssrc, cname, now=now, wall_offset=wall_offset)
         self._packets_reported = 0
         self._rtcp_source: Source | None = None

@@ -334,6 +334,8 @@ class EngineFactory(Protocol):
     "Whether a session object goes on to somebody who may know more of it than this server."
     opening_s: float | None
     "How long one engine's `start` may take; `None`: the node's setting."
+    prompt: bool
+    "Whether its engines hear frames as they come, in order but not even; else one every 20 ms."
 
     async def start(self) -> None:
         """Load and warm the models. Raises `EngineUnavailable` with the remedy when something is missing."""

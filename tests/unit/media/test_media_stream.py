@@ -174,6 +174,46 @@ def test_a_lost_frame_is_concealed():
     assert all(len(frame) == 160 for frame in frames)
 
 
+def take_early(stream):
+    return list(iter(stream.early_frame, None))
+
+
+def test_a_prompt_stream_gives_sound_as_it_comes_and_each_tick_only_what_is_missing():
+    stream = make(prompt=True)
+    for index in range(20):
+        stream.receive_rtp(packet(index), PEER, 0.02 * index + 0.005)
+        assert take_early(stream) == [bytes([index + 1]) * 160]
+        assert stream.next_frame(0.02 * index + 0.02) is None
+    # Number 20 is lost: what follows waits.
+    filled = []
+    for index in range(21, 26):
+        stream.receive_rtp(packet(index), PEER, 0.02 * index + 0.005)
+        filled += take_early(stream)
+        if (frame := stream.next_frame(0.02 * index + 0.02)) is not None:
+            filled.append(frame)
+        filled += take_early(stream)
+    made_up, first, *rest = filled
+    assert made_up not in (SILENCE["PCMU"], bytes([20]) * 160)
+    assert first[32:] == bytes([22]) * 128, "after what was made up, 4 ms are mixed"
+    assert rest == [bytes([index + 1]) * 160 for index in range(22, 26)]
+    assert (stream.stats().lost, stream.stats().concealed, stream.stats().late) == (1, 1, 0)
+
+
+def test_an_even_stream_gives_nothing_early():
+    stream = make()
+    stream.receive_rtp(packet(0), PEER, 0.005)
+    assert stream.early_frame() is None
+
+
+def test_a_prompt_stream_goes_on_in_another_codec():
+    stream = make(prompt=True)
+    feed(stream, range(3))
+    take_early(stream)
+    stream.renegotiate(dataclasses.replace(PLAN, codec="PCMA", payload_type=8))
+    stream.receive_rtp(packet(3, b"\x10" * 160, payload_type=8), PEER, 0.1)
+    assert take_early(stream)[-1][32:] == b"\x10" * 128
+
+
 @pytest.mark.parametrize(
     "shape",
     [

@@ -250,6 +250,7 @@ class ScriptedFactory:
     kind = "scripted"
     relays = False
     opening_s: float | None = None
+    prompt = False
 
     def __init__(self, script: Script | None = None, *, slots: int = 0) -> None:
         self.script = script or Script()

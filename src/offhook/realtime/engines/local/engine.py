@@ -60,6 +60,7 @@ class LocalFactory:
     kind = "local"
     relays = False
     opening_s: float | None = None
+    prompt = False
 
     def __init__(self, config: LocalConfig) -> None:
         self.config = config

@@ -238,6 +238,8 @@ class UpstreamFactory:
 
     kind = "upstream"
     relays = True
+    # The model keeps no time of its own: to even its input out would be delay for nothing.
+    prompt = True
 
     def __init__(
         self,
