@@ -124,6 +124,7 @@ async def test_an_agent_on_a_call_whose_upstream_is_lost(
     # Row X07: what the SDK sends right after it attached.
     greeting = await session.wait_for("response.create")
     assert greeting["response"] == {"instructions": "Greet the caller."}
+    await session.wait_for("session.update", lambda event: "tracing" in event["session"])
     accepted, attached, traced = (event["session"] for event in session.of_type("session.update"))
     assert [tool["name"] for tool in attached["tools"]] == [TOOL]
     assert attached["audio"]["input"]["turn_detection"]["type"] == "semantic_vad"
