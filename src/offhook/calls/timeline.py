@@ -35,7 +35,7 @@ class TimelineEntry:
     at: float
     "Monotonic seconds."
     kind: str
-    "`sip`, `route`, `sdp`, `webhook`, `rest`, `sideband`, `session`, `turn`, `media` or `call`."
+    "`sip`, `route`, `sdp`, `webhook`, `rest`, `sideband`, `relay`, `session`, `turn`, `media` or `call`."
     title: str
     "One line for people."
     details: Mapping[str, Any]

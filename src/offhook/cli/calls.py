@@ -53,6 +53,8 @@ def _show(found: list[dict[str, Any]]) -> None:
         began = time.strftime("%H:%M:%S", time.localtime(one.get("created_at") or 0))
         reason = (one.get("termination") or {}).get("reason") or ""
         caller = str(one.get("from") or "").partition(";tag=")[0]
+        if one.get("hosted"):
+            caller = f"(hosted by {one.get('upstream')})"
         cells = (one.get("id"), began, caller, one.get("state"), reason)
         table.add_row(*(Text(printable(str(cell or ""))) for cell in cells))
     # An id that is cut cannot be copied: a narrow terminal wraps the line instead.

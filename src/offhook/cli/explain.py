@@ -53,19 +53,19 @@ def _show(timeline: dict[str, Any], facts: dict[str, Any], svg: Path | None) -> 
     from rich.terminal_theme import MONOKAI
     from rich.text import Text
 
-    from .ladder import draw, from_timeline, header, printable
+    from .ladder import HOSTED_NAMES, NAMES, draw, from_timeline, header, printable
 
     console = Console(highlight=False, record=svg is not None)
     width = min(max(console.width, _WIDTH[0]), _WIDTH[1])
     console.print(
         Text(printable(f"{facts.get('id', '')}  began {timeline.get('started_at') or '?'}"), style="bold")
     )
-    for name in ("from", "to", "transport", "remote", "codec"):
+    for name in ("from", "to", "transport", "remote", "codec", "upstream"):
         if facts.get(name):
             console.print(
                 Text(f"{name:>9}  ", style="dim").append(printable(str(facts[name])), style="default")
             )
-    console.print(header(width), soft_wrap=True)
+    console.print(header(width, HOSTED_NAMES if facts.get("hosted") else NAMES), soft_wrap=True)
     for line in draw(from_timeline(timeline), width):
         console.print(line, soft_wrap=True)
     if timeline.get("dropped"):
@@ -77,6 +77,9 @@ def _show(timeline: dict[str, Any], facts: dict[str, Any], svg: Path | None) -> 
                 style="bold",
             )
         )
+    if facts.get("hosted"):
+        seen = f"{facts.get('state')}, as far as its API shows: the phone leg is {facts.get('upstream')}'s"
+        console.print(Text(printable(seen), style="bold"))
     if svg is not None:
         drawn = console.export_svg(title=f"offhook explain {facts.get('id', '')}", theme=MONOKAI)
         # Any monospaced font will do; the file should not ask the network for one.

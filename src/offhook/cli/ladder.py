@@ -19,6 +19,8 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 __all__ = [
+    "HOSTED_NAMES",
+    "NAMES",
     "Arrow",
     "Lane",
     "Note",
@@ -64,7 +66,9 @@ class Note:
 
 Row = Arrow | Note
 
-_NAMES = ("caller", "Offhook", "app")
+NAMES = ("caller", "Offhook", "app")
+HOSTED_NAMES = ("upstream", "Offhook", "app")
+"The lanes of a call that another service answers: what is known of its caller is known there."
 _TIME = 9
 _MIN_WIDTH = 60
 
@@ -109,6 +113,9 @@ def from_entry(entry: Mapping[str, Any]) -> list[Row]:
             return [Arrow(at, Lane.APP, Lane.OFFHOOK, title, "blue" if good else "bold red")]
         case "sideband":
             return [_sideband(at, entry, title)]
+        case "relay":
+            good = "no answer" not in title and int(entry.get("upstream_status") or 200) < 400
+            return [Arrow(at, Lane.OFFHOOK, Lane.CALLER, title, "cyan" if good else "bold red")]
         case "heard":
             return [Note(at, Lane.OFFHOOK, f"Offhook hears: “{title}”", "green", wide=True)]
         case "said":
@@ -194,11 +201,11 @@ class _Grid:
         return first, first + (last - first) // 2, last
 
 
-def header(width: int = 80) -> Text:
-    """Return the line that names the lanes."""
+def header(width: int = 80, names: Sequence[str] = NAMES) -> Text:
+    """Return the line that names the lanes, from the left."""
     lanes = _Grid(max(width, _MIN_WIDTH)).lanes
     line = " " * lanes[2]
-    for name, lane in zip(_NAMES, lanes, strict=True):
+    for name, lane in zip(names, lanes, strict=True):
         start = min(lane - len(name) // 2, lanes[2] + 2 - len(name))
         line = f"{line[:start]}{name}{line[start + len(name) :]}"
     return Text(line.rstrip(), style="bold")

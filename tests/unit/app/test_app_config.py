@@ -84,6 +84,12 @@ def test_the_environment_goes_over_the_file(tmp_path, monkeypatch):
         ("[upstreams.a]\nurl='wss://x'\n[models]\nm='b'", "(all)", "'b' is none of local, scripted, a"),
         ("[upstreams.a]\nurl='wss://x'\n[models]\nm=['a','local']", "(all)", "'local' is none of a"),
         ("[models]\nm=[]", "(all)", "the list is empty"),
+        ("[server]\npassthrough='b'", "server.passthrough: 'b'", "add [upstreams.b]"),
+        (
+            "[upstreams.a]\nurl='wss://x'\n[[projects]]\nid='p'\npassthrough='b'",
+            "projects.p.passthrough: 'b' is none of a",
+            'or say "" for off',
+        ),
         ("[sip\n", "offhook.toml", ""),
     ],
 )
@@ -179,3 +185,14 @@ def test_a_projects_records_follow_the_file(tmp_path):
     assert project.fallback.accept == {"type": "realtime", "instructions": "Hi"}
     assert project.webhooks[0].secrets == ("whsec_YWJj", "whsec_ZGVm")
     assert [str(source) for source in project.trunks[0].sources] == ["192.0.2.0/24", "2001:db8::/32"]
+
+
+def test_a_project_may_have_another_upstream_for_hosted_calls_than_the_node_or_none(tmp_path):
+    text = "[server]\npassthrough='a'\n[upstreams.a]\nurl='wss://x'\n[upstreams.b]\nurl='wss://y'\n"
+    text += (
+        "[[projects]]\nid='p'\n[[projects]]\nid='q'\npassthrough='b'\n[[projects]]\nid='r'\npassthrough=''"
+    )
+    config = load(write(tmp_path, text))
+    assert config.server.passthrough == "a"
+    assert [table.to_project().passthrough for table in config.projects] == [None, "b", ""]
+    assert load(write(tmp_path, "")).server.passthrough == ""

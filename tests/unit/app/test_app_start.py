@@ -40,3 +40,14 @@ async def test_a_damaged_key_of_the_development_ca(tmp_path):
         (tmp_path / "tls" / name).write_text("not PEM")
     with pytest.raises(StartError, match=r"^server\.data_dir = "):
         await node(tmp_path).start()
+
+
+async def test_an_upstream_for_hosted_calls_without_its_key(tmp_path):
+    config = Config(
+        server={"data_dir": tmp_path, "passthrough": "a"},
+        upstreams={"a": {"url": "https://x/v1", "api_key_env": "TEST_NO_SUCH_KEY"}},
+    )
+    with pytest.raises(
+        StartError, match=r"upstreams\.a: the environment variable TEST_NO_SUCH_KEY holds no key"
+    ):
+        await Node(config).start()

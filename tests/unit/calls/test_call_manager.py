@@ -322,3 +322,23 @@ async def test_a_session_that_never_ends_does_not_hold_the_node(table, monkeypat
         await table.manager.close(grace_s=0)
     assert "did not end" in caplog.text
     json.dumps(call.describe())
+
+
+# Whose call an id is.
+
+
+async def test_ids_of_calls_that_were_here_are_ours_and_those_of_this_nodes_form(table):
+    _, live = table.invite()
+    assert table.manager.owns(live.id)
+    node = live.id.split("_")[1]
+    assert table.manager.owns(f"rtc_{node}_{'0' * 32}")
+    for other in (
+        f"rtc_{node}x_{'0' * 32}",
+        f"rtc_{node}_{'0' * 31}",
+        f"rtc_{node}_{'0' * 33}",
+        f"rtc_{node}_{'0' * 31}Z",
+        f"rtc_{'0' * 32}",
+        "rtc_u7_" + "Ab1" * 7,
+        "",
+    ):
+        assert not table.manager.owns(other), other

@@ -126,3 +126,40 @@ def test_a_node_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> No
     result = CliRunner().invoke(app, ["calls", "--key", "sk-1"])
     assert result.exit_code == 1
     assert "offhook serve" in result.stderr
+
+
+HOSTED = "rtc_u7_" + "b" * 22
+HOSTED_RECORD = {"id": HOSTED, "hosted": True, "upstream": "openai", "state": "referred", "created_at": 1}
+HOSTED_TIMELINE = {
+    "started_at": "2026-11-21T12:00:00.000Z",
+    "data": [
+        {"ms": 0.0, "kind": "rest", "title": "POST accept: 200", "status": 200},
+        {"ms": 1.0, "kind": "relay", "title": "POST accept: 200 in 35 ms", "upstream_status": 200},
+        {"ms": 2.0, "kind": "relay", "title": "sideband: open in 9 ms"},
+        {"ms": 3.0, "kind": "sideband", "title": "attached"},
+        {"ms": 4.0, "kind": "heard", "title": "Hello?"},
+    ],
+}
+
+
+def test_a_hosted_call_is_a_ladder_between_its_upstream_and_the_app(
+    asked: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bodies: dict[str, Any] = {
+        "": {"data": [HOSTED_RECORD, RECORD]},
+        f"/{HOSTED}": HOSTED_RECORD,
+        f"/{HOSTED}/timeline": HOSTED_TIMELINE,
+    }
+    monkeypatch.setattr(
+        httpx2, "get", lambda url, **_: httpx2.Response(200, json=bodies[url.partition("/calls")[2]])
+    )
+    lines = CliRunner().invoke(app, ["explain", HOSTED, "--key", "sk-1"]).stdout.splitlines()
+    names = next(line for line in lines if "Offhook" in line)
+    assert names.split() == ["upstream", "Offhook", "app"]
+    rest, relay = (next(line for line in lines if title in line) for title in ("accept: 200 ─", "in 35 ms"))
+    assert rest.index("accept") > names.index("Offhook") > relay.index("accept")
+    assert any("openai" in line and "upstream" in line for line in lines)
+    assert lines[-1].startswith("referred, as far as its API shows")
+    listed = CliRunner().invoke(app, ["calls", "--key", "sk-1"]).stdout
+    assert "(hosted by openai)" in listed
+    assert "<sip:eve@h>" in listed
