@@ -20,9 +20,11 @@ from urllib.parse import quote
 
 import httpx2
 import pytest
+from openai import APIStatusError, APITimeoutError
 from websockets.asyncio.client import connect
 
 from testbed import DeveloperApp, Node, Phone, PhoneCall
+from testbed.hosted import HostedApi
 from testbed.upstream import Upstream, UpstreamSession
 
 # With characters that JSON, URLs and base64 write in other ways.
@@ -30,6 +32,7 @@ ENV_KEY = "sk-env/7Qp+Zk3w==Xy"
 FILE_KEY = "sk-file/4Rt+Mn8v==Uh"
 AZURE_KEY = "azurekey/0a1b2c3d+4e=="
 KEYS = {"by-env": ENV_KEY, "by-file": FILE_KEY, "azure": AZURE_KEY}
+HOSTED_KEY = "sk-hosted/9Jc+Wd5e==Tm"
 EVENTS = ("realtime.call.incoming", "realtime.call.answered", "realtime.call.ended")
 
 
@@ -71,7 +74,7 @@ class Readable:
 
 @pytest.fixture
 def addresses() -> Iterator[dict[str, socket.socket]]:
-    bound = {name: socket.socket() for name in KEYS}
+    bound = {name: socket.socket() for name in (*KEYS, "hosted")}
     for one in bound.values():
         one.bind(("127.0.0.1", 0))
     yield bound
@@ -84,6 +87,8 @@ def engine(tmp_path: Path, addresses: dict[str, socket.socket], monkeypatch: pyt
     (tmp_path / "upstream.key").write_text(FILE_KEY)
     monkeypatch.setenv("TEST_KEY_BY_ENV", ENV_KEY)
     monkeypatch.setenv("TEST_KEY_AZURE", AZURE_KEY)
+    monkeypatch.setenv("TEST_KEY_HOSTED", HOSTED_KEY)
+    monkeypatch.setenv("OFFHOOK_SERVER__PASSTHROUGH", "hosted")
     host = {name: f"ws://127.0.0.1:{one.getsockname()[1]}" for name, one in addresses.items()}
     return f"""
         kind = "scripted"
@@ -98,6 +103,9 @@ def engine(tmp_path: Path, addresses: dict[str, socket.socket], monkeypatch: pyt
         kind = "azure"
         deployment = "ours"
         api_key_env = "TEST_KEY_AZURE"
+        [upstreams.hosted]
+        url = "{host["hosted"].replace("ws:", "http:")}/v1"
+        api_key_env = "TEST_KEY_HOSTED"
         [models]
         "*" = ["by-env", "by-file", "azure"]
     """
@@ -110,14 +118,19 @@ async def called(app: DeveloperApp, readable: Readable) -> AsyncIterator[tuple[P
         call = await phone.dial(app.seat.project)
         call_id = (await app.incoming()).call_id
         yield call, call_id
-        headers = {"Authorization": f"Bearer {app.seat.api_key}"}
-        async with httpx2.AsyncClient(headers=headers) as client:
-            for path in ("", f"/{call_id}", f"/{call_id}/timeline"):
-                answer = await client.get(f"{app.node.base_url}/realtime/calls{path}")
-                assert answer.status_code == 200
-                readable.add(f"GET calls{path}", answer.content)
-        for option in ([], ["--json"]):
-            readable.add("offhook explain", await _explain(app, call_id, *option))
+        await _read(app, call_id, readable)
+
+
+async def _read(app: DeveloperApp, call_id: str, readable: Readable) -> None:
+    """Read all that the API and the commands say of a call."""
+    headers = {"Authorization": f"Bearer {app.seat.api_key}"}
+    async with httpx2.AsyncClient(headers=headers) as client:
+        for path in ("", f"/{call_id}", f"/{call_id}/timeline"):
+            answer = await client.get(f"{app.node.base_url}/realtime/calls{path}")
+            assert answer.status_code == 200
+            readable.add(f"GET calls{path}", answer.content)
+    for option in ([], ["--json"]):
+        readable.add("offhook explain", await _explain(app, call_id, *option))
 
 
 async def _explain(app: DeveloperApp, call_id: str, *options: str) -> bytes:
@@ -128,7 +141,7 @@ async def _explain(app: DeveloperApp, call_id: str, *options: str) -> bytes:
     )
     out, _ = await process.communicate()
     assert process.returncode == 0
-    assert b"upstream" in out
+    assert out
     return out
 
 
@@ -152,15 +165,21 @@ async def sideband(app: DeveloperApp, call_id: str, readable: Readable) -> Async
         yield until
 
 
-async def _say_key(session: UpstreamSession, key: str) -> None:
-    """Say a key again in every form, in the places where servers say things."""
+def _errors(key: str) -> Iterator[str]:
+    """Yield error events that say a key in every form."""
     for form in written(key):
         error = (
             f'{{"type": "invalid_request_error", "code": "{form}", "message": "The key {form} is used up."}}'
         )
-        await session.send_raw(f'{{"type": "error", "event_id": "event_{form}", "error": {error}}}')
+        yield f'{{"type": "error", "event_id": "event_{form}", "error": {error}}}'
     escaped = "".join(f"\\u{ord(char):04x}" for char in key)
-    await session.send_raw(f'{{"type": "error", "event_id": "event_1", "error": {{"message": "{escaped}"}}}}')
+    yield f'{{"type": "error", "event_id": "event_1", "error": {{"message": "{escaped}"}}}}'
+
+
+async def _say_key(session: UpstreamSession, key: str) -> None:
+    """Say a key again in the places where servers say things."""
+    for error in _errors(key):
+        await session.send_raw(error)
     await session.send("session.thought", thought={key: [key, {"deep": f"Bearer {key}"}]})
     item_id = await session.begin()
     await session.finish(item_id, f"My key is {key}.")
@@ -199,6 +218,30 @@ async def _is_refused_by_all(app: DeveloperApp, upstreams: dict[str, Upstream], 
         readable.add("SIP", "".join(str(wire.message) for wire in call.wire))
 
 
+async def _is_answered_elsewhere(app: DeveloperApp, hosted: HostedApi, readable: Readable) -> None:
+    """A call of the hosted service that the node passes through."""
+    call = hosted.ring()
+    await app.accept(call.id)
+    async with sideband(app, call.id, readable) as until:
+        upstream = await hosted.opened()
+        await until("session.created")
+        for error in _errors(HOSTED_KEY):
+            await upstream.send(error)
+        await upstream.say("session.thought", thought={HOSTED_KEY: f"Bearer {HOSTED_KEY}"})
+        await until("session.thought")
+        assert not [frame for frame in upstream.received if app.seat.api_key in str(frame)]
+    assert not [one for one in hosted.requests if app.seat.api_key in str(one)]
+    hosted.plan += [(401, HOSTED_KEY.encode(), {"x-request-id": HOSTED_KEY}), "hang"]
+    for _ in range(2):
+        try:
+            await app.client.with_options(timeout=1).realtime.calls.hangup(call.id)
+        except APIStatusError as error:
+            readable.add("REST errors", str(error.response.headers) + error.response.text)
+        except APITimeoutError:
+            pass
+    await _read(app, call.id, readable)
+
+
 async def _ask_wrongly(app: DeveloperApp, readable: Readable) -> None:
     root = app.node.base_url.removesuffix("/v1")
     right = {"Authorization": f"Bearer {app.seat.api_key}"}
@@ -231,11 +274,14 @@ async def test_no_key_can_be_read_anywhere(
                 form: Any = "azure" if name == "azure" else "openai"
                 listening = Upstream(addresses[name], key=key, form=form)
                 upstreams[name] = await stack.enter_async_context(listening)
+            hosted = HostedApi(key=HOSTED_KEY, bound=addresses["hosted"])
+            await stack.enter_async_context(hosted)
             app = await stack.enter_async_context(DeveloperApp(node))
             await _talks_and_is_lost(app, upstreams, readable)
             for upstream in upstreams.values():
                 upstream.plan.clear()
             await _is_refused_by_all(app, upstreams, readable)
+            await _is_answered_elsewhere(app, hosted, readable)
             await _ask_wrongly(app, readable)
             assert {one.status for up in upstreams.values() for one in up.handshakes} == {101, 401, 429, 503}
             for webhook in app.webhooks:
@@ -250,5 +296,5 @@ async def test_no_key_can_be_read_anywhere(
     assert '"event":"call.upstream"' in readable.said["the log"]
     assert "[key]" in readable.said["the sideband"]
 
-    for key in (*KEYS.values(), seat.api_key, seat.secret.removeprefix("whsec_")):
+    for key in (*KEYS.values(), HOSTED_KEY, seat.api_key, seat.secret.removeprefix("whsec_")):
         readable.assert_without(key)
