@@ -94,6 +94,7 @@ class Node:
         self.data_dir = folder / "data"
         self._config = self._write_config(script, ring_timeout_s)
         self._process: subprocess.Popen[bytes] | None = None
+        self._killed = False
 
     @property
     def ca(self) -> Path:
@@ -127,6 +128,9 @@ class Node:
 
     def __exit__(self, *_: object) -> None:
         assert self._process is not None
+        if self._killed:
+            self._close_seats()
+            return
         self._process.send_signal(signal.SIGTERM)
         try:
             code = self._process.wait(_STOP_S)
@@ -134,10 +138,18 @@ class Node:
             self._kill()
             raise AssertionError(f"the node did not stop within {_STOP_S} s of SIGTERM") from None
         finally:
-            for seat in (*self.seats, *self.unsubscribed):
-                seat.socket.close()
+            self._close_seats()
         assert code == 0, f"the node ended with {code}: {self._tail()}"
         assert not (faults := self.faults()), "the node logged faults of its own:\n" + "\n".join(faults)
+
+    def kill(self) -> None:
+        """End it as a crash does; it is not asked how it ended."""
+        self._killed = True
+        self._kill()
+
+    def _close_seats(self) -> None:
+        for seat in (*self.seats, *self.unsubscribed):
+            seat.socket.close()
 
     def faults(self) -> list[str]:
         """Return log lines that tell of a fault in the node itself."""
