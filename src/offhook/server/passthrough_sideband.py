@@ -7,7 +7,8 @@ import contextlib
 import logging
 import ssl
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from typing import Any
 from urllib.parse import parse_qsl
 
 from starlette.datastructures import Headers
@@ -30,6 +31,8 @@ from .sideband_writer import SidebandWriter
 
 __all__ = ["PassthroughSideband"]
 
+OPEN_S = 8.0
+"For an upstream's answer to a handshake. Hosted takes 5.5 s for a 404, and apps wait 10 s for an upgrade."
 MAX_FRAME = 16 * 1024 * 1024
 CLOSE_S = 1.0
 _OURS = ("events", "api-key")
@@ -73,17 +76,17 @@ class PassthroughSideband:
         async with contextlib.AsyncExitStack() as closing:
             with self._place(project.id, call_id):
                 call = self._passthrough.hosted.see(project.id, call_id, destination.name)
-                socket = await self._open_or_refuse(destination, call, scope, send)
+                socket = await _unless_gone(receive, self._open_or_refuse(destination, call, scope, send))
                 if socket is None:
                     return
                 relay = _Relay(destination, call, socket, SidebandWriter(self._limits), self._limits.drain_s)
                 # An app that attaches again at once need not wait until the upstream has closed too.
                 closing.push_async_callback(relay.close)
                 headers = _marks(destination, socket.response)
-                await send(
-                    {"type": "websocket.accept", "subprotocol": socket.subprotocol, "headers": headers}
-                )
-                await relay.run(request_id_of(scope), scope, receive, send)
+                with contextlib.suppress(OSError):  # the app went away just now
+                    accept = {"subprotocol": socket.subprotocol, "headers": headers}
+                    await send({"type": "websocket.accept", **accept})
+                    await relay.run(request_id_of(scope), scope, receive, send)
 
     @contextlib.contextmanager
     def _place(self, *place: str) -> Iterator[None]:
@@ -122,9 +125,9 @@ class PassthroughSideband:
 
     async def _open(self, destination: Destination, call: HostedCall, scope: Scope) -> ClientConnection:
         """Connect, and note how it went. Raises `InvalidStatus` for an answer to pass on, `CallError` for none."""
-        clock, timeout_s = self._passthrough.clock, self._passthrough.timeout_s
+        clock, timeout_s = self._passthrough.clock, min(OPEN_S, self._passthrough.timeout_s)
         asked_at = clock.monotonic()
-        outcome = "no answer"
+        outcome = "no answer, the app did not wait for it"
         try:
             async with asyncio.timeout(timeout_s):
                 socket = await self._connect(destination, scope)
@@ -277,6 +280,25 @@ class _Relay:
             except ConnectionClosed:
                 # What the upstream closed with is on its way to the app, behind its last events.
                 await asyncio.Event().wait()
+
+
+async def _unless_gone(
+    receive: Receive, opening: Coroutine[Any, Any, ClientConnection | None]
+) -> ClientConnection | None:
+    """Wait for a connection; `None`, and no connection, when the app goes away meanwhile."""
+    task, gone = asyncio.create_task(opening), asyncio.create_task(_disconnected(receive))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        for one in (task, gone):
+            one.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
 
 
 async def _refuse(destination: Destination, response: HandshakeResponse, send: Send) -> None:

@@ -416,6 +416,25 @@ async def test_an_upstream_that_opens_no_sideband_is_named(relaying, hosted, ste
     assert len(hosted.requests) == 1
 
 
+async def test_an_app_that_gives_up_while_the_upstream_hesitates_is_no_fault_of_ours(
+    relaying, hosted, caplog
+):
+    node = await relaying()
+    hosted.plan.append("hang")
+    with pytest.raises(TimeoutError):
+        await connect(
+            f"{node.ws_url}/v1/realtime?call_id=rtc_u7_x",
+            additional_headers={"Authorization": "Bearer sk-a"},
+            open_timeout=0.2,
+        )
+    async with asyncio.timeout(5):
+        while len(await timeline(node, "rtc_u7_x", "relay")) == 0:
+            await asyncio.sleep(0.01)
+    (entry,) = await timeline(node, "rtc_u7_x", "relay")
+    assert entry["title"] == "sideband: no answer, the app did not wait for it"
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
 @pytest.mark.parametrize(
     ("code", "reason", "seen", "state"),
     [
