@@ -176,6 +176,39 @@ async def test_an_agent_on_a_call_whose_upstream_is_lost(
     check_order([data for event in agents_app.seen if (data := raw_event(event)) is not None])
 
 
+async def test_an_agents_tool_that_ends_while_the_upstream_is_away(
+    agents_app: AgentsApp, caller: Phone, upstream: Upstream
+) -> None:
+    """Its output and the wish for an answer wait, and go up once, behind the call that they answer."""
+    call = await caller.dial(agents_app.seat.project)
+    session = await upstream.opened()
+    await call.answered()
+    await session.wait_for("response.create")
+    await _say(session, "Good morning.")
+    await agents_app.raw("output_audio_buffer.stopped")
+
+    upstream.plan.append("late")
+    await session.turn("When are you open?")
+    called = await session.call_tool(TOOL, TOOL_ARGUMENTS)
+    await session.close(1006)
+    again = await upstream.opened()
+    async with asyncio.timeout(5):
+        while not [event for event in agents_app.seen if isinstance(event, RealtimeToolEnd)]:
+            await asyncio.sleep(0.01)
+    await again.created()
+    await again.wait_for("response.create")
+    await _say(again, "From nine to five.")
+    await agents_app.raw("output_audio_buffer.stopped")
+
+    items = [event["item"] for event in again.of_type("conversation.item.create")]
+    assert [item["type"] for item in items[-2:]] == ["function_call", "function_call_output"]
+    assert [item["call_id"] for item in items[-2:]] == [called["call_id"]] * 2
+    assert len(again.of_type("response.create")) == 1
+    call.hang_up()
+    await asyncio.wait_for(agents_app.ended.wait(), 5)
+    check_order([data for event in agents_app.seen if (data := raw_event(event)) is not None])
+
+
 # openai-python.
 
 
