@@ -64,6 +64,11 @@ class Node:
         return [reason for reason, holds in reasons.items() if holds]
 
     @property
+    def calls_paced(self) -> int:
+        """How many calls send and hear sound now."""
+        return len(self._pacer)
+
+    @property
     def ready_line(self) -> str:
         """What `serve` prints when it is ready: where it listens, and once only the secrets that it made."""
         return "\n".join([*self._notices, f"offhook ready {' '.join(self._addresses)}"])

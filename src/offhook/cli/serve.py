@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import enum
 import errno
-import gc
 import signal
 import sys
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 import uvloop
+
+from . import garbage
 
 if TYPE_CHECKING:
     from offhook.app import Node
@@ -96,10 +97,10 @@ async def _run(node: Node) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await node.start()
-    # What lives now lives until the end: never look at it again when collecting, so that no
-    # collection takes a millisecond away from the pacer.
-    gc.collect()
-    gc.freeze()
+    # What lives now lives until the end: never look at it again when collecting.
+    garbage.settle()
     print(node.ready_line, flush=True)
+    collecting = asyncio.create_task(garbage.collect_when_idle(lambda: node.calls_paced))
     await stop.wait()
+    collecting.cancel()
     await node.stop()
