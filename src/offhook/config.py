@@ -191,6 +191,8 @@ class UpstreamTable(_Table):
     deployment: str = ""
     api_version: str = ""
     "Azure: ask in the older form, `?api-version=&deployment=`."
+    dialect: Literal["ga", "beta"] | None = None
+    "How its events are called. Absent: `beta` in Azure's older form, else `ga`."
     silence_s: Annotated[float, Field(gt=0, le=60)] = 5.0
     "How long it may keep a call waiting before the next one is tried."
     audio: Literal["auto", "pcm"] = "auto"
@@ -220,6 +222,7 @@ class UpstreamTable(_Table):
             model=self.model,
             deployment=self.deployment,
             api_version=self.api_version,
+            dialect=self.dialect,
             silence_s=self.silence_s,
             audio=self.audio,
             ca_file=self.ca_file,
@@ -417,7 +420,9 @@ class Config(BaseSettings):
             accept = project.fallback.accept if project.fallback is not None else None
             if accept is None:
                 continue
-            served = self.models.get(accept.get("model", DEFAULT_MODEL), self.models.get("*", self.engine.kind))
+            served = self.models.get(
+                accept.get("model", DEFAULT_MODEL), self.models.get("*", self.engine.kind)
+            )
             if served not in ENGINES:
                 continue
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import random
 import socket
@@ -18,6 +19,10 @@ import pytest_asyncio
 from websockets.asyncio.client import connect
 
 from offhook.media import negotiate
+from offhook.realtime.engine import EngineFailed, EngineStart, ReopenUpstream, UpstreamNote, UpstreamOpened
+from offhook.realtime.engines.upstream.engine import UpstreamEngine
+from offhook.realtime.engines.upstream.hold import load_hold_sentence
+from offhook.realtime.engines.upstream.target import Upstream as Target
 from testbed import DeveloperApp, Node, Phone, PhoneCall, Sideband
 from testbed.rtp import Rtp
 from testbed.upstream import Upstream, UpstreamSession
@@ -46,6 +51,15 @@ SESSION: dict[str, Any] = {
         "output": {"voice": "cedar"},
     },
     "tools": [TOOL],
+}
+MCP_SECRETS = ("mcp-token-5c1e77", "mcp-tenant-90ab12")
+MCP = {
+    "type": "mcp",
+    "server_label": "stock",
+    "server_url": "https://mcp.example.com/sse",
+    "authorization": MCP_SECRETS[0],
+    "headers": {"x-tenant": MCP_SECRETS[1]},
+    "require_approval": "never",
 }
 LOUD = bytes([0x10, 0x90] * 80)
 "A frame of sound."
@@ -116,7 +130,7 @@ def upstream_node(
             yield running
     said = running.log_path.read_text() + (folder / "stdout").read_text()
     assert "call.upstream" in said
-    assert not [key for key in KEYS.values() if key in said]
+    assert not [key for key in (*KEYS.values(), *MCP_SECRETS) if key in said]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -173,7 +187,7 @@ async def ringing(app: DeveloperApp) -> AsyncIterator[tuple[PhoneCall, Rtp, str]
         yield call, rtp, call_id
         said = json.dumps(await app.node.timeline(app.seat, call_id))
         said += json.dumps(await app.node.describe(app.seat, call_id))
-        assert not [key for key in KEYS.values() if key in said]
+        assert not [key for key in (*KEYS.values(), *MCP_SECRETS) if key in said]
 
 
 @asynccontextmanager
@@ -291,6 +305,117 @@ async def test_azure_is_asked_in_its_own_form(
     assert "our-deployment" in (query.get("model"), query.get("deployment"))
 
 
+async def test_azures_older_form_is_spoken_in_its_own_words(
+    app: DeveloperApp, addresses: dict[str, socket.socket]
+) -> None:
+    """Rows G21, G22: the mock takes nothing else, and the sideband is judged as any other."""
+    form = "azure-legacy"
+    async with (
+        Upstream(addresses[form], key=KEYS[form], form="azure-legacy") as azure,
+        talking(app, azure, model="on-azure-legacy") as talk,
+    ):
+        update = (await talk.session.wait_for("session.update"))["session"]
+        assert (update["voice"], update["input_audio_format"]) == ("cedar", "g711_ulaw")
+        assert update["turn_detection"]["silence_duration_ms"] == 450
+        created = talk.sideband.events[0]["session"]
+        assert created["audio"]["output"]["voice"] == "cedar"
+        assert created["tools"] == [TOOL]
+
+        item_id = await talk.session.begin()
+        await talk.session.say(item_id, LOUD * 10)
+        await talk.session.finish(item_id, "Good morning.")
+        await talk.hears(lambda heard: LOUD * 10 in heard, "the upstream's bytes")
+        await talk.sideband.wait_for("output_audio_buffer.stopped")
+        done = await talk.sideband.wait_for("response.done")
+        content = [{"type": "output_audio", "transcript": "Good morning."}]
+        assert done["response"]["output"][0]["content"] == content
+        types = talk.sideband.types
+        assert types.index("conversation.item.added") < types.index("conversation.item.done")
+        assert types.index("conversation.item.done") < types.index("response.output_item.done")
+        called = await talk.session.call_tool("look_up_opening_hours", "{}")
+        arguments = await talk.sideband.wait_for("response.function_call_arguments.done")
+        assert arguments["name"] == "look_up_opening_hours"
+        output = {"type": "function_call_output", "call_id": called["call_id"], "output": "nine"}
+        await talk.sideband.connection.conversation.item.create(item=output)
+        await talk.sideband.wait_for(
+            "conversation.item.done", lambda event: event["item"]["type"] == "function_call_output"
+        )
+        answer: Any = {"instructions": "Say when.", "output_modalities": ["audio"]}
+        await talk.sideband.connection.response.create(response=answer)
+        asked = await talk.session.wait_for("response.create")
+        assert asked["response"] == {"instructions": "Say when.", "modalities": ["text", "audio"]}
+
+        await talk.session.close(1006)
+        talk.session = await azure.opened()
+        await talk.session.wait_for(
+            "conversation.item.create", lambda event: event["item"]["type"] == "function_call_output"
+        )
+        assert (await talk.session.wait_for("session.update"))["session"]["tools"] == [TOOL]
+
+
+async def test_what_only_the_upstream_knows_goes_up_and_comes_down(
+    app: DeveloperApp, first: Upstream
+) -> None:
+    """Rows E26 and G13: MCP tools, their events, and a prompt; what they hold for their servers stays unsaid."""
+    prompt = {"id": "pmpt_1", "variables": {"city": "Bern"}}
+    async with talking(app, first, tools=[TOOL, MCP], prompt=prompt) as talk:
+        update = (await talk.session.wait_for("session.update"))["session"]
+        assert update["tools"] == [TOOL, MCP]
+        assert update["prompt"] == prompt
+        assert MCP_SECRETS[0] not in json.dumps(talk.sideband.events[0])
+        place = {"item_id": "item_mcp", "output_index": 0}
+        listed = [
+            await talk.session.send("mcp_list_tools.in_progress", item_id="item_list"),
+            await talk.session.send("mcp_list_tools.completed", item_id="item_list"),
+            await talk.session.send("response.mcp_call.in_progress", **place),
+            await talk.session.send("response.mcp_call.completed", **place),
+        ]
+        await talk.sideband.wait_for("response.mcp_call.completed")
+        assert [event for event in talk.sideband.events if "mcp" in event["type"]] == listed
+        await talk.session.error(f"401 from stock for {MCP_SECRETS[0]}", "mcp_failed")
+        await talk.sideband.wait_for("error")
+        picture = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
+        shown: Any = {"type": "message", "role": "user", "content": [picture]}
+        await talk.sideband.connection.conversation.item.create(item=shown)
+        assert (await talk.session.wait_for("conversation.item.create"))["item"] == shown
+        await talk.sideband.wait_for("conversation.item.done")
+
+        await talk.session.close(1006)
+        talk.session = await first.opened()
+        again = (await talk.session.wait_for("session.update"))["session"]
+        assert again["tools"] == [TOOL, MCP]
+        replayed = await talk.session.wait_for("conversation.item.create")
+        assert replayed["item"]["content"] == [picture]
+
+
+async def test_a_session_that_the_upstream_refuses_ends_the_call_with_its_words(
+    app: DeveloperApp, first: Upstream
+) -> None:
+    first.plan.append("late")
+    async with ringing(app) as (call, _, call_id):
+        accepting = asyncio.create_task(app.accept(call_id, **SESSION, extra_body={"tools_of_tomorrow": [MCP]}))
+        session = await first.opened()
+        session.updates = False
+        await session.created()
+        update = await session.wait_for("session.update")
+        assert update["session"]["tools_of_tomorrow"] == [MCP]
+        fault = {
+            "type": "invalid_request_error",
+            "code": "unknown_parameter",
+            "message": "Unknown parameter: 'session.tools_of_tomorrow'.",
+            "param": "session.tools_of_tomorrow",
+        }
+        await session.send("error", error=fault | {"event_id": update["event_id"]})
+        await asyncio.gather(accepting, return_exceptions=True)
+        await call.refused(503)
+        end = (await app.node.describe(app.seat, call_id))["termination"]
+        assert (end["reason"], end["result"], end["sip_status"]) == ("failed", "upstream_error", 503)
+        assert fault["message"] in end["cause"]
+        assert "unknown_parameter" in end["cause"]
+        said = json.dumps(await app.node.timeline(app.seat, call_id))
+        assert "first: it refused the session: Unknown parameter: 'session.tools_of_tomorrow'." in said
+
+
 # Sound.
 
 
@@ -326,12 +451,13 @@ async def test_what_came_in_disorder_goes_up_in_order_and_a_loss_is_made_up_for(
 
 @pytest.mark.parametrize(("piece", "gap_s"), [(1000, 0.0), (333, 0.005)])
 async def test_the_upstreams_bytes_are_played_untouched(talk: Talk, piece: int, gap_s: float) -> None:
-    """In a burst and in a trickle whose pieces are no whole frames."""
-    audio = random.Random(1).randbytes(4000)
+    """In a burst and in a trickle whose pieces are no whole frames, then a byte at a time."""
+    audio, byte_by_byte = random.Random(1).randbytes(4000), random.Random(2).randbytes(750)
     item_id = await talk.session.begin()
     await talk.session.say(item_id, audio, piece=piece, gap_s=gap_s)
+    await talk.session.say(item_id, byte_by_byte, piece=1)
     done = await talk.session.finish(item_id)
-    await talk.hears(lambda heard: audio in heard, "the upstream's bytes")
+    await talk.hears(lambda heard: audio + byte_by_byte in heard, "the upstream's bytes")
     response_id = done["response"]["id"]
     stopped = await talk.sideband.wait_for("output_audio_buffer.stopped")
 
@@ -340,11 +466,15 @@ async def test_the_upstreams_bytes_are_played_untouched(talk: Talk, piece: int, 
     assert talk.sideband.of_type("output_audio_buffer.started")[0]["response_id"] == response_id
     assert types.index("response.content_part.added") < types.index("output_audio_buffer.started")
     assert types.index("response.done") < types.index("output_audio_buffer.stopped")
-    last = next(at for at, payload in reversed(talk.audio) if payload[:80] in audio)
+    last = next(at for at, payload in reversed(talk.audio) if payload[:80] in byte_by_byte)
     assert talk.sideband.when(stopped) >= last - 0.03
 
 
-async def test_24_khz_for_an_upstream_that_takes_no_g711(app: DeveloperApp, first: Upstream) -> None:
+@pytest.mark.parametrize("piece", [4801, 7])
+async def test_24_khz_for_an_upstream_that_takes_no_g711(
+    app: DeveloperApp, first: Upstream, piece: int
+) -> None:
+    """In pieces that end in the middle of a sample."""
     async with talking(app, first, model="linear") as talk:
         update = (await talk.session.wait_for("session.update"))["session"]
         assert update["audio"]["input"]["format"] == {"type": "audio/pcm", "rate": 24000}
@@ -357,7 +487,7 @@ async def test_24_khz_for_an_upstream_that_takes_no_g711(app: DeveloperApp, firs
         assert max(np.abs(np.frombuffer(talk.session.heard[before:], "<i2").astype(int))) > 3000
         item_id = await talk.session.begin()
         hum = np.sin(np.arange(7_200) * 2 * np.pi * 440 / 24_000) * 8_000
-        await talk.session.say(item_id, hum.astype("<i2").tobytes(), piece=4801)
+        await talk.session.say(item_id, hum.astype("<i2").tobytes(), piece=piece)
         await talk.session.finish(item_id)
         await talk.sideband.wait_for("output_audio_buffer.stopped")
         loud_ms = talk.rtp.loud() * 20
@@ -438,6 +568,61 @@ async def test_keys_that_the_caller_presses_are_told_by_us(talk: Talk) -> None:
     assert event["event"] == "5"
     await asyncio.sleep(0.05)
     assert len(talk.sideband.of_type("input_audio_buffer.dtmf_event_received")) == 1
+
+
+async def test_sound_and_ends_out_of_order_hurt_nobody(talk: Talk) -> None:
+    """A delta of a response that has not begun, one of a response that is done, one end twice."""
+    url = talk.app.node.base_url.replace("http:", "ws:") + f"/realtime?call_id={talk.call_id}"
+    headers = {"Authorization": f"Bearer {talk.app.seat.api_key}"}
+    place = {"item_id": "item_x", "response_id": "resp_x", "output_index": 0, "content_index": 0}
+    sound = [bytes([number]) * 160 for number in (0x11, 0x12)]
+    delta = [base64.b64encode(one).decode() for one in sound]
+    await talk.sideband.connection.close()
+    async with connect(url, additional_headers=headers) as loose:
+        await talk.session.send("response.output_audio.delta", **place, delta=delta[0])
+        await talk.session.send("response.output_audio_transcript.done", **place, transcript="Early.")
+        await talk.session.send("response.created", response={"id": "resp_x", "output": []})
+        for _ in range(2):
+            await talk.session.send(
+                "response.done", response={"id": "resp_x", "status": "completed", "output": []}
+            )
+        await talk.session.send("conversation.item.done", item={"id": "item_x", "type": "message"})
+        await talk.session.send("response.output_audio.delta", **place, delta=delta[1])
+        await talk.hears(lambda heard: all(one in heard for one in sound), "both")
+        async with asyncio.timeout(3):
+            while json.loads(await loose.recv())["type"] != "output_audio_buffer.stopped":
+                pass
+    item_id = await talk.session.begin()
+    await talk.session.say(item_id, LOUD * 10)
+    await talk.session.finish(item_id)
+    await talk.hears(lambda heard: LOUD * 10 in heard, "a response after that")
+    talk.call.hang_up()
+    await talk.call.ended()
+
+
+async def test_what_a_call_costs_is_summed_and_limits_are_passed_on(talk: Talk) -> None:
+    """Rows O13, O19."""
+    limits = [{"name": "tokens", "limit": 20_000, "remaining": 19_800, "reset_seconds": 0.6}]
+    for number in range(3):
+        item_id = await talk.session.begin()
+        await talk.session.say(item_id, LOUD)
+        done = await talk.session.finish(item_id)
+        await talk.session.send("rate_limits.updated", rate_limits=limits)
+        await talk.sideband.wait_for(
+            "response.done", lambda event, done=done: event["response"]["id"] == done["response"]["id"]
+        )
+        usage = (await talk.app.node.describe(talk.app.seat, talk.call_id))["usage"]
+        assert usage == {name: value * (number + 1) for name, value in done["response"]["usage"].items()}
+    assert (await talk.sideband.wait_for("rate_limits.updated"))["rate_limits"] == limits
+    talk.call.hang_up()
+    await talk.sideband.wait_closed()
+    assert (await talk.app.node.describe(talk.app.seat, talk.call_id))["usage"] == usage
+    sums = [
+        entry["title"]
+        for entry in await talk.app.node.timeline(talk.app.seat, talk.call_id)
+        if entry["kind"] == "usage"
+    ]
+    assert sums == ["30 tokens in, 60 out"]
 
 
 async def test_what_we_do_not_know_is_relayed_and_nonsense_hurts_nobody(talk: Talk) -> None:
@@ -543,6 +728,40 @@ async def test_the_app_stops_the_sound(talk: Talk) -> None:
     assert not talk.session.of_type("output_audio_buffer.clear")
 
 
+async def test_who_interrupts_minutes_that_came_at_once_is_obeyed_at_once(talk: Talk) -> None:
+    item_id = await talk.session.begin()
+    await talk.session.say(item_id, LOUD * 9_000, piece=480_000)
+    await talk.hears(lambda heard: heard.count(LOUD) >= 5, "the beginning")
+    interrupted_at = time.monotonic()
+    await talk.session.interrupt(item_id)
+    await talk.sideband.wait_for("output_audio_buffer.cleared")
+    await talk.session.wait_for("conversation.item.truncate")
+    await asyncio.sleep(0.15)
+    assert [at for at, payload in talk.audio if payload == LOUD][-1] - interrupted_at < 0.15
+
+
+async def test_an_upstream_that_speaks_for_ever_is_read_no_further_and_can_be_stopped(talk: Talk) -> None:
+    item_id = await talk.session.begin()
+    # Eleven minutes; what more it has to say waits in its own socket.
+    await talk.session.say(item_id, LOUD * 33_000, piece=1_600_000)
+    await talk.notes("read no further")
+    saying = asyncio.create_task(talk.session.say(item_id, LOUD * 200_000, piece=1_600_000))
+    await asyncio.sleep(0.2)
+    assert not saying.done()
+    assert talk.call.alive
+    await talk.sideband.connection.output_audio_buffer.clear()
+    await talk.sideband.wait_for("output_audio_buffer.cleared")
+    async with asyncio.timeout(5):
+        await saying
+    await talk.session.wait_for("response.cancel")
+    await talk.session.finish(item_id, status="cancelled")
+    item_id = await talk.session.begin()
+    other = bytes([0x13, 0x93] * 80)
+    await talk.session.say(item_id, other * 10)
+    await talk.session.finish(item_id)
+    await talk.hears(lambda heard: other * 10 in heard, "the next response")
+
+
 # Failover.
 
 
@@ -589,7 +808,144 @@ async def test_the_next_of_the_list_is_tried_after_a_silence(
     assert waited == pytest.approx([0.7, 0.7], abs=0.3)
 
 
+async def test_the_next_of_the_list_is_tried_when_one_hangs_after_its_first_event(
+    app: DeveloperApp, first: Upstream, second: Upstream
+) -> None:
+    """It says `session.created`, and nothing to `session.update`."""
+    first.plan.append("late")
+    async with ringing(app) as (call, _, call_id):
+        accepting = asyncio.create_task(app.accept(call_id, **(SESSION | {"model": "impatient"})))
+        hanging = await first.opened()
+        hanging.updates = False
+        await hanging.created()
+        await accepting
+        await call.answered()
+        taken = await second.opened()
+        async with Sideband(app.client, call_id) as sideband:
+            assert (await sideband.wait_for("session.created"))["session"]["id"] == taken.id
+
+
 # A connection that is lost while they talk.
+
+
+async def test_the_caller_hears_a_sentence_while_it_is_opened_again(
+    app: DeveloperApp, first: Upstream
+) -> None:
+    sentence = load_hold_sentence("")
+    assert sentence is not None
+    said = sentence.sounds["audio/pcmu"]
+    async with talking(app, first) as talk:
+        item_id = await talk.session.begin()
+        await talk.session.say(item_id, LOUD * 10)
+        await talk.session.finish(item_id)
+        await talk.sideband.wait_for("output_audio_buffer.stopped")
+        first.plan.append("late")
+        lost_at = time.monotonic()
+        await talk.session.close(1006)
+        again = await first.opened()
+        await talk.hears(lambda heard: said[:480] in heard, "a sentence")
+        assert time.monotonic() - lost_at >= 0.4
+        await talk.notes("the caller hears: one moment, please")
+        await again.created()
+        talk.session = again
+        await talk.session.wait_for("session.update")
+        await talk.sideband.wait_for("session.updated")
+
+        item_id = await again.begin()
+        await again.say(item_id, LOUD * 200)
+        await talk.hears(lambda heard: said in heard, "the sentence to its end")
+        await talk.hears(lambda heard: heard.partition(said)[2].count(LOUD) >= 10, "the answer")
+        await again.interrupt(item_id)
+        truncate = await again.wait_for("conversation.item.truncate")
+        await asyncio.sleep(0.1)
+        after = b"".join(payload for _, payload in talk.audio).partition(said)[2]
+        assert truncate["audio_end_ms"] == pytest.approx(after.count(LOUD) * 20, abs=40)
+        assert talk.sideband.types.count("output_audio_buffer.started") == 2
+        assert "response.create" not in [event["type"] for event in again.received]
+
+
+async def test_a_turn_that_the_loss_took_is_answered_without_being_said_again(
+    app: DeveloperApp, first: Upstream
+) -> None:
+    async with talking(app, first) as talk:
+        words = [random.Random(number).randbytes(160) for number in range(15)]
+        for number, frame in enumerate(words):
+            talk.rtp.send_raw(talk.rtp.packet(frame), talk.remote)
+            if number == 5:
+                await talk.session.send(
+                    "input_audio_buffer.speech_started", item_id="item_turn", audio_start_ms=0
+                )
+            await asyncio.sleep(0.02)
+        await talk.session.until(lambda: words[-1] in talk.session.heard, "last frame")
+        await talk.session.send("input_audio_buffer.speech_stopped", item_id="item_turn", audio_end_ms=300)
+        await talk.session.send("input_audio_buffer.committed", item_id="item_turn", previous_item_id=None)
+        await talk.sideband.wait_for("input_audio_buffer.committed")
+        await talk.session.close(1001)
+
+        talk.session = again = await first.opened()
+        created = await again.wait_for("conversation.item.create")
+        await again.wait_for("response.create")
+        assert created["item"]["id"] == "item_turn"
+        (part,) = created["item"]["content"]
+        assert part["type"] == "input_audio"
+        assert b"".join(words[-5:]) in base64.b64decode(part["audio"])
+        types = [event["type"] for event in again.received]
+        assert types.index("conversation.item.create") < types.index("response.create")
+        assert types.count("response.create") == 1
+        await talk.notes("is asked for the answer")
+
+
+async def test_what_is_said_while_nobody_listens_is_heard_by_the_next(
+    app: DeveloperApp, first: Upstream
+) -> None:
+    async with talking(app, first) as talk:
+        await talk.rtp.speak(talk.remote, 60, loud=True)
+        first.plan.append("late")
+        await talk.session.close(1006)
+        talk.session = again = await first.opened()
+        words = [random.Random(number).randbytes(160) for number in range(10)]
+        for frame in words:
+            talk.rtp.send_raw(talk.rtp.packet(frame), talk.remote)
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(0.1)
+        await again.created()
+        await again.until(lambda: b"".join(words[2:8]) in again.heard, "words from meanwhile")
+
+
+async def test_a_session_that_is_about_to_end_is_replaced_before_it_is_let_go(
+    first: Upstream, addresses: Any
+) -> None:
+    """The engine alone: the moment is the relay's choice."""
+    url = f"ws://127.0.0.1:{addresses['first'].getsockname()[1]}/v1/realtime"
+    target = Target("first", url, KEYS["first"])
+    engine = UpstreamEngine([target], tls={"first": None})
+    came: list[Any] = []
+    try:
+        await engine.start(
+            EngineStart("sess", "audio/pcmu", "gpt-realtime", {"type": "realtime"}), came.append
+        )
+        old = await first.opened()
+        first.plan.append("late")
+        engine.handle(ReopenUpstream({"instructions": "Go on."}, []))
+        new = await first.opened()
+        engine.hear(LOUD)
+        await old.until(lambda: LOUD in old.heard, "sound, as long as it stands")
+        await new.created()
+        assert (await old.gone())[0] == 1000
+        await new.until(lambda: LOUD in new.heard, "the same sound")
+        assert (await new.wait_for("session.update"))["session"]["instructions"] == "Go on."
+        assert [type(event) for event in came] == [UpstreamOpened, UpstreamOpened]
+
+        first.plan.append(503)
+        engine.handle(ReopenUpstream({}, []))
+        async with asyncio.timeout(3):
+            while not (isinstance(came[-1], UpstreamNote) and "goes on" in came[-1].title):
+                await asyncio.sleep(0.01)
+        engine.hear(LOUD * 2)
+        await new.until(lambda: LOUD * 2 in new.heard, "sound after a refusal")
+        assert EngineFailed not in [type(event) for event in came]
+    finally:
+        await engine.close()
 
 
 @pytest.mark.parametrize("how", ["cut", "cap"])

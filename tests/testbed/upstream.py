@@ -568,7 +568,7 @@ class Upstream:
         return None if placed else Refusal(404, "not_found", f"nothing is at {path} with {sorted(query)}")
 
     async def _serve(self, connection: ServerConnection) -> None:
-        session = UpstreamSession(connection, self.handshakes[-1])
+        session = _create_session(self._form, connection, self.handshakes[-1])
         self.sessions.append(session)
         step = self.plan.popleft() if self.plan else None
         if "openai-beta" in session.handshake.headers:
@@ -581,6 +581,14 @@ class Upstream:
         if step is None:
             await session.created()
         await session.run()
+
+
+def _create_session(form: Form, connection: ServerConnection, handshake: Handshake) -> UpstreamSession:
+    if form == "azure-legacy":
+        from testbed.beta_upstream import BetaSession
+
+        return BetaSession(connection, handshake)
+    return UpstreamSession(connection, handshake)
 
 
 _REFUSALS = {

@@ -85,6 +85,7 @@ class Call(LegListener):
         self._runner: SessionRunner | None = None
         self._engine: dict[str, Any] | None = None
         self._last_session: dict[str, Any] | None = None
+        self._usage: Mapping[str, Any] | None = None
         self._playout = CallPlayout()
         self._prompt = False
         self._media = (
@@ -226,6 +227,7 @@ class Call(LegListener):
             "codec": self._media.codec if self._media else None,
             "engine": self._engine,
             "session": self._runner.session.describe() if self._runner else self._last_session,
+            "usage": self._usage,
             "refers": self._transfer.to_api(),
             "termination": self.termination.to_api() if self.termination else None,
         }
@@ -397,7 +399,10 @@ class Call(LegListener):
             self._runner.receive_digit(digit)
 
     def _noted(self, note: SessionNote) -> None:
-        self.timeline.record(note.kind, note.title, **dict[str, Any](note.details))
+        details = dict[str, Any](note.details)
+        # An upstream counts; its responses tell the sum so far.
+        self._usage = details.get("usage") or self._usage
+        self.timeline.record(note.kind, note.title, **details)
 
     def _fail(self, cause: str, said: str = "", result: Result = Result.SERVER_ERROR) -> None:
         """An accepted call cannot be served after all."""

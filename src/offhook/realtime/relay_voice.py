@@ -41,6 +41,7 @@ class RelayVoice:
         self._items: dict[str, Item] = {}
         self._indexes: dict[str, int] = {}
         self._silenced: dict[str, None] = {}
+        self._finished: dict[str, None] = {}
         self._truncated: dict[str, int] = {}
 
     @property
@@ -78,6 +79,9 @@ class RelayVoice:
         item.audio_ms += len(audio) / self._bytes_per_ms
         changes = self._playout.add(response_id, item, audio)
         self._outbox.put(PlayAudio(audio))
+        if response_id in self._finished:
+            # It came after its response's end, and nothing more will say that it is over.
+            changes += self._playout.finish(response_id)
         self._tell(changes)
 
     def hold(self, sound: bytes) -> float:
@@ -88,7 +92,7 @@ class RelayVoice:
 
     def finish(self, response_id: str) -> None:
         """The response has made all its sound."""
-        self._silenced.pop(response_id, None)
+        _remember(self._finished, response_id, None)
         self._tell(self._playout.finish(response_id))
 
     def progress(self, played: int) -> None:

@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from offhook.realtime.engine import AudioFormat
 
+from .beta import BetaDialect
 from .redaction import Redaction
 from .target import Upstream, handshake
 from .wire import append_frame, formats_of, session_update, wants_other_format
@@ -23,6 +24,8 @@ from .wire import append_frame, formats_of, session_update, wants_other_format
 __all__ = ["Connection", "Refused", "open_connection", "trust"]
 
 MAX_FRAME = 16 * 1024 * 1024
+MAX_QUEUE = 4
+"Frames that came and wait for us; then no more is read (TCP)."
 MAX_AUDIO = 100
 "Frames of the caller's that may wait: 2 s. Then the oldest goes."
 MAX_EVENTS = 1000
@@ -58,6 +61,8 @@ class Connection:
         "Frames of the caller's sound that were not sent."
         self._socket = socket
         self._redaction = Redaction(upstream.key)
+        self._beta = BetaDialect() if upstream.speaks_beta else None
+        self._came: deque[dict[str, Any]] = deque()
         self._queue: deque[tuple[bool, str]] = deque()
         self._audio = 0
         self._wake = asyncio.Event()
@@ -81,11 +86,13 @@ class Connection:
                 "event_id": event_id,
                 "session": session_update(given, asked),
             }
-            await self._socket.send(orjson.dumps(update).decode())
+            await self._socket.send(self._frame(update))
             answer = await self._await({"session.updated"}, event_id)
             if answer["type"] == "session.updated":
                 self.session = _object(created.get("session")) | _object(answer.get("session"))
                 self.hears, self.speaks = formats_of(self.session, asked)
+                self.early += self._came
+                self._came.clear()
                 return
             error = _object(answer.get("error"))
             if number + 1 == len(formats) or not wants_other_format(error):
@@ -96,15 +103,16 @@ class Connection:
 
     async def _await(self, kinds: set[str], event_id: str | None = None) -> dict[str, Any]:
         while True:
-            event = self._parse(await self._socket.recv(decode=False))
-            if event is None:
-                continue
+            while not self._came:
+                self._came += self._parse(await self._socket.recv(decode=False))
+            event = self._came.popleft()
             if event["type"] in kinds:
                 return event
             if event["type"] == "error":
                 error = _object(event.get("error"))
                 if event_id is None:
-                    raise Refused(f"it answered with the error {error.get('code') or error.get('type')}")
+                    about = error.get("code") or error.get("type")
+                    raise Refused(f"it answered with the error {about}: {error.get('message')}")
                 if error.get("event_id") in (event_id, None):
                     return event
             self.early.append(event)
@@ -131,7 +139,7 @@ class Connection:
         if len(self._queue) - self._audio >= MAX_EVENTS:
             self._end("it takes no more events")
             return
-        self._queue.append((False, orjson.dumps(event).decode()))
+        self._queue.append((False, self._frame(event)))
         self._wake.set()
 
     def pause(self) -> None:
@@ -171,8 +179,7 @@ class Connection:
     async def _read(self) -> None:
         try:
             async for frame in self._socket:
-                event = self._parse(frame)
-                if event is not None:
+                for event in self._parse(frame):
                     self._on_event(event)
                 if not self._reading.is_set():
                     await self._reading.wait()
@@ -204,14 +211,19 @@ class Connection:
             self._closed = True
             self._on_lost(reason)
 
-    def _parse(self, frame: str | bytes) -> dict[str, Any] | None:
-        """Return an event; `None` for what is none. An upstream that repeats its key does not pass it on."""
+    def _frame(self, event: Mapping[str, Any]) -> str:
+        return orjson.dumps(event if self._beta is None else self._beta.up(event)).decode()
+
+    def _parse(self, frame: str | bytes) -> list[dict[str, Any]]:
+        """Return the events of a frame; none for what is none. An upstream that repeats its key does not pass it on."""
         raw = frame.encode() if isinstance(frame, str) else frame
         try:
             event = orjson.loads(self._redaction.hide(raw))
         except orjson.JSONDecodeError:
-            return None
-        return event if isinstance(event, dict) and isinstance(event.get("type"), str) else None
+            return []
+        if not isinstance(event, dict) or not isinstance(event.get("type"), str):
+            return []
+        return [event] if self._beta is None else self._beta.down(event)
 
 
 def _object(value: Any) -> dict[str, Any]:
@@ -252,6 +264,7 @@ async def open_connection(
                 proxy=None,
                 open_timeout=None,
                 max_size=MAX_FRAME,
+                max_queue=MAX_QUEUE,
                 close_timeout=CLOSE_S,
                 ping_timeout=PING_S,
                 logger=_quiet,

@@ -39,10 +39,19 @@ class Upstream:
     "Azure: ask in the older form, with `api-version` and `deployment`."
     silence_s: float = SILENCE_S
     "How long it may keep a call waiting before the next one is tried."
+    dialect: Literal["ga", "beta"] | None = None
+    "How its events are called; `None`: `beta` in Azure's older form, else `ga`."
     audio: Literal["auto", "pcm"] = "auto"
     "`auto`: the caller's G.711 as it is, where the upstream takes it. `pcm`: 24 kHz always."
     ca_file: str = ""
     "PEM: trusted besides the system's CAs."
+
+    @property
+    def speaks_beta(self) -> bool:
+        """Whether it knows the API as it was before its general availability (rows G21, G22)."""
+        if self.dialect is not None:
+            return self.dialect == "beta"
+        return _is_legacy(self, dict(parse_qsl(urlsplit(self.url).query, keep_blank_values=True)))
 
 
 def guess_kind(url: str) -> Kind:
@@ -71,7 +80,10 @@ def handshake(upstream: Upstream, model: str) -> tuple[str, Mapping[str, str]]:
     else:
         query.setdefault("model", name)
     path = _path(upstream, parts.path, query)
-    return urlunsplit((_SCHEMES[parts.scheme], parts.netloc, path, urlencode(query), "")), _key(upstream)
+    headers = dict(_key(upstream))
+    if upstream.speaks_beta and upstream.kind != "azure":
+        headers["OpenAI-Beta"] = "realtime=v1"
+    return urlunsplit((_SCHEMES[parts.scheme], parts.netloc, path, urlencode(query), "")), headers
 
 
 def call_verb(upstream: Upstream, call_id: str, verb: str) -> tuple[str, Mapping[str, str]]:
