@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from offhook.audio import wav
 from offhook.cli.api import Api, ApiError
 from offhook.cli.ladder import Lane, Note, Row, draw, header, printable
 
-from .processes import OnLine, Process
+from .processes import OnLine, Process, ended_after
 from .site import Site
 from .stage import TARGET, Stage
 from .steps import Evidence, Step, check
@@ -123,18 +122,10 @@ class Play:
 
     # Before and after.
 
-    @asynccontextmanager
-    async def _everything(self) -> AsyncIterator[None]:
-        """Bound the time; end every process on the way out, whatever the way."""
-        task = asyncio.current_task()
-        assert task is not None
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        try:
-            async with asyncio.timeout(self._limit_s):
-                yield
-        finally:
-            for process in (self._explain, self._phone, self._app, self._server, *self._upstreams):
-                await process.stop()
+    def _everything(self) -> AbstractAsyncContextManager[None]:
+        return ended_after(
+            self._explain, self._phone, self._app, self._server, *self._upstreams, limit_s=self._limit_s
+        )
 
     async def _set_scene(self) -> None:
         stage = self._stage

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-__all__ = ["OnLine", "Process"]
+__all__ = ["OnLine", "Process", "ended_after"]
 
 OnLine = Callable[[str, float], None]
 """Called with a line and the time it was read, in seconds since 1970."""
@@ -63,9 +65,9 @@ class Process:
         return await self._process.wait()
 
     def kill(self) -> None:
-        """End it without a word, as a crash would."""
-        assert self._process is not None
-        self._process.kill()
+        """End it without a word, as a crash would. Safe to call at any time."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
 
     async def stop(self) -> None:
         """End it: first politely, after some seconds not. Safe to call at any time."""
@@ -97,3 +99,32 @@ class Process:
                 print(text, file=log, flush=True)
                 if on_line is not None:
                     on_line(text, time.time())
+
+
+@asynccontextmanager
+async def ended_after(*processes: Process, limit_s: float | None) -> AsyncIterator[None]:
+    """
+    Bound the time of what is done inside; end every process on the way out, whatever the way.
+
+    SIGINT, SIGTERM and SIGHUP cancel it. Raises `TimeoutError`.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+
+    def kill_all() -> None:
+        for process in processes:
+            process.kill()
+
+    _on_signals(task.cancel)
+    try:
+        async with asyncio.timeout(limit_s):
+            yield
+    finally:
+        # Who is told again while it clears up hurries, and leaves nothing behind either.
+        _on_signals(kill_all)
+        await asyncio.gather(*(process.stop() for process in processes))
+
+
+def _on_signals(do: Callable[[], object]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, do)
