@@ -119,7 +119,7 @@ async def asked_which_cake(front: Node) -> AsyncIterator[Talk]:
             yield talk
             notes = await talk.notes()
             assert notes[0] == "voice is open"
-            assert notes[1].startswith("lost: voice")
+            assert notes[1].startswith("lost: voice: ")
             assert "spare is open" in notes
             assert sideband.types.count("session.created") == 1
             call.hang_up()

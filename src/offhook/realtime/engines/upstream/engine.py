@@ -212,7 +212,7 @@ class UpstreamEngine:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abort()
-            self._emit(UpstreamLost(f"{connection.name} {reason}"))
+            self._emit(UpstreamLost(f"{connection.name}: {reason}"))
 
     def _say_dropping(self, connection: Connection) -> None:
         if self._dropping:
