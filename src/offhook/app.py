@@ -28,7 +28,9 @@ from offhook.realtime.engines.upstream.connection import trust
 from offhook.realtime.engines.upstream.engine import UpstreamFactory
 from offhook.realtime.engines.upstream.hold import HoldSentenceError, load_hold_sentence
 from offhook.realtime.plain_sessions import PlainSessions
-from offhook.server import Destination, HttpServer, Passthrough, ServerServices, create_app
+from offhook.server import Destination, HttpServer, Passthrough, PassthroughModel, ServerServices, create_app
+from offhook.server.passthrough_model import ModelUpstreams
+from offhook.server.sideband_limits import SidebandLimits
 from offhook.sip.endpoint import Endpoint, EndpointConfig
 from offhook.sip.flow import format_address
 from offhook.tenants import ConfiguredProjects
@@ -94,6 +96,7 @@ class Node:
         self._outbound = outbound
         self._engines = _create_engines(config, client_context(certificates.ca))
         destinations = _passthrough_destinations(config, client_context(certificates.ca))
+        served = _model_destinations(config, client_context(certificates.ca))
         self._sessions = PlainSessions(
             self._engines,
             clock=self._clock,
@@ -137,6 +140,9 @@ class Node:
             owns=self._manager.owns,
             hosted=HostedCalls(self._clock),
             clock=self._clock,
+        )
+        self._models = PassthroughModel(
+            served, self._clock, SidebandLimits(), max_sessions=config.calls.max_concurrent
         )
         try:
             await self._start_http(projects, server_tls)
@@ -211,6 +217,7 @@ class Node:
                 not_ready=self.not_ready,
                 sessions=self._sessions,
                 passthrough=self._passthrough if self._passthrough.destinations else None,
+                models=self._models,
             )
         )
         for scheme, address in (("http", self._config.server.http), ("https", self._config.server.https)):
@@ -269,6 +276,19 @@ def _passthrough_destinations(config: Config, tls: ssl.SSLContext) -> dict[str, 
     except ConfigError as error:
         raise StartError(str(error)) from error
     return {one.name: Destination(one, tls=trust(one, tls)) for one in upstreams}
+
+
+def _model_destinations(config: Config, tls: ssl.SSLContext) -> ModelUpstreams:
+    """Return which upstreams serve a model by the `[models]` table. Raises `StartError`."""
+    served: dict[str, tuple[Destination, ...]] = {}
+    for model, named in config.models.items():
+        names = (named,) if isinstance(named, str) else named
+        try:
+            upstreams = [config.upstreams[name].to_upstream(name) for name in names if name not in ENGINES]
+        except ConfigError as error:
+            raise StartError(str(error)) from error
+        served[model] = tuple(Destination(one, tls=trust(one, tls)) for one in upstreams)
+    return lambda model: served.get(model, served.get("*", ()))
 
 
 def _create_engine(kind: str, table: EngineTable, data_dir: Path) -> EngineFactory:

@@ -48,6 +48,8 @@ def relaying_node(tmp_path_factory: pytest.TempPathFactory, hosted: HostedApi, o
         url = "{other.base_url}"
         kind = "offhook"
         api_key_env = "TEST_OTHER_KEY"
+        [models]
+        "their-model" = ["hosted"]
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TEST_HOSTED_KEY", KEY)
@@ -181,3 +183,14 @@ async def test_a_call_of_another_node_is_served_through_this_one(relaying_node: 
                 if entry["kind"] == "said"
             ]
             assert said
+
+
+async def test_a_session_without_a_call_is_the_upstreams_where_its_model_is(
+    relaying_node: Node, hosted: HostedApi
+) -> None:
+    async with DeveloperApp(relaying_node, relaying_node.seats[1], listening=False) as app:
+        async with app.client.realtime.connect(model="their-model") as connection:
+            assert (await connection.recv()).session.id == "sess_hosted"
+            assert (await hosted.opened()).request.query == [("model", "their-model")]
+        async with app.client.realtime.connect(model="gpt-realtime") as connection:
+            assert (await connection.recv()).session.id != "sess_hosted"

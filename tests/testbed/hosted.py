@@ -224,6 +224,10 @@ class HostedApi:
             return
         query = dict(request.query)
         call = self.calls.get(query.get("call_id", ""))
+        if "call_id" not in query and ("model" in query or "deployment" in query):
+            call = HostedCall(
+                "", {"model": query.get("model") or query["deployment"]}
+            )  # a session of its own
         at_place = request.target.partition("?")[0] == f"{_PREFIX[self._form]}/realtime"
         if call is None or call.accepted is None or call.over or not at_place or not self._is_form(request):
             fault = _error(404, "No session found for the provided call_id", "call_id_not_found", "")

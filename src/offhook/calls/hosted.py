@@ -56,8 +56,11 @@ _OVER = (HostedState.REJECTED, HostedState.REFERRED, HostedState.ENDED)
 class HostedCall:
     """One call as one project sees it: the same id in another project's requests is another record."""
 
-    def __init__(self, project_id: str, call_id: str, upstream: str, clock: Clock) -> None:
+    def __init__(
+        self, project_id: str, call_id: str, upstream: str, clock: Clock, *, what: str = "hosted call"
+    ) -> None:
         self.id = call_id
+        self._what = what
         self.project_id = project_id
         self.upstream = upstream
         self.created_at = clock.wall()
@@ -113,7 +116,7 @@ class HostedCall:
             return
         self.state = state
         self.ended_at = self._clock.wall() if state in _OVER else None
-        self.timeline.record("call", f"hosted call: {state.value}")
+        self.timeline.record("call", f"{self._what}: {state.value}")
 
 
 class HostedSideband:

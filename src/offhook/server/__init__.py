@@ -3,5 +3,6 @@
 from .app import ServerServices, create_app
 from .http import HttpServer
 from .passthrough import Destination, Passthrough
+from .passthrough_model import PassthroughModel
 
-__all__ = ["Destination", "HttpServer", "Passthrough", "ServerServices", "create_app"]
+__all__ = ["Destination", "HttpServer", "Passthrough", "PassthroughModel", "ServerServices", "create_app"]

@@ -23,7 +23,7 @@ from offhook.tenants import Project
 from .body import read_body
 from .context import request_id_of
 
-__all__ = ["RELAYED", "UPSTREAM_REQUEST_ID", "Destination", "Passthrough", "upstream_error"]
+__all__ = ["NOT_OURS", "RELAYED", "UPSTREAM_REQUEST_ID", "Destination", "Passthrough", "upstream_error"]
 
 log = logging.getLogger("offhook.server")
 
@@ -199,14 +199,21 @@ class Passthrough:
         return _FAULTS.get(error.kind, f"no answer within {self.timeout_s:g} s")
 
 
+NOT_OURS = "that may have this call, which is not this node's,"
+
+
 def upstream_error(
-    destination: Destination, fault: str, *, timeout: bool = False, retry: bool = False
+    destination: Destination,
+    fault: str,
+    *,
+    why: str = NOT_OURS,
+    timeout: bool = False,
+    retry: bool = False,
 ) -> CallError:
     """Return the error for an upstream that gave no answer that could be passed on: 502, or 504 when it was late."""
     return CallError(
         504 if timeout else 502,
-        f"This call is not one of this node's, and the upstream {destination.name!r} that may have it did not answer: "
-        f"{fault}.",
+        f"The upstream {destination.name!r} {why} did not answer: {fault}.",
         code="upstream_timeout" if timeout else "upstream_unavailable",
         type="server_error",
         details={"upstream": destination.name},

@@ -10,6 +10,7 @@ from offhook.clock import Clock
 from offhook.tenants import Projects
 
 from .passthrough import Passthrough
+from .passthrough_model import PassthroughModel
 from .plain import Sessions
 from .sideband_limits import SidebandLimits
 
@@ -40,3 +41,5 @@ class ServerServices:
     "Sessions without a call; `None`: not served."
     passthrough: Passthrough | None = None
     "Where requests about calls that are not ours go; `None`: no project has an upstream for them."
+    models: PassthroughModel | None = None
+    "Sessions without a call whose model an upstream serves; `None`: no model is an upstream's."

@@ -61,6 +61,7 @@ class SidebandRoute:
         self._attached: Counter[str] = Counter()
         self._plain = PlainRoute(services.sessions, services.sideband)
         self._passthrough = services.passthrough
+        self._models = services.models
         self._hosted = (
             PassthroughSideband(services.passthrough, self._limits) if services.passthrough else None
         )
@@ -75,6 +76,8 @@ class SidebandRoute:
             project = authenticate(Headers(scope=scope), self._projects, subprotocols=scope["subprotocols"])
             beta = "realtime=v1" in Headers(scope=scope).get("openai-beta", "")
             if not beta and await self._relays(project, scope, receive, send):
+                return
+            if not beta and self._models and await self._models.serve(project, scope, receive, send):
                 return
             if not beta and await self._plain.serve(project, scope, receive, send):
                 return
