@@ -83,6 +83,7 @@ class EngineAtNeed:
         try:
             async with asyncio.timeout(self._limit_s):
                 await self._engine.start(start, self._emit)
+            self._catch_up()
         except EngineUnavailable as error:
             self._fail(str(error))
         except TimeoutError:
@@ -90,8 +91,6 @@ class EngineAtNeed:
         except Exception as error:
             logger.exception("an engine failed to start", extra={"event": "engine.fault"})
             self._fail(f"{type(error).__name__} while it started")
-        else:
-            self._catch_up()
 
     def _catch_up(self) -> None:
         while self._waiting:

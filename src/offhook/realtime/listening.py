@@ -91,6 +91,8 @@ class Listening:
         self.buffer = InputBuffer(bytes_per_ms)
         self._detector = TurnDetector(config.audio.input.turn_detection)
         self._utterance: Utterance | None = None
+        # Where the engine has listened to. A client may append faster than that goes.
+        self._heard_ms = 0.0
         self._pending: dict[str, Utterance] = {}
 
     @property
@@ -117,6 +119,7 @@ class Listening:
     # Inputs.
 
     def receive_activity(self, activity: VoiceActivity, now: float) -> None:
+        self._heard_ms = activity.end_ms
         for event in self._detector.receive_activity(activity.probability, activity.end_ms):
             self._handle_turn(event, now)
         if self._config.audio.input.turn_detection is not None and self._utterance is None:
@@ -202,7 +205,7 @@ class Listening:
             case SpeechStarted():
                 self._start(event, now)
             case SpeechPaused() if utterance is not None:
-                self._transcribe(utterance, self.buffer.end_ms)
+                self._transcribe(utterance, min(self.buffer.end_ms, self._heard_ms))
             case SpeechResumed() if utterance is not None:
                 utterance.result = None
             case SpeechStopped() if utterance is not None:

@@ -58,7 +58,7 @@ def _after(prefix: str, subprotocols: Iterable[str]) -> str | None:
 def _wrong_key(keys: list[str]) -> CallError:
     if any(key.startswith("ek_") for key in keys):
         message = (
-            "A client secret (ek_...) opens neither this call's REST API nor its sideband. "
+            "A client secret (ek_...) opens nothing on this node: neither REST, nor a sideband, nor a session. "
             "Use the project's API key."
         )
     else:

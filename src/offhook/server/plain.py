@@ -43,17 +43,17 @@ class PlainRoute:
         if query.get("call_id") or not (model or "intent" in query):
             return False
         session = self._open(project, model, query)
+        writer = SidebandWriter(self._limits)
         try:
             chosen = PROTOCOL if PROTOCOL in scope["subprotocols"] else None
             await send({"type": "websocket.accept", "subprotocol": chosen})
-            writer = SidebandWriter(self._limits)
             attachment = await session.attach(writer)
             try:
                 await converse(writer, lambda frame: session.receive(frame, attachment), scope, receive, send)
             finally:
                 attachment.detach()
         finally:
-            await session.close("the client went away")
+            await session.close(writer.dropped or "the client went away")
         return True
 
     def _open(self, project: Project, model: str, query: QueryParams) -> PlainSession:

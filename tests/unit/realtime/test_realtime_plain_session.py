@@ -303,6 +303,22 @@ def test_a_turn_by_voice_in_virtual_time() -> None:
     assert client.asked().items[0]["content"][0]["transcript"] == "Good morning."
 
 
+def test_a_client_that_sends_faster_than_the_engine_listens_gets_each_turns_own_words() -> None:
+    client = Client()
+    talk = (b"\1\0" * 480 * 20 + b"\0\0" * 480 * 30) * 2
+    client.append(talk)
+    while client.session.behind:
+        client.wait()
+    asked = []
+    for number in range(100):
+        client.engine(VoiceActivity(0.9 if number % 50 < 20 else 0.0, 20.0 * (number + 1)))
+        asked += [output for output in client.outputs if isinstance(output, Transcribe)]
+    assert len(asked) == 2
+    for transcribe in asked:
+        assert transcribe.audio.count(b"\1\0") == 480 * 20
+        assert len(transcribe.audio) <= 48 * (300 + 400 + 200)
+
+
 def test_a_voice_cancels_the_response_and_only_the_client_truncates() -> None:
     client = Client()
     command = client.respond()
