@@ -9,6 +9,7 @@ with marked PCMU both ways. The node is alone on one core; the peer (`marked_pee
     down      the upstream writes a response's first delta -> its first RTP packet arrives (kernel's time)
     silence   the upstream writes `speech_started` -> the first silent RTP packet arrives
 
+`held` is how long in a second the node could have run but something else had its core: on a quiet machine, some ms.
 `direct` is the same upstream with clients (`upstream_direct.py`) on the node's core, no phone between: what the delays
 would be without us. Run on a quiet machine:
 
@@ -143,14 +144,19 @@ async def measure(levels: list[int], seconds: float) -> list[dict[str, Any]]:
     return results
 
 
+def held_seconds(pid: int) -> float:
+    """Return how long a process has waited for a core that others had."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+
+
 async def measure_node(
     calls: int, seconds: float, pid: int, mock: UpstreamMock, peer: MarkedRtpPeer
 ) -> dict[str, Any]:
     peer.reset()
     mock.reset()
-    cpu, began = cpu_seconds(pid), asyncio.get_running_loop().time()
+    cpu, held, began = cpu_seconds(pid), held_seconds(pid), asyncio.get_running_loop().time()
     await asyncio.sleep(seconds)
-    cpu = cpu_seconds(pid) - cpu
+    cpu, held = cpu_seconds(pid) - cpu, held_seconds(pid) - held
     elapsed = asyncio.get_running_loop().time() - began
     above, below = await mock.report(), await peer.report()
     spoken = {(call, number): times for call, number, *times in below["spoken"]}
@@ -176,6 +182,7 @@ async def measure_node(
         },
         "truncations": above["truncations"],
         "node_cpu_percent": round(100 * cpu / elapsed, 1),
+        "node_held_ms_per_s": round(1000 * held / elapsed, 1),
         "mock_cpu_percent": above["own_cpu_percent"],
         "peer_cpu_percent": below["own_cpu_percent"],
     }
@@ -198,9 +205,9 @@ async def measure_direct(calls: int, seconds: float, mock: UpstreamMock) -> dict
 
 COLUMNS = (
     f"{'':12} {'up, ms':^29}  {'down, ms':^29}  {'silence, ms':^19}  {'gap, ms':>8}  {'lost':>9}"
-    f"  {'CPU of a core':>19}\n"
+    f"  {'CPU of a core':>19}  {'held,':>6}\n"
     f"{'calls':12} {'p50':>6} {'p95':>6} {'p99':>7} {'max':>7}  {'p50':>6} {'p95':>6} {'p99':>7} {'max':>7}"
-    f"  {'p50':>6} {'max':>6} {'n':>5}  {'p99':>8}  {'up / down':>9}  {'node':>8} {'per call':>10}"
+    f"  {'p50':>6} {'max':>6} {'n':>5}  {'p99':>8}  {'up / down':>9}  {'node':>8} {'per call':>10}  {'ms/s':>6}"
 )
 
 
@@ -217,7 +224,7 @@ def show(result: dict[str, Any]) -> None:
         f"{result['calls']:4}         {figures('up')}  {figures('down')}"
         f"  {silence['p50'] or 0:6.2f} {silence['max'] or 0:6.2f} {silence['n']:5}"
         f"  {result['gap_ms']['p99']:8.2f}  {lost['up']:4} /{lost['down']:3}"
-        f"  {cpu:6.1f} % {cpu / result['calls']:8.3f} %",
+        f"  {cpu:6.1f} % {cpu / result['calls']:8.3f} %  {result['node_held_ms_per_s']:6.1f}",
         flush=True,
     )
 

@@ -39,6 +39,10 @@ class PromptBuffer(JitterBuffer):
         self._ahead = 0
         super().__init__(law)
 
+    def skip(self, frames: int) -> None:
+        """Note that time has passed in which `take` was not called."""
+        self._ahead = max(self._ahead - frames, -MAX_AHEAD)
+
     def take(self, now: float) -> bytes | None:
         if self._ahead > -MAX_AHEAD:
             self._ahead -= 1

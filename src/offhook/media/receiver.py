@@ -230,6 +230,11 @@ class Receiver:
         frame = None if self._prompt is None else self._prompt.take_early()
         return None if frame is None else self._heard(frame)
 
+    def skip(self, frames: int) -> None:
+        """Note frames for which `next_frame` was not called in time, and will not be."""
+        if self._prompt is not None:
+            self._prompt.skip(frames)
+
     def _heard(self, frame: bytes) -> bytes:
         self._before = self._last
         self._last = frame

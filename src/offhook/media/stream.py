@@ -108,6 +108,7 @@ class MediaStream:
         """Leave out frames for which the driver came too late."""
         self._skipped_ticks += frames
         self.sender.skip(frames)
+        self.receiver.skip(frames)
 
     def take_events(self) -> list[StreamEvent]:
         """Take everything that happened since the last call, in order."""

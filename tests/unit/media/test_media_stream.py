@@ -199,6 +199,27 @@ def test_a_prompt_stream_gives_sound_as_it_comes_and_each_tick_only_what_is_miss
     assert (stream.stats().lost, stream.stats().concealed, stream.stats().late) == (1, 1, 0)
 
 
+def test_a_process_that_is_held_up_again_and_again_hears_all_the_same():
+    stream = make(prompt=True)
+    heard, unread = [], []
+    for index in range(600):
+        now = 0.02 * index
+        unread.append(packet(index, struct.pack("!H", index) * 80))
+        # For 0.6 s of each 0.8 nothing is read, and no tick comes.
+        if index % 40 < 30:
+            continue
+        if len(unread) > 1:
+            stream.skip(len(unread) - 1)
+        for data in unread:
+            stream.receive_rtp(data, PEER, now + 0.005)
+            heard += take_early(stream)
+        unread.clear()
+        assert stream.next_frame(now + 0.02) is None
+        heard += take_early(stream)
+    numbers = [struct.unpack_from("!H", frame, 100)[0] for frame in heard]
+    assert numbers == list(range(600))
+
+
 def test_an_even_stream_gives_nothing_early():
     stream = make()
     stream.receive_rtp(packet(0), PEER, 0.005)
