@@ -45,7 +45,8 @@ def relaying_node(tmp_path_factory: pytest.TempPathFactory, hosted: HostedApi, o
         url = "{hosted.url}"
         api_key_env = "TEST_HOSTED_KEY"
         [upstreams.other]
-        url = "{other.base_url}"
+        url = "{other.https_base_url}"
+        ca_file = {json.dumps(str(other.ca))}
         kind = "offhook"
         api_key_env = "TEST_OTHER_KEY"
         [models]

@@ -254,3 +254,27 @@ async def test_a_closed_client_sends_nothing(client):
     await client.close()
     with pytest.raises(OutboundError, match="closed"):
         await post(client, "http://127.0.0.1:9/")
+
+
+async def test_what_must_not_be_done_twice_is_not_sent_on_a_kept_connection(client):
+    """A server may take a request and close the kept connection before it answers: then it came to it once."""
+    taken = []
+
+    async def serve(reader, writer):
+        for number in range(2):
+            head = await reader.readuntil(b"\r\n\r\n")
+            taken.append(head)
+            await reader.readexactly(4)
+            if number or b"connection: close" in head.lower():
+                break
+            writer.write(OK)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        await post(client, url)
+        with pytest.raises(OutboundError):
+            await post(client, url, once=True)
+    assert len(taken) == 2
+    assert b"connection: close" in taken[1].lower()
