@@ -225,6 +225,10 @@ async def test_a_project_is_bounded_by_its_own_limit_and_the_node_by_its():
             await receive(second, "session.created")
             status, error = await desk.refused(key="sk-b")
             assert (status, "node is full" in error["message"]) == (429, True)
+        await first.close()
+        await _until(lambda: desk.sessions.live == 0)
+        async with desk.connect() as again:
+            await receive(again, "session.created")
 
 
 async def test_a_draining_node_takes_none_and_waits_for_those_that_are_there():
