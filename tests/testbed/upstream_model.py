@@ -21,7 +21,7 @@ from .upstream import Event, UpstreamSession, new_id
 
 __all__ = ["CHARACTER_MS", "UpstreamModel", "sound_ms"]
 
-CHARACTER_MS = 30
+CHARACTER_MS = 20
 LOUD_DB = -35.0
 ONSET_MS = 60
 "Sound of this length is speech."
