@@ -144,12 +144,15 @@ class HostedSideband:
         """A frame of the app's."""
         _count(self._call.sent, _read(frame)[0])
 
-    def detach(self, title: str, *, code: int | None = None, error: bool = False) -> None:
+    def detach(
+        self, title: str, *, code: int | None = None, by_app: bool = True, error: bool = False
+    ) -> None:
         """It is over. `title` says who ended it, and why."""
         call = self._call
         if self in call.sidebands:
             call.sidebands.remove(self)
-        call.timeline.record("sideband", title, request_id=self._request_id, code=code)
+        direction = "in" if by_app else "out"
+        call.timeline.record("sideband", title, request_id=self._request_id, code=code, direction=direction)
         if error:
             call.timeline.record("error", title, request_id=self._request_id)
         if call.usage.responses and not call.sidebands:
@@ -160,7 +163,7 @@ class HostedSideband:
         record, item_id = self._call.timeline.record, event.get("item_id")
         match kind:
             case "conversation.item.input_audio_transcription.completed":
-                record("heard", str(event.get("transcript")), item_id=item_id)
+                record("heard", str(event.get("transcript")), item_id=item_id, upstream=self._call.upstream)
             case "response.output_audio_transcript.done":
                 record("said", str(event.get("transcript")), response_id=event.get("response_id"))
             case "response.function_call_arguments.done":

@@ -117,7 +117,8 @@ def from_entry(entry: Mapping[str, Any]) -> list[Row]:
             good = "no answer" not in title and int(entry.get("upstream_status") or 200) < 400
             return [Arrow(at, Lane.OFFHOOK, Lane.CALLER, title, "cyan" if good else "bold red")]
         case "heard":
-            return [Note(at, Lane.OFFHOOK, f"Offhook hears: “{title}”", "green", wide=True)]
+            listener = "upstream" if entry.get("upstream") else "Offhook"
+            return [Note(at, Lane.OFFHOOK, f"{listener} hears: “{title}”", "green", wide=True)]
         case "said":
             return [Note(at, Lane.OFFHOOK, f"agent says: “{title}”", "bold magenta", wide=True)]
         case "tool_call":

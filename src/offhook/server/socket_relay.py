@@ -118,13 +118,21 @@ class SocketRelay:
                 if left:
                     continue
                 status = refusal.response.status_code
-                record.timeline.record("sideband", f"refused: {status}", request_id=request_id, status=status)
+                record.timeline.record(
+                    "sideband",
+                    f"refused: {status}",
+                    request_id=request_id,
+                    status=status,
+                    direction="out",
+                )
                 await _refuse(attempt.destination, refusal.response, send)
             except CallError as error:
                 if left:
                     continue
                 title = f"refused: {error.status}, {error.message}"
-                record.timeline.record("sideband", title, request_id=request_id, status=error.status)
+                record.timeline.record(
+                    "sideband", title, request_id=request_id, status=error.status, direction="out"
+                )
                 raise
         return None
 
@@ -226,7 +234,7 @@ class _Relay:
             try:
                 await asyncio.gather(*tasks, return_exceptions=True)
             finally:
-                tap.detach(title, code=code, error=error)
+                tap.detach(title, code=code, by_app=title == "detached", error=error)
         if self._writer.dropped and (abort := scope.get("extensions", {}).get("offhook.abort")):
             abort["call"]()
         for task in tasks:

@@ -98,7 +98,13 @@ def test_several_sidebands_tell_each_event_once_and_the_next_takes_over(call):
     assert call.usage.to_api() == {"output_tokens": 10}
     assert entries(call, "error") == [("error", "upstream: for the second alone")]
     assert not entries(call, "usage")
-    second.detach("detached")
+    second.detach("closed by upstream openai: 1000", by_app=False)
+    assert [one.details.get("direction") for one in call.timeline.entries() if one.kind == "sideband"] == [
+        None,
+        None,
+        "in",
+        "out",
+    ]
     assert entries(call, "usage") == [("usage", "0 tokens in, 10 out")]
 
 

@@ -137,7 +137,8 @@ HOSTED_TIMELINE = {
         {"ms": 1.0, "kind": "relay", "title": "POST accept: 200 in 35 ms", "upstream_status": 200},
         {"ms": 2.0, "kind": "relay", "title": "sideband: open in 9 ms"},
         {"ms": 3.0, "kind": "sideband", "title": "attached"},
-        {"ms": 4.0, "kind": "heard", "title": "Hello?"},
+        {"ms": 4.0, "kind": "heard", "title": "Hello?", "upstream": "openai"},
+        {"ms": 5.0, "kind": "sideband", "title": "closed", "direction": "out"},
     ],
 }
 
@@ -159,6 +160,8 @@ def test_a_hosted_call_is_a_ladder_between_its_upstream_and_the_app(
     rest, relay = (next(line for line in lines if title in line) for title in ("accept: 200 ─", "in 35 ms"))
     assert rest.index("accept") > names.index("Offhook") > relay.index("accept")
     assert any("openai" in line and "upstream" in line for line in lines)
+    assert any("upstream hears: “Hello?”" in line for line in lines)
+    assert next(line for line in lines if "sideband: closed" in line).rstrip("│ ").endswith("▶")
     assert lines[-1].startswith("referred, as far as its API shows")
     listed = CliRunner().invoke(app, ["calls", "--key", "sk-1"]).stdout
     assert "(hosted by openai)" in listed
