@@ -15,7 +15,7 @@ from offhook.realtime import client_events as client
 from offhook.realtime import server_events as events
 from offhook.realtime.appended_audio import AppendedAudio
 from offhook.realtime.client_events import ClientEvent, ClientEventError, parse_client_event
-from offhook.realtime.conversation import AUDIO_HELD_S, Conversation, Item
+from offhook.realtime.conversation import Conversation, Item
 from offhook.realtime.engine import (
     AudioFormat,
     EngineEvent,
@@ -28,7 +28,7 @@ from offhook.realtime.engine import (
     UpstreamOpened,
     VoiceActivity,
 )
-from offhook.realtime.items import ItemReference, create_item
+from offhook.realtime.item_requests import ItemRequests
 from offhook.realtime.listening import Commit, Listening
 from offhook.realtime.outbox import (
     ClearPlayout,
@@ -46,7 +46,7 @@ from offhook.realtime.playout import Playout
 from offhook.realtime.response import ResponsePlan
 from offhook.realtime.responses import Responses
 from offhook.realtime.session_config import ServerVad, SessionConfig, merge_update
-from offhook.realtime.sideband_audio import bytes_per_ms, common_format, convert, sample_bytes
+from offhook.realtime.sideband_audio import bytes_per_ms, common_format, sample_bytes
 from offhook.realtime.validation import RequestError
 
 __all__ = [
@@ -65,8 +65,6 @@ __all__ = [
 MAX_DURATION_S = 3600.0
 DRAIN_S = 1.0
 "How long a closing session waits for words and answers that are under way (row S17)."
-MAX_RETRIEVALS, MAX_RETRIEVED_S = 1000, 8 * AUDIO_HELD_S
-"Items, and seconds of sound, that wait to be encoded: eight clients may each ask for all that there is, not for more."
 
 
 class Session:
@@ -110,11 +108,11 @@ class Session:
         self._interrupting: set[str] = set()
         self._idle_from_ms = 0.0
         self._idle_timeout_s = _idle_timeout_s(config)
-        self._retrieving: list[RetrievedItem] = []
         self._format_stands = sip
         "Nothing changes `audio_format` any more."
         self._appended = AppendedAudio(audio_format)
         self._conversation = Conversation(new_id("conv"), bytes_per_ms=bytes_per_ms(audio_format))
+        self._items = ItemRequests(self._conversation, self._outbox)
         width = sample_bytes(audio_format)
         playout = Playout(bytes_per_ms(audio_format) // width, width) if sip else None
         self._responses = Responses(
@@ -276,15 +274,13 @@ class Session:
             case client.ItemCreate():
                 self._create_item(event, now)
             case client.ItemRetrieve():
-                self._retrieve(self._find(event.item_id, "retriev"))
+                self._items.retrieve(event, self.config.audio, self.audio_format)
             case client.ItemDelete():
-                item = self._find(event.item_id, "delet")
-                self._conversation.delete(item.id)
+                item = self._items.delete(event)
                 self._listening.forget(item.id)
-                self._outbox.event(events.item_deleted(item.id))
                 self._responses.settle(item.id, now)
             case client.ItemTruncate():
-                self._truncate(event)
+                self._items.truncate(event)
             case client.InputAudioBufferCommit():
                 self._take_frames(self._appended.finish(), now)
                 self._listening.commit(now)
@@ -343,23 +339,10 @@ class Session:
             raise RequestError(
                 "session_closing", "The session is ending: response.create is no longer served."
             )
-        params = event.response
-        context = None
-        if params is not None and params.input is not None:
-            context = [self._context_item(given, index) for index, given in enumerate(params.input)]
+        context = self._items.context(event.response, self.config.audio, self.audio_format)
         waits_for = self._listening.pending if self._needs_transcript and context is None else set()
-        self._responses.create(ResponsePlan.create(self.config, params), context=context, waits_for=waits_for)
-
-    def _context_item(self, given: Any, index: int) -> dict[str, Any]:
-        if isinstance(given, ItemReference):
-            item = self._conversation.get(given.id)
-            if item is None:
-                param = f"response.input[{index}].id"
-                raise RequestError("invalid_value", f"The item with id '{given.id}' does not exist.", param)
-            return item.to_api()
-        return create_item(
-            given, given.id or self._outbox.new_id("item"), self._decode, self._bytes_per_ms
-        ).to_api()
+        plan = ResponsePlan.create(self.config, event.response)
+        self._responses.create(plan, context=context, waits_for=waits_for)
 
     def _cancel_response(self, event: client.ResponseCancel) -> None:
         response = self._responses.find(event.response_id)
@@ -369,49 +352,9 @@ class Session:
 
     def _create_item(self, event: client.ItemCreate, now: float) -> None:
         self._format_stands = True
-        given = event.item
-        item = create_item(given, given.id or self._outbox.new_id("item"), self._decode, self._bytes_per_ms)
-        previous = self._conversation.insert(item, event.previous_item_id)
-        self._conversation.forget_audio()
-        self._outbox.event(events.item_added(item.to_api(), previous))
-        self._outbox.event(events.item_done(item.to_api(), previous))
+        item = self._items.create(event, self.config.audio, self.audio_format)
         if item.role == "user" and item.audio and not item.transcript and self._needs_transcript:
             self._listening.transcribe_item(item, now)
-
-    def _retrieve(self, item: Item) -> None:
-        if not item.audio:
-            self._outbox.event(events.item_retrieved(item.to_api()))
-            return
-        waiting = self._retrieving = [one for one in self._retrieving if one.waiting]
-        most = MAX_RETRIEVED_S * 1000 * self._bytes_per_ms
-        if len(waiting) >= MAX_RETRIEVALS or sum(one.waiting for one in waiting) >= most:
-            message = "Too much audio is being retrieved: wait for conversation.item.retrieved before asking for more."
-            raise RequestError("rate_limit_exceeded", message, kind="rate_limit_error")
-        audio = self.config.audio
-        target = audio.output.format.type if item.role == "assistant" else audio.input.format.type
-        retrieved = RetrievedItem(self.new_id("event"), item, self.audio_format, target)
-        waiting.append(retrieved)
-        self._outbox.put(retrieved)
-
-    def _truncate(self, event: client.ItemTruncate) -> None:
-        item = self._find(event.item_id, "truncat")
-        index = item.audio_index
-        if item.role != "assistant" or index is None:
-            raise RequestError(
-                "invalid_value", "Only an assistant message's audio can be truncated.", "item_id"
-            )
-        if event.content_index != index:
-            message = f"Invalid value for 'content_index': the item's audio is at {index}."
-            raise RequestError("invalid_value", message, "content_index")
-        # Where the server has cut already, its own boundary stands (row E21); nothing gets longer.
-        if event.audio_end_ms > item.audio_ms and not item.truncated and item.status != "in_progress":
-            message = (
-                f"Audio content of {round(item.audio_ms)}ms is already shorter than {event.audio_end_ms}ms"
-            )
-            raise RequestError("invalid_value", message, "audio_end_ms")
-        if event.audio_end_ms < item.audio_ms:
-            self._conversation.truncate(item, event.audio_end_ms)
-        self._outbox.event(events.item_truncated(item.id, index, min(event.audio_end_ms, int(item.audio_ms))))
 
     def _append_audio(self, event: client.InputAudioBufferAppend, now: float) -> None:
         if self.sip:
@@ -521,23 +464,6 @@ class Session:
     @property
     def _bytes_per_ms(self) -> int:
         return bytes_per_ms(self.audio_format)
-
-    def _find(self, item_id: str, verb: str) -> Item:
-        item = self._conversation.get(item_id)
-        if item is None:
-            code = {"retriev": "retrieve", "delet": "delete", "truncat": "truncate"}[verb]
-            raise RequestError(
-                f"item_{code}_invalid_item_id",
-                f"Error {verb}ing item: the item with id '{item_id}' does not exist.",
-                "item_id",
-            )
-        return item
-
-    def _decode(self, text: str, param: str) -> bytes:
-        source = self.config.audio.input.format.type
-        return convert(
-            client.decode_audio(text, param, sample_bytes(source), None), source, self.audio_format
-        )
 
     def _refuse(self, error: RequestError, sender: int, event_id: str | None) -> None:
         self._outbox.event(
