@@ -110,10 +110,10 @@ class Playout:
         """Queue sound that belongs to no item, behind all that is queued; what is added later starts after it."""
         self._end = self._filled = max(self._end, self._played) + samples
 
-    def finish(self, response_id: str) -> list[PlayoutChange]:
-        """A response has made all its audio."""
+    def finish(self, response_id: str | None) -> list[PlayoutChange]:
+        """A response, or with `None` every one, has made all its audio."""
         for track in self._tracks:
-            if track.response_id == response_id:
+            if response_id in (track.response_id, None):
                 track.finished = True
         return self._advance()
 

@@ -43,8 +43,6 @@ __all__ = ["Relay"]
 
 DRAIN_S = 1.0
 "How long a closing call waits for words and answers that are under way (row S17)."
-MAX_HELD = 1000
-"Client events that wait for the upstream to open."
 MAX_ASKED = 512
 MAX_AHEAD_MS = 600_000
 "Sound that may wait to be played. An upstream may be minutes ahead; one that is further ahead is read no more."
@@ -97,9 +95,6 @@ class Relay:
         "Each sender, and whether it was told `session.created`."
         self._asked: dict[str, int] = {}
         "Who sent a client event, by its `event_id`."
-        self._held: list[Mapping[str, Any]] = []
-        self._owed: list[dict[str, Any]] = []
-        "What goes up first to the next upstream, because the last one did not answer it."
         self._open = False
         self._begun = RelayOpen()
         self._replaying: set[str] = set()
@@ -280,19 +275,9 @@ class Relay:
                 self._tell_created(sender, event.event_id)
         else:
             self._outbox.event(events.session_updated(self.describe()))
-        held, self._held = self._held, []
-        owed, self._owed = self._owed, []
-        if any(waiting["type"] == "response.create" for waiting in held):
-            # The app asks by itself; two answers would be one too many.
-            owed = [event for event in owed if event["type"] != "response.create"]
-        for one in owed:
-            if one["type"] == "response.create":
-                self._outbox.note("upstream", f"{event.name} is asked for the answer that was due")
-            if "event_id" in one:
-                self._up(one)
-            else:
-                self._send(one)
-        for waiting in held:
+        if self._unanswered.owes_an_answer:
+            self._outbox.note("upstream", f"{event.name} is asked for the answer that was due")
+        for waiting in self._unanswered.resume():
             self._up(waiting)
 
     def _lost(self, event: UpstreamLost, now: float) -> None:
@@ -306,8 +291,9 @@ class Relay:
         """A connection is over, and with it all that was under way on it."""
         self._open = False
         self._timers.pop("cap", None)
-        self._owed += self._unanswered.owed(answers=self._answering)
+        self._unanswered.lose(answers=self._answering)
         self._fail_active(reason)
+        self._voice.finish_all()
         self._transcribing.clear()
         self._elsewhere |= self._voice.item_ids
 
@@ -457,9 +443,7 @@ class Relay:
             self._memory.ask(event)
             self._unanswered.ask(event)
             self._outbox.command(SendUpstream(event))
-        elif len(self._held) < MAX_HELD:
-            self._held.append(event)
-        else:
+        elif not self._unanswered.hold(event):
             raise ClientEventError(
                 "upstream_unavailable", "The upstream is not open and takes no more events."
             )

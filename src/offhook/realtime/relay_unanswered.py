@@ -1,4 +1,8 @@
-"""What an upstream that was lost still owed: the app's events that it did not answer, and the caller's turn."""
+"""
+What goes up when an upstream is there again: what the lost one still owed, and what the app sent meanwhile.
+
+Owed are the app's events that it did not answer, and the answer to the caller's turn.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["RelayUnanswered"]
+__all__ = ["RelayUnanswered", "asks_for_an_answer"]
 
 MAX_EVENTS = 64
+MAX_HELD = 1000
+"Client events that wait for the upstream to open."
+AGAIN = "offhook_again"
 _KEPT = {"session.update", "conversation.item.create", "conversation.item.delete", "response.create"}
 
 
@@ -23,13 +30,15 @@ class _Making:
 
 class RelayUnanswered:
     """
-    Follows both directions. After a loss, `owed` gives what the next upstream is to be sent, so that the caller
+    Follows both directions. After a loss, `resume` gives what the next upstream is to be sent, so that the caller
     gets an answer without speaking again, and one only.
     """
 
     def __init__(self) -> None:
         self._events: deque[Mapping[str, Any]] = deque(maxlen=MAX_EVENTS)
         self._making: dict[str, _Making] = {}
+        self._owed: list[Mapping[str, Any]] = []
+        self._held: list[Mapping[str, Any]] = []
         self.turn: str | None = None
         "The item of the caller's turn that waits for an answer."
 
@@ -43,6 +52,16 @@ class RelayUnanswered:
         elif event.get("type") == "response.cancel":
             self._making.clear()
             self.turn = None
+
+    def hold(self, event: Mapping[str, Any]) -> bool:
+        """Keep a client event until an upstream is there. Returns whether there was room."""
+        if event.get("type") == "response.cancel" and any(map(asks_for_an_answer, self._owed)):
+            self._owed = [owed for owed in self._owed if not asks_for_an_answer(owed)]
+            return True
+        if len(self._held) >= MAX_HELD:
+            return False
+        self._held.append(event)
+        return True
 
     def interrupt(self) -> None:
         """The caller speaks: what was being answered is so no longer."""
@@ -71,28 +90,50 @@ class RelayUnanswered:
             case "error":
                 self._refused(_object(event.get("error")))
 
-    def owed(self, *, answers: bool) -> list[dict[str, Any]]:
+    def lose(self, *, answers: bool) -> None:
         """
-        The upstream is lost. Return what to send to the next one: the app's events as they were, or one
-        `response.create` for an answer that was being made or was due.
+        The upstream is lost. Owed are the app's events as they were, or one `response.create` for an answer that was
+        being made or was due.
 
         An app whose upstream does not answer by itself is told of the failed response and asks again if it likes.
         """
-        owed = [dict(event) for event in self._events]
-        asked = any(event["type"] == "response.create" for event in owed)
+        self._owed += self._events
         cut = next((making for making in self._making.values() if not making.settled), None)
-        if answers and not asked and (cut is not None or self.turn is not None):
+        due = answers and (cut is not None or self.turn is not None)
+        if due and not any(map(asks_for_an_answer, self._owed)):
             given = cut.asked if cut is not None and cut.asked is not None else {}
-            owed.append({name: value for name, value in given.items() if name != "event_id"})
-            owed[-1]["type"] = "response.create"
+            self._owed.append({**given, "type": "response.create", "event_id": AGAIN})
         self._events.clear()
         self._making.clear()
         self.turn = None
-        return owed
+
+    def resume(self) -> list[Mapping[str, Any]]:
+        """Return what to send, in order; what is ours has the `event_id` `AGAIN`."""
+        owed, held = self._owed, self._held
+        self._owed, self._held = [], []
+        if any(map(asks_for_an_answer, held)):
+            # The app asks by itself; two answers would be one too many.
+            owed = [event for event in owed if not asks_for_an_answer(event)]
+        return [*owed, *held]
+
+    @property
+    def owes_an_answer(self) -> bool:
+        """Whether `resume` will ask for an answer that the app does not ask for by itself now."""
+        return any(map(asks_for_an_answer, self._owed)) and not any(map(asks_for_an_answer, self._held))
 
     def _created(self, response: Mapping[str, Any]) -> None:
-        asked = self._take("response.create")
-        if response.get("conversation_id", "") is not None:
+        outside = response.get("conversation_id", "") is None
+        asked = next(
+            (
+                event
+                for event in self._events
+                if event["type"] == "response.create" and asks_for_an_answer(event) is not outside
+            ),
+            None,
+        )
+        if asked is not None:
+            self._events.remove(asked)
+        if not outside:
             self._making[str(response.get("id"))] = _Making(asked)
             self.turn = None
 
@@ -115,6 +156,12 @@ class RelayUnanswered:
                 self._events.remove(event)
                 return event
         return None
+
+
+def asks_for_an_answer(event: Mapping[str, Any]) -> bool:
+    """Whether an event asks for a response that the caller hears, and not for one beside the conversation (row E15)."""
+    given = _object(event.get("response"))
+    return event.get("type") == "response.create" and given.get("conversation") != "none"
 
 
 def _is_same(given: Mapping[str, Any], item: Mapping[str, Any]) -> bool:

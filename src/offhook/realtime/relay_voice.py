@@ -95,6 +95,10 @@ class RelayVoice:
         _remember(self._finished, response_id, None)
         self._tell(self._playout.finish(response_id))
 
+    def finish_all(self) -> None:
+        """No response will make any more sound, also none whose end nobody told."""
+        self._tell(self._playout.finish(None))
+
     def progress(self, played: int) -> None:
         if changes := self._playout.progress(played):
             self._tell(changes)

@@ -138,6 +138,8 @@ def test_a_turn_that_nobody_answered_is_answered_by_the_next():
     line.lose()
     (ask,) = line.reopen()
     assert ask["type"] == "response.create"
+    line.up("error", error={"code": "c", "message": "no", "event_id": ask["event_id"]})
+    assert line.events("error") == []
     assert any("asked for the answer" in title for title in line.titles)
 
 
@@ -194,12 +196,43 @@ def test_nothing_is_asked_for_when_no_answer_is_due(before):
     assert [event for event in line.reopen() if event["type"] == "response.create"] == []
 
 
+def test_what_is_asked_for_beside_the_conversation_is_not_taken_for_an_answer():
+    """Row E15."""
+    line = RelayLine()
+    line.app(type="response.create", event_id="aside", response={"conversation": "none"})
+    commit(line)
+    line.up("response.created", response={"id": "resp_1", "conversation_id": "conv_1"})
+    line.lose()
+    aside, answer = line.reopen()
+    assert aside["event_id"] == "aside"
+    assert answer["type"] == "response.create"
+    assert "response" not in answer
+
+
+def test_sound_whose_end_nobody_tells_does_not_keep_the_caller_in_silence():
+    line = RelayLine(hold=HOLD)
+    line.up("response.output_audio.delta", FRAME, response_id="resp_9", item_id="item_9", content_index=0)
+    line.lose()
+    line.played(20)
+    line.wait(1)
+    assert held(line) == 1
+    assert line.told[-1] == "output_audio_buffer.stopped"
+
+
 def test_an_app_that_answers_by_itself_is_not_forestalled():
     line = RelayLine(open_now=False)
     line.open(create_session(create_response=False))
     commit(line)
     line.speak(2)
     line.lose()
+    assert line.reopen() == []
+
+
+def test_an_app_that_cancels_meanwhile_gets_none():
+    line = RelayLine()
+    commit(line)
+    line.lose()
+    line.app(type="response.cancel", event_id="mine")
     assert line.reopen() == []
 
 

@@ -97,9 +97,8 @@ class Connection:
             error = _object(answer.get("error"))
             if number + 1 == len(formats) or not wants_other_format(error):
                 about = ", ".join(str(error[name]) for name in ("code", "param") if error.get(name))
-                raise Refused(
-                    f"it refused the session: {error.get('message')} ({about or error.get('type')})"
-                )
+                said = error.get("message") or "it does not say why"
+                raise Refused(f"it refused the session: {said} ({about or error.get('type')})")
 
     async def _await(self, kinds: set[str], event_id: str | None = None) -> dict[str, Any]:
         while True:
@@ -112,7 +111,7 @@ class Connection:
                 error = _object(event.get("error"))
                 if event_id is None:
                     about = error.get("code") or error.get("type")
-                    raise Refused(f"it answered with the error {about}: {error.get('message')}")
+                    raise Refused(f"it answered with an error: {error.get('message') or ''} ({about})")
                 if error.get("event_id") in (event_id, None):
                     return event
             self.early.append(event)
@@ -152,10 +151,14 @@ class Connection:
         self._reading.set()
         self._socket.ping_timeout = PING_S
 
-    async def close(self) -> None:
+    def stop(self) -> None:
+        """Neither read nor write any more."""
         self._closed = True
         for task in self._tasks:
             task.cancel()
+
+    async def close(self) -> None:
+        self.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(TimeoutError, OSError):
             async with asyncio.timeout(CLOSE_S):
@@ -163,10 +166,8 @@ class Connection:
 
     def abort(self) -> None:
         """Let a lost connection go, without a word to the other side."""
-        self._closed = True
+        self.stop()
         self._socket.transport.abort()
-        for task in self._tasks:
-            task.cancel()
 
     def _drop_oldest(self) -> None:
         for index, (is_audio, _) in enumerate(self._queue):

@@ -60,6 +60,7 @@ class UpstreamEngine:
         self._secrets = McpSecrets()
         self._waiting: deque[bytes] | None = None
         "The caller's last frames, while a connection is opened that has not heard them."
+        self._unheard = 0
         self._letting_go: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -76,6 +77,7 @@ class UpstreamEngine:
 
     def hear(self, audio: bytes) -> None:
         if self._waiting is not None:
+            self._unheard += self._connection is None and len(self._waiting) == MAX_AUDIO
             self._waiting.append(audio)
         connection = self._connection
         if connection is None or self._up is None:
@@ -95,6 +97,7 @@ class UpstreamEngine:
                 if self._reopening is not None:
                     self._reopening.cancel()
                 self._waiting = deque(maxlen=MAX_AUDIO)
+                self._unheard = 0
                 self._reopening = asyncio.create_task(self._reopen(command))
             case PauseUpstream() if self._connection is not None:
                 self._connection.pause()
@@ -154,6 +157,7 @@ class UpstreamEngine:
         assert self._start is not None
         ours = self._start.audio_format
         if (old := self._connection) is not None:
+            old.stop()
             letting_go = asyncio.create_task(old.close())
             self._letting_go.add(letting_go)
             letting_go.add_done_callback(self._letting_go.discard)
@@ -188,6 +192,13 @@ class UpstreamEngine:
         missed, self._waiting = command.turn + b"".join(self._waiting or ()), None
         if missed:
             self.hear(missed)
+        if self._unheard:
+            self._emit(
+                UpstreamNote(
+                    "nobody was there for all of the caller's sound: the oldest is dropped",
+                    {"dropped_frames": self._unheard},
+                )
+            )
 
     # What comes down.
 
