@@ -1,9 +1,10 @@
 """
 A Realtime API that costs little, as a process of its own, for measuring what lies before it.
 
-It speaks WebSocket by hand: with a hundred calls, its own lateness would be measured as the node's. Every half second
-it says 200 ms to each caller, in deltas sent at once; each fourth time it says a second, and 100 to 400 ms into that
-hears the caller speak (`input_audio_buffer.speech_started`). All sound is marked (`marks.py`).
+It speaks WebSocket by hand: with a hundred calls, its own lateness would be measured as the node's. To each caller it
+says 200 ms, in deltas of 100 ms sent at once, and rests: 0.3 s while there are few calls, so that enough is measured,
+1.5 s while there are many, which is still more talk than people stand. Each fourth time it says a second, and 100 to
+400 ms into that hears the caller speak (`input_audio_buffer.speech_started`). All sound is marked (`marks.py`).
 
 As a script it obeys one JSON object per line on stdin and answers on stdout, and ends with stdin:
 
@@ -32,8 +33,10 @@ from websockets.frames import apply_mask
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 LONGEST_LINE = 64 << 20
-DELTA_FRAMES = 2
+DELTA_FRAMES = 5
 SHORT_FRAMES, LONG_FRAMES = 10, 50
+MANY = 20
+"Calls: with more, each rests longer."
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 
 
@@ -71,6 +74,7 @@ class Mock:
 
     def __init__(self) -> None:
         self.figures = Figures()
+        self.calls = 0
 
     def obey(self, line: bytes) -> None:
         command = json.loads(line)
@@ -111,6 +115,7 @@ class Session(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self.talking is not None:
             self.talking.cancel()
+            self.mock.calls -= 1
 
     # Frames (RFC 6455 section 5.2).
 
@@ -194,6 +199,7 @@ class Session(asyncio.Protocol):
             figures.up_ms.append((at - sent) / 1e6)
             if self.call is None:
                 self.call, self.last = call, number - 1
+                self.mock.calls += 1
                 self.talking = asyncio.get_running_loop().create_task(self.talk())
             if call != self.call:
                 figures.faults.append(f"call {self.call} heard call {call}")
@@ -209,7 +215,8 @@ class Session(asyncio.Protocol):
         while True:
             long = self.responses % 4 == 3
             await self.respond(LONG_FRAMES if long else SHORT_FRAMES, interrupted=long)
-            await asyncio.sleep(random.uniform(0.25, 0.35))
+            rest = 0.3 if self.mock.calls <= MANY else 1.5
+            await asyncio.sleep(rest * random.uniform(0.8, 1.2))
 
     async def respond(self, frames: int, *, interrupted: bool) -> None:
         self.responses += 1
