@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 from typing import Annotated, Any
 
@@ -26,6 +27,7 @@ from offhook.realtime.engine import (
 )
 from offhook.realtime.session import (
     ClearPlayout,
+    HearAudio,
     PlayAudio,
     RetrievedItem,
     ServerEvent,
@@ -33,6 +35,7 @@ from offhook.realtime.session import (
     SessionClosed,
 )
 from offhook.realtime.session_config import parse_accept
+from offhook.realtime.sideband_audio import bytes_per_ms
 
 OPENAI = pydantic.TypeAdapter(Annotated[RealtimeServerEvent, pydantic.Field(discriminator="type")])
 AGENTS = get_server_event_type_adapter()
@@ -65,19 +68,29 @@ CLIENT_EVENTS: list[dict[str, Any]] = [
         }
         for turn in TURN_DETECTION
     ),
+    *(
+        {
+            "type": "session.update",
+            "session": {"type": "realtime", "audio": {side: {"format": {"type": name}}}},
+        }
+        for side in ("input", "output")
+        for name in ("audio/pcm", "audio/pcmu", "audio/pcma")
+    ),
 ]
 
 
 class SessionMachine(RuleBasedStateMachine):
+    sip = True
+
     def __init__(self) -> None:
         super().__init__()
         counter = itertools.count(1)
         self.session = Session(
             parse_accept({"type": "realtime", "audio": {"input": {"transcription": {"model": "whisper-1"}}}}),
             session_id="sess_1",
-            audio_format="audio/pcmu",
+            audio_format="audio/pcmu" if self.sip else "audio/pcm",
             new_id=lambda prefix: f"{prefix}_{next(counter)}",
-            sip=True,
+            sip=self.sip,
             max_duration_s=600.0,
         )
         self.now = 100.0
@@ -215,12 +228,15 @@ class SessionMachine(RuleBasedStateMachine):
             self.session.playout_progress(self.played, self.now)
             if sent and not self.queued:
                 self.session.playout_drained(self.played, self.now)
-            self.session.receive_audio(b"\xff" * 160, self.now)
+            self.hear()
             self.session.receive_engine_event(VoiceActivity(probability, self.heard_ms), self.now)
             deadline = self.session.next_timer()
             if deadline is not None and deadline <= self.now:
                 self.session.handle_timer(self.now)
             self.drain()
+
+    def hear(self) -> None:
+        self.session.receive_audio(b"\xff" * 160, self.now)
 
     @precondition(lambda self: self.asked)
     @rule(data=st.data(), ms=st.sampled_from([0, 20, 500, 3000]))
@@ -291,5 +307,32 @@ class SessionMachine(RuleBasedStateMachine):
         assert self.session.next_timer() is None
 
 
+class PlainSessionMachine(SessionMachine):
+    """Without a call: the client sends the sound, and nobody tells what was played."""
+
+    sip = False
+
+    def judge(self, event: dict[str, Any]) -> None:
+        assert not event["type"].startswith("output_audio_buffer.")
+        super().judge(event)
+
+    def hear(self) -> None:
+        source = self.session.config.audio.input.format.type
+        audio = base64.b64encode(b"\xff" * 20 * bytes_per_ms(source)).decode()
+        self.session.receive_client_event(
+            {"type": "input_audio_buffer.append", "audio": audio}, sender=1, now=self.now
+        )
+        assert self.closing or not self.session.behind
+        assert not [output for output in self.session.outputs() if self.is_wrong(output)]
+
+    def is_wrong(self, output: Any) -> bool:
+        """An append makes frames for the engine and nothing else; nothing is ever played here."""
+        if not isinstance(output, HearAudio):
+            return True
+        return self.closing or len(output.audio) != 20 * bytes_per_ms(self.session.audio_format)
+
+
 TestSession = SessionMachine.TestCase
 TestSession.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestPlainSession = PlainSessionMachine.TestCase
+TestPlainSession.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
