@@ -20,6 +20,7 @@ from offhook.realtime.engines.upstream.engine import UpstreamFactory
 from offhook.realtime.engines.upstream.target import Upstream
 from offhook.realtime.plain_sessions import PlainSessions
 from offhook.server import HttpServer, ServerServices, create_app
+from offhook.server.sideband_limits import SidebandLimits
 from offhook.tenants import ConfiguredProjects, Project
 
 SCRIPT = Script(
@@ -72,7 +73,7 @@ class Desk:
 
 
 @contextlib.asynccontextmanager
-async def serving(script=SCRIPT, *, slots=0, limit_s=3600.0, most=50, factory=None, **project):
+async def serving(script=SCRIPT, *, slots=0, limit_s=3600.0, most=50, factory=None, limits=None, **project):
     clock = SystemClock()
     factory = factory or ScriptedFactory(script, slots=slots)
     engines = EngineDirectory(
@@ -85,7 +86,13 @@ async def serving(script=SCRIPT, *, slots=0, limit_s=3600.0, most=50, factory=No
     projects = ConfiguredProjects(
         [Project("proj_a", api_keys=("sk-a",), **project), Project("proj_b", api_keys=("sk-b",))]
     )
-    services = ServerServices(projects=projects, calls=NoCalls(), clock=clock, sessions=sessions)
+    services = ServerServices(
+        projects=projects,
+        calls=NoCalls(),
+        clock=clock,
+        sessions=sessions,
+        sideband=limits or SidebandLimits(),
+    )
     server = HttpServer(create_app(services), host="127.0.0.1", port=0)
     await server.start()
     try:
@@ -193,6 +200,18 @@ async def test_wrong_keys():
             assert (status, error["code"]) == (401, "invalid_api_key")
 
 
+async def test_a_key_as_subprotocol():
+    """Row S08."""
+    async with serving() as desk:
+        host, port = desk.server.address
+        async with connect(
+            f"ws://{host}:{port}/v1/realtime?model=m",
+            subprotocols=["realtime", "openai-insecure-api-key.sk-a"],
+        ) as ws:
+            assert ws.subprotocol == "realtime"
+            await receive(ws, "session.created")
+
+
 async def test_the_beta_is_refused_and_takes_no_place():
     async with serving() as desk, desk.connect(**{"OpenAI-Beta": "realtime=v1"}) as ws:
         await receive(ws, "error")
@@ -274,6 +293,19 @@ async def test_an_engine_that_dies_is_told_and_closes_with_1011():
             await receive(ws, "never")
         assert caught.value.rcvd.code == 1011
         await _until(lambda: desk.sessions.live == 0)
+
+
+async def test_a_client_that_is_too_far_behind_is_dropped_and_its_place_is_free():
+    script = Script(greeting="x" * 1000)
+    async with serving(script, slots=1, limits=SidebandLimits(queued_frames=50)) as desk:
+        async with desk.connect() as ws:
+            await say(ws, "response.create")
+            with pytest.raises(ConnectionClosed) as caught:
+                await receive(ws, "never")
+            assert caught.value.rcvd is None
+        await _until(lambda: desk.sessions.live == 0)
+        async with desk.connect() as again:
+            await receive(again, "session.created")
 
 
 class SlowFactory(ScriptedFactory):
