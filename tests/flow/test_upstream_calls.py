@@ -1025,5 +1025,7 @@ async def test_a_call_whose_upstreams_are_all_gone_ends_as_failed(app: Developer
         assert (await talk.sideband.wait_closed())[0] == 1000
         while (ended := await talk.app.next("realtime.call.ended")).call_id != talk.call_id:
             pass
-        assert "failed" in ended.body.decode()
+        end = json.loads(ended.body)["data"]
+        assert (end["reason"], end["result"]) == ("failed", "upstream_error")
+        assert "first: HTTP 503" in end["cause"]
         await talk.notes("503")

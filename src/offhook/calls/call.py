@@ -426,12 +426,14 @@ class Call(LegListener):
         self._hang_up(EndReason.SESSION_EXPIRED, Result.SUCCESS, "the session reached its time limit")
 
     def _engine_failed(self, cause: str) -> None:
-        self._broken(f"the engine failed: {cause}", "the engine failed")
+        relayed = self._engine is not None and self._engine["kind"] == "upstream"
+        result = Result.UPSTREAM_ERROR if relayed else Result.SERVER_ERROR
+        self._broken(f"the engine failed: {cause}", "the engine failed", result)
 
-    def _broken(self, cause: str, said: str) -> None:
-        """End the call for a fault of this node, before its answer or after."""
-        self._fail(cause, said)
-        self._hang_up(EndReason.FAILED, Result.SERVER_ERROR, cause)
+    def _broken(self, cause: str, said: str, result: Result = Result.SERVER_ERROR) -> None:
+        """End the call for a fault of this node, or of an upstream, before its answer or after."""
+        self._fail(cause, said, result)
+        self._hang_up(EndReason.FAILED, result, cause)
 
     def _hang_up(self, reason: EndReason, result: Result, cause: str) -> None:
         """BYE once answered, 480 before; nothing when the call is over."""

@@ -214,7 +214,7 @@ def _given(item: Mapping[str, Any]) -> list[dict[str, Any]]:
     for part in item["content"]:
         if part.get("type") == "input_image" and part.get("image_url"):
             content.append(part)
-        elif text := part.get("transcript") or part.get("text"):
+        elif isinstance(text := part.get("transcript") or part.get("text"), str) and text:
             content.append({"type": "input_text", "text": text})
     return content
 
