@@ -51,8 +51,9 @@ interop: install  ## SIPp against `offhook serve` (needs Debian's sip-tester and
 compat: install  ## openai-node against the sideband over TLS (needs node and npm)
 	tests/compat/node/run $(BIN)/python
 
-bench: install  ## pacing of RTP under 10 to 200 calls
+bench: install  ## pacing of RTP under 10 to 200 calls; delay before a hosted model under 1 to 100
 	$(BIN)/python bench/pacing.py
+	$(BIN)/python bench/upstream_delay.py --check
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-data
