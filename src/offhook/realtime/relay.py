@@ -232,8 +232,9 @@ class Relay:
                 heard_ms = self._voice.truncated_ms(item_id)
                 if heard_ms is not None:
                     # Where we have cut already, our boundary stands (row E21).
-                    index = int(event.get("content_index") or 0)
-                    self._outbox.event(events.item_truncated(item_id, index, heard_ms))
+                    index = event.get("content_index")
+                    place = index if isinstance(index, int) else 0
+                    self._outbox.event(events.item_truncated(item_id, place, heard_ms))
                     return
             case "session.update":
                 event = with_our_formats(event, "session", ("input", "output"))

@@ -51,7 +51,7 @@ class RelayMemory:
                 self._keep(event.get("item"), event.get("previous_item_id"))
             case "response.output_item.done":
                 # Those of a response outside of the conversation are not part of it (row E15).
-                if isinstance(item := event.get("item"), Mapping) and item.get("id") in self._items:
+                if isinstance(item := event.get("item"), Mapping) and str(item.get("id")) in self._items:
                     self._keep(item, None)
             case "conversation.item.deleted":
                 self._items.pop(item_id, None)

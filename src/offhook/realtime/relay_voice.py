@@ -75,7 +75,8 @@ class RelayVoice:
         item = self._items.get(item_id)
         if item is None:
             item = _remember(self._items, item_id, Item(item_id, "message", role="assistant"))
-            _remember(self._indexes, item_id, int(event.get("content_index") or 0))
+            index = event.get("content_index")
+            _remember(self._indexes, item_id, index if isinstance(index, int) else 0)
         item.audio_ms += len(audio) / self._bytes_per_ms
         changes = self._playout.add(response_id, item, audio)
         self._outbox.put(PlayAudio(audio))

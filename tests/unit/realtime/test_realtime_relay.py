@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+
+import pytest
+
 from offhook.realtime.engine import (
     EngineFailed,
     ReopenUpstream,
@@ -255,3 +259,70 @@ def test_closing_ends_at_once_when_nothing_is_under_way():
     line = RelayLine()
     line.relay.close("hangup", 1.0)
     assert [closed.reason for closed in line.take().kinds(SessionClosed)] == ["hangup"]
+
+
+JUNK = [
+    None,
+    7,
+    -1.5,
+    "x",
+    "",
+    [],
+    ["x"],
+    [[]],
+    {},
+    {"id": []},
+    {"id": "i", "content": ["x", {"type": []}]},
+    True,
+]
+TYPES = [
+    "conversation.item.added",
+    "conversation.item.created",
+    "conversation.item.deleted",
+    "conversation.item.done",
+    "conversation.item.input_audio_transcription.completed",
+    "conversation.item.truncated",
+    "error",
+    "input_audio_buffer.committed",
+    "input_audio_buffer.speech_started",
+    "input_audio_buffer.speech_stopped",
+    "response.content_part.added",
+    "response.content_part.done",
+    "response.created",
+    "response.done",
+    "response.function_call_arguments.done",
+    "response.output_audio.delta",
+    "response.output_audio.done",
+    "response.output_audio_transcript.delta",
+    "response.output_audio_transcript.done",
+    "response.output_item.added",
+    "response.output_item.done",
+    "session.updated",
+]
+FIELDS = [
+    *("item", "item_id", "previous_item_id", "response", "response_id", "session", "error", "part"),
+    *("content_index", "delta", "transcript", "text", "audio_end_ms", "usage"),
+]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_nonsense_of_an_upstream_or_an_app_is_a_fault_of_ours(seed: int):
+    """The runner would go on after a fault, but its event would be lost."""
+    draw = random.Random(seed)
+    line = RelayLine()
+    for number in range(400):
+        kind = draw.choice(TYPES)
+        fields = {name: draw.choice(JUNK) for name in draw.sample(FIELDS, draw.randrange(len(FIELDS)))}
+        told = len(line.told)
+        line.up(kind, FRAME if draw.random() < 0.5 else b"", **fields)
+        assert kind in line.told[told:], (kind, fields)
+        line.relay.playout_progress(number * 20, line.now)
+        asked = {"type": draw.choice(["conversation.item.create", "response.create", "session.update", "x"])}
+        line.app(**asked, **{name: draw.choice(JUNK) for name in ("item", "response", "session", "event_id")})
+        if draw.random() < 0.05:
+            line.lose()
+            line.wait(draw.random() * 3)
+            line.reopen()
+    line.relay.close("remote_hangup", line.now)
+    line.wait(2)
+    assert line.take().kinds(SessionClosed)
