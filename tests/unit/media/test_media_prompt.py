@@ -191,3 +191,18 @@ def test_the_count_of_frames_may_run_for_days():
         assert buffer.take_early() == frame(index)
         assert buffer.take(now + 0.01) == b""
     assert (buffer.late, buffer.stretched, buffer.skipped, buffer.resyncs) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("ms", [10, 30, 40, 60])
+def test_packets_of_any_length_become_frames_as_soon_as_they_can(ms):
+    sound = b"".join(frame(index) for index in range(300))
+    size, buffer, given = 8 * ms, PromptBuffer("PCMU"), []
+    for number in range(len(sound) // size):
+        now = number * ms / 1000
+        buffer.insert(number * size, sound[number * size : (number + 1) * size], now)
+        given += iter(buffer.take_early, None)
+        assert len(given) == (number + 1) * size // 160, "no whole frame waits"
+        for tick in range(number * ms // 20, (number + 1) * ms // 20):
+            assert buffer.take(tick * TICK) == b""
+    assert b"".join(given) == sound[: len(given) * 160]
+    assert (buffer.late, buffer.skipped, buffer.resyncs) == (0, 0, 0)

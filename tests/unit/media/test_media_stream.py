@@ -461,9 +461,9 @@ steps = st.one_of(
 )
 
 
-@given(st.lists(steps, max_size=60), st.sampled_from([PEER, NAT]))
-def test_nothing_crashes_a_stream(actions, source):
-    stream = make()
+@given(st.lists(steps, max_size=60), st.sampled_from([PEER, NAT]), st.booleans())
+def test_nothing_crashes_a_stream(actions, source, prompt):
+    stream = make(prompt=prompt)
     for number, (what, value) in enumerate(actions):
         now = 0.005 * number
         if what == "rtp":
@@ -477,6 +477,9 @@ def test_nothing_crashes_a_stream(actions, source):
             frame = stream.next_frame(now)
             assert frame is None or len(frame) == 160
             stream.create_report(now)
+        early = take_early(stream)
+        assert all(len(frame) == 160 for frame in early)
+        assert prompt or not early
         stream.take_events()
         assert stream.destination in (PEER, NAT)
     stream.stats()
