@@ -204,7 +204,8 @@ class _Relay:
         self._writer = writer
         self._stall_s = stall_s
         self._said = ""
-        "How the upstream ended it; empty while it has not."
+        "How the upstream's half ended; empty while it has not."
+        self._failed = False
         self._close: tuple[int, str] = (1001, "")
         "What the upstream's connection is closed with, when the app ended it."
 
@@ -219,7 +220,7 @@ class _Relay:
         try:
             await asyncio.wait((pushing, writing), return_when=asyncio.FIRST_COMPLETED)
             if self._said or self._writer.dropped:
-                title, error = self._said or self._writer.dropped, bool(self._writer.dropped)
+                title, error = self._said or self._writer.dropped, self._failed or bool(self._writer.dropped)
             elif pushing.done() and not pushing.cancelled() and pushing.exception() is None:
                 stalled = pushing.result()
                 if stalled:
@@ -250,13 +251,19 @@ class _Relay:
 
     async def _pull(self, tap: HostedSideband) -> None:
         """Take the upstream's frames until it closes."""
-        with contextlib.suppress(ConnectionClosed):
-            while True:
-                came = await self._socket.recv()
-                source = self._destination
-                frame = source.hide_in(came) if isinstance(came, str) else source.hide(came)
-                tap.received(frame)
-                self._writer.pass_on(frame)
+        try:
+            with contextlib.suppress(ConnectionClosed):
+                while True:
+                    came = await self._socket.recv()
+                    source = self._destination
+                    frame = source.hide_in(came) if isinstance(came, str) else source.hide(came)
+                    tap.received(frame)
+                    self._writer.pass_on(frame)
+        except Exception:
+            # Nothing would come to the app any more, and it would not know.
+            self._said, self._failed = "a fault of this node's ended it", True
+            self._writer.close(1011, self._said)
+            raise
         code, reason = _closed_with(self._socket)
         reason = self._destination.hide_in(reason)
         name = self._destination.name

@@ -12,7 +12,7 @@ import pytest_asyncio
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from offhook.calls.hosted import HostedCalls
+from offhook.calls.hosted import HostedCalls, HostedSideband
 from offhook.clock import SystemClock
 from offhook.realtime.engines.upstream.target import Upstream
 from offhook.server import Destination, Passthrough
@@ -480,6 +480,23 @@ async def test_a_connection_that_breaks_at_the_upstream_is_said(relaying, hosted
             await app.recv()
     assert closed.value.rcvd.code == 1011
     assert closed.value.rcvd.reason == "the connection to upstream openai broke"
+
+
+async def test_a_fault_of_ours_ends_a_sideband_instead_of_leaving_it_deaf(relaying, hosted, monkeypatch):
+    node, call = await relaying(), hosted.ring()
+
+    def fail(self, frame):
+        raise ZeroDivisionError
+
+    async with attached(node, hosted, call) as (app, upstream):
+        monkeypatch.setattr(HostedSideband, "received", fail)
+        await upstream.say("response.created")
+        with pytest.raises(ConnectionClosed) as closed:
+            await asyncio.wait_for(app.recv(), 2)
+        assert closed.value.rcvd.code == 1011
+        await upstream.until(lambda: upstream.closed, "close")
+    assert (await shown(node, call.id))["sidebands"] == 0
+    assert "a fault of this node" in (await timeline(node, call.id, "error"))[-1]["title"]
 
 
 async def test_pings_are_answered_while_the_upstream_is_silent(relaying, hosted):
