@@ -239,7 +239,9 @@ class Call(LegListener):
     # What the SIP leg says.
 
     def leg_cancelled(self, leg: Leg, reason_header: str | None) -> None:
-        cause = "the caller hung up while it rang" + (f" ({reason_header})" if reason_header else "")
+        said = f" ({reason_header})" if reason_header else ""
+        waiting = f"; {self._news.silence()}" if self.state is CallState.RINGING else ""
+        cause = f"the caller hung up while it rang{said}{waiting}"
         self._end(EndReason.CANCELLED, Result.CLIENT_ERROR, cause, 487)
 
     def leg_confirmed(self, leg: Leg) -> None:
@@ -356,7 +358,8 @@ class Call(LegListener):
         except (EngineUnavailable, NoFreePort) as error:
             self._fail(str(error), "no engine or no media port is free")
             return
-        if self.state is not CallState.ACCEPTED:
+        if self.state is not CallState.ACCEPTED or self._leg.state == "ended":
+            # The leg is ahead of its news: a CANCEL may have come that we are told of in a moment.
             port.close()
             return
         try:

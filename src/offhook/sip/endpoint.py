@@ -358,7 +358,11 @@ class Endpoint:
         except Exception as exc:
             log.exception("reaching failed", extra={"event": "sip.reach.failed"})
             attempts.append(Attempt(str(reach.hops[0]), "", f"internal fault: {type(exc).__name__}"))
-        self._stack.reached(reach.key, flow, tuple(attempts), now=self.now())
+        try:
+            self._stack.reached(reach.key, flow, tuple(attempts), now=self.now())
+        except Exception:
+            self._stack.counters["failed"] += 1
+            log.exception("reaching failed", extra={"event": "sip.reach.failed"})
         self.pump()
 
     async def _try_hops(self, reach: Reach, attempts: list[Attempt]) -> Flow | None:
@@ -401,8 +405,7 @@ def _call_listener(listener: LegListener, leg: Leg, event: LegEvent) -> None:
         case Confirmed():
             listener.leg_confirmed(leg)
         case Acknowledged(ack):
-            if (acknowledged := getattr(listener, "leg_acknowledged", None)) is not None:
-                acknowledged(leg, ack)
+            listener.leg_acknowledged(leg, ack)
         case Offered(request):
             listener.leg_offered(leg, request)
         case Requested(request):

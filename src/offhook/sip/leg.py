@@ -22,9 +22,7 @@ class LegListener(Protocol):
     Who is told what a leg does. Every method gets the leg first; none may block.
 
     An exception in one is logged, and answered 500 where a request waits for an answer. The bodies below are good
-    defaults for a listener that inherits from this class. A listener that puts an offer into its 200 to
-    a re-INVITE may also have `leg_acknowledged(leg, ack: Request)`, which gets the ACK with the answer; the
-    ACK to the first 200 is `leg.ack` when `leg_confirmed` is called.
+    defaults for a listener that inherits from this class.
     """
 
     def leg_provisional(self, leg: Leg, response: Response) -> None:
@@ -43,7 +41,10 @@ class LegListener(Protocol):
         """UAS: the caller gave up; 200 and 487 were sent."""
 
     def leg_confirmed(self, leg: Leg) -> None:
-        """UAS: the ACK came."""
+        """UAS: the ACK to the first 200 came; it is `leg.ack`."""
+
+    def leg_acknowledged(self, leg: Leg, ack: Request) -> None:
+        """The ACK to a 200 to a re-INVITE came. It has the answer when that 200 had the offer."""
 
     def leg_offered(self, leg: Leg, request: Request) -> None:
         """A re-INVITE or UPDATE; must be answered with `leg.respond`."""

@@ -237,9 +237,9 @@ class SipTransport:
                 accepted.close()
                 continue
             self._accepting += 1
-            self._spawn(self._welcome(accepted, transport))
+            self._spawn(self._welcome(accepted, transport, flow.remote))
 
-    async def _welcome(self, accepted: socket.socket, transport: str) -> None:
+    async def _welcome(self, accepted: socket.socket, transport: str, remote: Address) -> None:
         try:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self._loop.connect_accepted_socket(
@@ -250,7 +250,13 @@ class SipTransport:
             )
         except (OSError, ssl.SSLError) as exc:
             accepted.close()
-            log.info("connection failed: %s", exc, extra={"event": "sip.handshake.failed"})
+            # Some of OpenSSL's errors have no text of their own.
+            reason = getattr(exc, "reason", None) or exc.strerror or str(exc) or type(exc).__name__
+            log.info(
+                "connection failed: %s",
+                reason,
+                extra={"event": "sip.handshake.failed", "source": format_address(remote)},
+            )
         finally:
             self._accepting -= 1
 

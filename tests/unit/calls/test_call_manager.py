@@ -342,3 +342,32 @@ async def test_ids_of_calls_that_were_here_are_ours_and_those_of_this_nodes_form
         "",
     ):
         assert not table.manager.owns(other), other
+
+
+async def test_a_call_whose_cancel_is_still_to_be_told_is_not_announced_as_answered(table):
+    table.announcer.subscribed.add("realtime.call.answered")
+    leg, call = table.invite()
+    await call.accept({"type": "realtime"})
+    leg.state = "ended"
+    await asyncio.wait((call._establishing,))
+    call.leg_cancelled(leg, None)
+    await _settled(call)
+
+    assert "realtime.call.answered" not in table.announcer.types
+    assert (call.termination.reason, call.answered_at) == ("cancelled", None)
+    assert table.manager.find("proj_a", call.id) is call
+
+
+@pytest.mark.parametrize(
+    ("attempts", "said"),
+    [
+        ([], "no webhook attempt has ended yet"),
+        ([ATTEMPT], "the last webhook attempt failed: no answer: connection refused"),
+    ],
+)
+async def test_a_caller_who_gives_up_is_told_of_with_what_the_app_did(table, attempts, said):
+    leg, call = table.invite()
+    for attempt in attempts:
+        table.announcer.attempted[call.id, "realtime.call.incoming"](attempt)
+    call.leg_cancelled(leg, "SIP;cause=487")
+    assert call.termination.cause == f"the caller hung up while it rang (SIP;cause=487); {said}"

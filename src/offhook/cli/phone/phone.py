@@ -22,7 +22,7 @@ from offhook.clock import SystemClock
 from offhook.media import negotiate
 from offhook.media.pacer import Pacer
 from offhook.media.port import MediaPort, NoFreePort, PortPool
-from offhook.sip.endpoint import Endpoint, EndpointConfig, Leg, LegEnded
+from offhook.sip.endpoint import Endpoint, EndpointConfig, Leg, LegEnded, LegListener
 from offhook.sip.message import Request, Response
 from offhook.sip.refer import ReferUpdate
 from offhook.sip.uri import SipUri
@@ -97,7 +97,7 @@ class Outcome:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-class Phone:
+class Phone(LegListener):
     """One phone for one call: `await Phone(plan, report).call()`."""
 
     def __init__(self, plan: CallPlan, report: Report) -> None:
