@@ -45,6 +45,7 @@ class LegListener(Protocol):
 
     def leg_acknowledged(self, leg: Leg, ack: Request) -> None:
         """The ACK to a 200 to a re-INVITE came. It has the answer when that 200 had the offer."""
+        return
 
     def leg_offered(self, leg: Leg, request: Request) -> None:
         """A re-INVITE or UPDATE; must be answered with `leg.respond`."""
