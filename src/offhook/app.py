@@ -192,6 +192,8 @@ class Node:
                     f"  OPENAI_WEBHOOK_SECRET={project.webhooks[0].secret}",
                     f"  webhook to {project.webhooks[0].url}",
                 ]
+            else:
+                self._notices.append(f"project {project.id}: its key and webhook secret are in {path}")
         return ConfiguredProjects(table.to_project() for table in tables)
 
     def _find_certificates(self) -> CertificateFiles:

@@ -363,6 +363,14 @@ class Config(BaseSettings):
     """
     projects: tuple[ProjectTable, ...] = ()
 
+    @field_validator("projects", mode="before")
+    @classmethod
+    def _begun(cls, given: object) -> object:
+        if isinstance(given, dict):
+            inner = next((name for name in given if isinstance(given[name], list)), "trunks")
+            raise ValueError(f"write [[projects]] with its id above the first [[projects.{inner}]]")
+        return given
+
     @model_validator(mode="after")
     def _unique(self) -> Config:
         seen: dict[tuple[str, str], str] = {}

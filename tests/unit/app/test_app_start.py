@@ -1,5 +1,7 @@
 """A node that cannot start says in one line what is wrong, and leaves no traceback to read."""
 
+import json
+
 import pytest
 
 from offhook.app import Node, StartError
@@ -51,3 +53,21 @@ async def test_an_upstream_for_hosted_calls_without_its_key(tmp_path):
         StartError, match=r"upstreams\.a: the environment variable TEST_NO_SUCH_KEY holds no key"
     ):
         await Node(config).start()
+
+
+async def test_the_secrets_are_shown_once_and_later_where_they_are(tmp_path):
+    config = Config(
+        server={"data_dir": tmp_path, "http": "", "https": ""},
+        sip={"listen": ["udp:127.0.0.1:0"]},
+        engine={"kind": "scripted"},
+    )
+    lines = []
+    for _ in range(2):
+        node = Node(config)
+        await node.start()
+        lines.append(node.ready_line)
+        await node.stop()
+    key = json.loads((tmp_path / "project.json").read_text())["api_keys"][0]
+    assert key in lines[0]
+    assert key not in lines[1]
+    assert f"its key and webhook secret are in {tmp_path / 'project.json'}" in lines[1]
