@@ -363,7 +363,7 @@ class Relay:
         status = str(response.get("status"))
         if self._unanswered.turn is None:
             self._caller.forget()
-        self._outbox.note("response", status, response_id=response_id, usage=self._usage.to_api())
+        self._outbox.note("response", f"response {status}", response_id=response_id, usage=self._usage.to_api())
 
     def _play(self, event: dict[str, Any], audio: bytes) -> None:
         self._memory.sound(str(event.get("item_id")), len(audio) / self._bytes_per_ms)
@@ -456,7 +456,7 @@ class Relay:
             self._outbox.event(event)
         for response_id in active:
             self._voice.finish(response_id)
-            self._outbox.note("response", f"failed: {message}", response_id=response_id)
+            self._outbox.note("response", f"response failed: {message}", response_id=response_id)
 
     def _await_cap(self, now: float) -> None:
         """An upstream says when its session ends: go on in a new one at a quiet moment before that."""
