@@ -19,6 +19,7 @@ from offhook.realtime.engines.scripted import Call, Reply, Script, ScriptedFacto
 from offhook.realtime.engines.upstream.engine import UpstreamFactory
 from offhook.realtime.engines.upstream.target import Upstream
 from offhook.realtime.plain_sessions import PlainSessions
+from offhook.realtime.session import Session
 from offhook.server import HttpServer, ServerServices, create_app
 from offhook.server.sideband_limits import SidebandLimits
 from offhook.tenants import ConfiguredProjects, Project
@@ -501,6 +502,65 @@ async def test_minutes_in_one_append_are_heard_whole_before_the_next_event_and_h
         await say(ws, "conversation.item.retrieve", item_id=item["id"])
         whole = (await receive(ws, "conversation.item.retrieved"))["item"]["content"][0]["audio"]
         assert base64.b64decode(whole) == FRAME["audio/pcm"] * 50 * 60
+
+
+LONG = FRAME["audio/pcm"] * 50 * 20
+
+
+async def test_a_long_append_is_never_judged_in_one_go(monkeypatch):
+    taken = []
+    receive_client_event = Session.receive_client_event
+
+    def watch(self, event, **kwargs):
+        taken.append(len(event))
+        receive_client_event(self, event, **kwargs)
+
+    monkeypatch.setattr(Session, "receive_client_event", watch)
+    async with serving() as desk, desk.connect() as ws:
+        await update(ws, audio={"input": {"turn_detection": None}})
+        await append(ws, LONG)
+        await say(ws, "input_audio_buffer.commit")
+        item = (await receive(ws, "conversation.item.done"))["item"]
+        await say(ws, "conversation.item.retrieve", item_id=item["id"])
+        whole = (await receive(ws, "conversation.item.retrieved"))["item"]["content"][0]["audio"]
+    assert base64.b64decode(whole) == LONG
+    assert max(taken) < 128 * 1024 + 200
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        (base64.b64encode(LONG).decode()[:-7] + "*" + base64.b64encode(LONG).decode()[-6:], "not base64"),
+        ("AA==" * 100_000, "not base64"),
+        (base64.b64encode(LONG + b"x").decode(), "not a whole number of 2-byte samples"),
+    ],
+)
+async def test_of_a_long_append_with_a_fault_at_its_end_nothing_is_taken(audio, message):
+    async with serving() as desk, desk.connect() as ws:
+        await update(ws, audio={"input": {"turn_detection": None}})
+        await say(ws, "input_audio_buffer.append", audio=audio, event_id="mine")
+        error = (await receive(ws, "error"))["error"]
+        assert (error["code"], error["param"], error["event_id"]) == ("invalid_value", "audio", "mine")
+        assert message in error["message"]
+        await say(ws, "input_audio_buffer.commit")
+        assert (await receive(ws, "error"))["error"]["code"] == "input_audio_buffer_commit_empty"
+
+
+async def test_a_long_append_may_be_written_in_any_of_jsons_ways():
+    audio = base64.b64encode(LONG).decode()
+    escaped = json.dumps(audio).replace("/", r"\/")
+    async with serving() as desk, desk.connect() as ws:
+        await update(ws, audio={"input": {"turn_detection": None}})
+        for frame in (
+            f'{{"audio" : {escaped}, "type":"input_audio_buffer.append"}}',
+            f'{{"audio" :\n"{audio}","event_id":null, "type":"input_audio_buffer.append"}}',
+        ):
+            await ws.send(frame)
+            await say(ws, "input_audio_buffer.commit")
+            item = (await receive(ws, "conversation.item.done"))["item"]
+            await say(ws, "conversation.item.retrieve", item_id=item["id"])
+            whole = (await receive(ws, "conversation.item.retrieved"))["item"]["content"][0]["audio"]
+            assert base64.b64decode(whole) == LONG
 
 
 async def _until(holds):

@@ -11,15 +11,15 @@ from typing import Literal
 
 from offhook import ids
 from offhook.clock import Clock
-from offhook.realtime.core import SessionCore
 from offhook.realtime.directory import EngineDirectory
 from offhook.realtime.engine import AudioFormat, Engine, EngineStart, EngineUnavailable
 from offhook.realtime.engine_at_need import EngineAtNeed
+from offhook.realtime.long_append import LONG, in_pieces
 from offhook.realtime.outbox import SessionNote
 from offhook.realtime.runner import Attachment, Listener, SessionRunner
 from offhook.realtime.session import Session
 from offhook.realtime.session_config import parse_accept
-from offhook.realtime.sideband_audio import common_format
+from offhook.realtime.sideband_audio import common_format, sample_bytes
 
 __all__ = ["PlainSession", "PlainSessions", "SessionRefused"]
 
@@ -57,7 +57,7 @@ class PlainSession:
     def __init__(
         self,
         place: Place,
-        core: SessionCore,
+        core: Session,
         engine: Engine,
         *,
         clock: Clock,
@@ -89,7 +89,19 @@ class PlainSession:
 
     async def receive(self, frame: str | bytes, attachment: Attachment) -> None:
         """Take a frame from the client. Returns when the next one may come, which is after a long append is heard."""
-        attachment.receive(frame)
+        if isinstance(frame, bytes) or len(frame) <= LONG:
+            attachment.receive(frame)
+            await self._heard()
+            return
+        for piece in in_pieces(frame, sample_bytes(self._core.config.audio.input.format.type)):
+            if self._runner.closed:
+                return
+            if piece:
+                attachment.receive(piece)
+            await asyncio.sleep(0)
+            await self._heard()
+
+    async def _heard(self) -> None:
         while self._core.behind and not self._runner.closed:  # noqa: ASYNC110
             await asyncio.sleep(0)  # each turn of the loop hears some more
 
