@@ -114,3 +114,11 @@ def test_deltas_may_end_inside_a_sample():
     heard, meant = (g711.decode(sound, "PCMU").astype(int) for sound in (parts, whole))
     assert max(np.abs(heard - meant)) <= 512
     assert one.take("not base64") == b""
+
+
+def test_half_a_sample_of_an_answer_that_was_cut_off_does_not_spoil_the_next():
+    """The one that was cut off may never be told to be done."""
+    sound = DeltaAudio("audio/pcm", "audio/pcm")
+    whole = bytes(range(200)) * 2
+    assert sound.take(base64.b64encode(whole[:99]).decode(), "item_a") == whole[:98]
+    assert sound.take(base64.b64encode(whole).decode(), "item_b") == whole

@@ -18,9 +18,17 @@ class DeltaAudio:
         self._converter = AudioConverter(source, target)
         self._width = sample_bytes(source)
         self._rest = b""
+        self._item: object = None
 
-    def take(self, delta: str) -> bytes:
-        """Return what is ready after this delta. What is not base64 has no sound."""
+    def take(self, delta: str, item: object = None) -> bytes:
+        """
+        Return what is ready after this delta of an item. What is not base64 has no sound.
+
+        An item that was cut off has no end: half a sample of it would make noise of all that follows.
+        """
+        if item != self._item:
+            self.finish()
+            self._item = item
         try:
             audio = self._rest + base64.b64decode(delta)
         except (binascii.Error, ValueError):

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import ssl
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -28,7 +28,12 @@ MAX_QUEUE = 4
 "Frames that came and wait for us; then no more is read (TCP)."
 MAX_AUDIO = 100
 "Frames of the caller's that may wait: 2 s. Then the oldest goes."
-MAX_EVENTS = 1000
+MAX_EVENTS = 2000
+"Client events that may wait: more than are held while nobody is there, and asked again."
+MAX_WAITING = 64 * 1024 * 1024
+"Characters of all that waits, sound and pictures of an app's items among it."
+MAX_EARLY = 1000
+"Events that may come before the session is configured."
 CLOSE_S = 1.0
 PING_S = 20.0
 _OPENING = "offhook_open"
@@ -64,7 +69,9 @@ class Connection:
         self._beta = BetaDialect() if upstream.speaks_beta else None
         self._came: deque[dict[str, Any]] = deque()
         self._queue: deque[tuple[bool, str]] = deque()
+        self._first: Iterable[Mapping[str, Any]] = ()
         self._audio = 0
+        self._waiting = 0
         self._wake = asyncio.Event()
         self._reading = asyncio.Event()
         self._reading.set()
@@ -115,12 +122,24 @@ class Connection:
                 if error.get("event_id") in (event_id, None):
                     return event
             self.early.append(event)
+            if len(self.early) > MAX_EARLY:
+                raise Refused("it says too much before the session is configured")
 
     # The session.
 
-    def run(self, on_event: Callable[[dict[str, Any]], None], on_lost: Callable[[str], None]) -> None:
-        """Start to read and write. `on_lost` is called once, unless `close` came first."""
-        self._on_event, self._on_lost = on_event, on_lost
+    def run(
+        self,
+        on_event: Callable[[dict[str, Any]], None],
+        on_lost: Callable[[str], None],
+        first: Iterable[Mapping[str, Any]] = (),
+    ) -> None:
+        """
+        Start to read and write. `on_lost` is called once, unless `close` came first.
+
+        `first` goes up before anything else, however much it is: a conversation of hours, each item made when it is
+        its turn.
+        """
+        self._on_event, self._on_lost, self._first = on_event, on_lost, first
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
 
     def append(self, audio: bytes) -> bool:
@@ -129,17 +148,15 @@ class Connection:
         if overflows:
             self._drop_oldest()
         self._audio += 1
-        self._queue.append((True, append_frame(audio)))
-        self._wake.set()
+        self._enqueue(True, append_frame(audio))
         return overflows
 
     def send(self, event: Mapping[str, Any]) -> None:
         """Queue a client event."""
-        if len(self._queue) - self._audio >= MAX_EVENTS:
+        if len(self._queue) - self._audio >= MAX_EVENTS or self._waiting > MAX_WAITING:
             self._end("it takes no more events")
             return
-        self._queue.append((False, self._frame(event)))
-        self._wake.set()
+        self._enqueue(False, self._frame(event))
 
     def pause(self) -> None:
         """Read nothing more, so that the other side must wait (TCP). No answer to a ping is read either."""
@@ -169,11 +186,17 @@ class Connection:
         self.stop()
         self._socket.transport.abort()
 
+    def _enqueue(self, is_audio: bool, frame: str) -> None:
+        self._queue.append((is_audio, frame))
+        self._waiting += len(frame)
+        self._wake.set()
+
     def _drop_oldest(self) -> None:
-        for index, (is_audio, _) in enumerate(self._queue):
+        for index, (is_audio, frame) in enumerate(self._queue):
             if is_audio:
                 del self._queue[index]
                 self._audio -= 1
+                self._waiting -= len(frame)
                 self.dropped += 1
                 return
 
@@ -197,10 +220,15 @@ class Connection:
 
     async def _write(self) -> None:
         try:
+            for event in self._first:
+                await self._socket.send(self._frame(event))
+                await asyncio.sleep(0)  # Others have the loop, also while the socket takes all at once.
+            self._first = ()
             while True:
                 while self._queue:
                     is_audio, frame = self._queue.popleft()
                     self._audio -= is_audio
+                    self._waiting -= len(frame)
                     await self._socket.send(frame)
                 self._wake.clear()
                 await self._wake.wait()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from offhook.realtime.core import SessionCore
@@ -165,14 +165,11 @@ class UpstreamEngine:
         self._up = AudioConverter(ours, connection.hears)
         self._down = DeltaAudio(connection.speaks, ours)
         self._dropping = False
-        connection.run(self._received, self._lost)
-        for number, item in enumerate(items):
-            event_id = f"offhook_replay_{number}"
-            told = replayed(item, ours, connection.hears)
-            connection.send({"type": "conversation.item.create", "event_id": event_id, "item": told})
+        connection.run(self._received, self._lost, _told(items, ours, connection.hears))
         self._emit(UpstreamOpened(connection.name, connection.session, connection.created_id))
         for event in connection.early:
-            self._received(event)
+            if self._connection is connection:
+                self._received(event)
 
     async def _reopen(self, command: ReopenUpstream) -> None:
         lost = self._connection is None
@@ -205,7 +202,7 @@ class UpstreamEngine:
     def _received(self, event: dict[str, Any]) -> None:
         audio = b""
         if self._down is not None and event["type"] == "response.output_audio.delta":
-            audio = self._down.take(str(event.get("delta") or ""))
+            audio = self._down.take(str(event.get("delta") or ""), event.get("item_id"))
         elif self._down is not None and event["type"] == "response.output_audio.done":
             audio = self._down.finish()
         elif event["type"] == "error":
@@ -242,6 +239,18 @@ _READ_ONLY = {"id", "object", "expires_at", "model", "client_secret"}
 
 def _settable(session: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in session.items() if name not in _READ_ONLY and value is not None}
+
+
+def _told(
+    items: Sequence[Mapping[str, Any]], ours: AudioFormat, hears: AudioFormat
+) -> Iterator[Mapping[str, Any]]:
+    for number, item in enumerate(items):
+        event_id = f"offhook_replay_{number}"
+        yield {
+            "type": "conversation.item.create",
+            "event_id": event_id,
+            "item": replayed(item, ours, hears),
+        }
 
 
 class UpstreamFactory:
