@@ -104,6 +104,11 @@ class Listening:
         """The items whose words are not known yet."""
         return set(self._pending)
 
+    @property
+    def ahead_ms(self) -> float:
+        """How much has come that the engine has not listened to yet, or does not tell of."""
+        return self.buffer.end_ms - self._heard_ms
+
     def use_format(self, bytes_per_ms: int) -> None:
         """Another audio format; only while nothing was heard."""
         self._bytes_per_ms = bytes_per_ms

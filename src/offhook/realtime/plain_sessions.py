@@ -27,6 +27,8 @@ log = logging.getLogger("offhook.realtime")
 
 ENGINE_S = 5.0
 "How long an engine may take from the first sound or question to being ready."
+HEARING_S = 0.002
+"How often it is looked whether a long append was heard, which the runner's timer sees to."
 NORMAL, GOING_AWAY, INTERNAL_ERROR = 1000, 1001, 1011
 """
 Close codes. Clients that reconnect do so after the last two, and a session without a call can be had again: from
@@ -103,7 +105,7 @@ class PlainSession:
 
     async def _heard(self) -> None:
         while self._core.behind and not self._runner.closed:  # noqa: ASYNC110
-            await asyncio.sleep(0)  # each turn of the loop hears some more
+            await asyncio.sleep(HEARING_S)
 
     async def close(self, reason: str, code: int = NORMAL) -> None:
         """End the session, and free its engine. Safe to call twice."""

@@ -164,7 +164,7 @@ class SessionRunner:
         if type(event) is VoiceActivity and not self._inbox and not self._pumping:
             # 30 times a second for each call, and nearly always without consequence.
             self._guarded(self._receive_activity, event)
-            if self.session.has_outputs:
+            if self.session.has_outputs or self.session.behind:
                 self._pump()
             return
         self._do(self._receive_engine_event, event)

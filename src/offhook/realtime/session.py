@@ -13,7 +13,7 @@ from typing import Any
 
 from offhook.realtime import client_events as client
 from offhook.realtime import server_events as events
-from offhook.realtime.appended_audio import AppendedAudio
+from offhook.realtime.appended_audio import FRAME_MS, AppendedAudio
 from offhook.realtime.client_events import ClientEvent, ClientEventError, parse_client_event
 from offhook.realtime.conversation import Conversation, Item
 from offhook.realtime.engine import (
@@ -65,6 +65,11 @@ __all__ = [
 MAX_DURATION_S = 3600.0
 DRAIN_S = 1.0
 "How long a closing session waits for words and answers that are under way (row S17)."
+AHEAD_MS = 1000
+"""
+Appended sound that may wait for the engine's ear. More comes no faster than it was spoken, as a caller's does: the ear
+is one for all sessions, and a client's minutes must not come before another's next word.
+"""
 
 
 class Session:
@@ -111,6 +116,8 @@ class Session:
         self._format_stands = sip
         "Nothing changes `audio_format` any more."
         self._appended = AppendedAudio(audio_format)
+        self._hear_at = 0.0
+        "When sound that was spoken as fast as it is heard would come next."
         self._conversation = Conversation(new_id("conv"), bytes_per_ms=bytes_per_ms(audio_format))
         self._items = ItemRequests(self._conversation, self._outbox)
         width = sample_bytes(audio_format)
@@ -200,6 +207,8 @@ class Session:
             case VoiceActivity():
                 if self._closing is None:
                     self._listening.receive_activity(event, now)
+                    if self._appended.waiting:
+                        self._arm_append(now)
                 if not self._outbox:
                     return
             case Transcribed() | TranscriptionFailed():
@@ -263,7 +272,7 @@ class Session:
             self._append_audio(event, now)
             return
         while self._appended.waiting:
-            self._hear(now)
+            self._take_frames(self._appended.take(), now)
         match event:
             case client.SessionUpdate():
                 self._update(event, sender)
@@ -370,11 +379,22 @@ class Session:
 
     def _hear(self, now: float) -> None:
         """Hear some of what was appended; the rest when the timer comes, unless another event does."""
-        self._take_frames(self._appended.take(), now)
+        if now >= self._hear_next_at(now):
+            frames = self._appended.take()
+            self._hear_at = now + len(frames) * FRAME_MS / 1000
+            self._arm_append(now)  # first, so that no fault leaves the rest without a timer
+            self._take_frames(frames, now)
+        self._arm_append(now)
+
+    def _arm_append(self, now: float) -> None:
         if self._appended.waiting:
-            self._timers["append"] = now
+            self._timers["append"] = self._hear_next_at(now)
         else:
             self._timers.pop("append", None)
+
+    def _hear_next_at(self, now: float) -> float:
+        """The engine's workers listen to other sessions too: what they have not done yet is bounded."""
+        return now if self._listening.ahead_ms < AHEAD_MS else max(now, self._hear_at)
 
     def _take_frames(self, frames: list[bytes], now: float) -> None:
         if self._closing is not None:

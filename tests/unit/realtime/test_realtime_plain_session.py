@@ -239,12 +239,47 @@ def test_a_long_append_is_heard_a_little_at_a_time_and_before_the_next_event() -
     assert client.session.next_timer() == client.now
     steps = [len(client.heard)]
     for _ in range(3):
+        client.engine(VoiceActivity(0.0, len(client.heard) / 48))
+        assert client.session.next_timer() == client.now
         client.wait()
         steps.append(len(client.heard))
     assert {after - before for before, after in itertools.pairwise(steps)} == {500 * 48}
     client.send("input_audio_buffer.commit")
     assert client.heard == TONE["audio/pcm"] * 10
     assert not client.session.behind
+
+
+def test_no_more_than_a_second_waits_for_the_engines_ear_unless_time_passes() -> None:
+    client = Client(**MANUAL)
+    client.append(TONE["audio/pcm"] * 10)
+    client.wait()
+    began = client.now
+    assert len(client.heard) == 1000 * 48
+    # Other sessions' sound would wait behind more. An engine that tells nothing gets it as a call's comes.
+    client.wait()
+    assert (client.now, len(client.heard)) == (pytest.approx(began + 0.5), 1500 * 48)
+    client.wait()
+    assert (client.now, len(client.heard)) == (pytest.approx(began + 1.0), 2000 * 48)
+    # It has caught up.
+    client.engine(VoiceActivity(0.0, 2000.0))
+    client.wait()
+    assert (client.now, len(client.heard)) == (pytest.approx(began + 1.0), 2500 * 48)
+
+
+def test_a_fault_while_hearing_leaves_no_rest_behind_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(**MANUAL)
+    client.append(TONE["audio/pcm"] * 2)
+    taking = client.session._take_frames
+
+    def fail(frames: list[bytes], now: float) -> None:
+        monkeypatch.setattr(client.session, "_take_frames", taking)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(client.session, "_take_frames", fail)
+    with pytest.raises(ZeroDivisionError):
+        client.wait()
+    while client.session.behind:
+        client.wait()
 
 
 def test_appended_audio_holds_what_a_resampler_held_back() -> None:
