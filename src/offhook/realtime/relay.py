@@ -29,6 +29,7 @@ from offhook.realtime.engine import (
 from offhook.realtime.mcp import without_secrets
 from offhook.realtime.outbox import Outbox, Output, ServerEvent, SessionClosed, SessionExpired
 from offhook.realtime.relay_caller import RelayCaller
+from offhook.realtime.relay_clients import OWN, RelayClients
 from offhook.realtime.relay_hold import HoldSentence, RelayHold
 from offhook.realtime.relay_memory import RelayMemory
 from offhook.realtime.relay_open import RelayOpen
@@ -43,13 +44,11 @@ __all__ = ["Relay"]
 
 DRAIN_S = 1.0
 "How long a closing call waits for words and answers that are under way (row S17)."
-MAX_ASKED = 512
 MAX_AHEAD_MS = 600_000
 "Sound that may wait to be played. An upstream may be minutes ahead; one that is further ahead is read no more."
 CROSSING_S = 30.0
 "How long before the upstream's own end of a session a quiet moment is looked for."
 _QUIET_LOOK_S = 0.5
-_OWN = "offhook_"
 _REPLAYED = {"conversation.item.added", "conversation.item.created", "conversation.item.done"}
 _SWALLOWED = {"session.created", "conversation.created"}
 
@@ -91,10 +90,7 @@ class Relay:
         self._turn_item: str | None = None
         "The caller's turn whose sound is kept."
         self._usage = RelayUsage()
-        self._clients: dict[int, bool] = {}
-        "Each sender, and whether it was told `session.created`."
-        self._asked: dict[str, int] = {}
-        "Who sent a client event, by its `event_id`."
+        self._clients = RelayClients(self._outbox)
         self._open = False
         self._begun = RelayOpen()
         self._replaying: set[str] = set()
@@ -144,12 +140,12 @@ class Relay:
 
     def attach(self, sender: int, *, audio: bool = False) -> None:
         """A client connected; it gets `session.created` when the upstream's has come."""
-        self._clients[sender] = False
+        self._clients.attach(sender)
         if self._session is not None:
-            self._tell_created(sender, None)
+            self._clients.greet(self._session)
 
     def detach(self, sender: int) -> None:
-        self._clients.pop(sender, None)
+        self._clients.detach(sender)
 
     def receive_client_event(
         self, event: Mapping[str, Any] | str | bytes, *, sender: int, now: float
@@ -162,8 +158,7 @@ class Relay:
             event_id = given if isinstance(given, str) else None
             self._handle_client_event(parsed, event_id, sender)
         except ClientEventError as error:
-            told = events.error(error.message, code=error.code, param=error.param, event_id=event_id)
-            self._outbox.event(told, to=sender)
+            self._clients.refuse(error, event_id, sender)
 
     def receive_digit(self, digit: str, now: float, received_at: float) -> None:
         self._outbox.raw_event(events.dtmf_received(digit, int(received_at)))
@@ -241,9 +236,7 @@ class Relay:
             case "response.create":
                 event = with_our_formats(event, "response", ("output",))
         if event_id is not None:
-            self._asked[event_id] = sender
-            if len(self._asked) > MAX_ASKED:
-                del self._asked[next(iter(self._asked))]
+            self._clients.ask(event_id, sender)
         self._up(event)
 
     def _clear(self) -> None:
@@ -272,8 +265,7 @@ class Relay:
         self._await_cap(now)
         self._outbox.note("upstream", f"{event.name} is open", session_id=event.session.get("id"))
         if not again:
-            for sender in self._clients:
-                self._tell_created(sender, event.event_id)
+            self._clients.greet(self.describe(), event.event_id)
         else:
             self._outbox.event(events.session_updated(self.describe()))
         if self._unanswered.owes_an_answer:
@@ -296,7 +288,7 @@ class Relay:
         self._fail_active(reason)
         self._voice.finish_all()
         self._transcribing.clear()
-        self._elsewhere |= self._voice.item_ids
+        self._elsewhere = self._voice.item_ids
 
     def _reopen(self) -> None:
         turn = self._caller.sound if self._caller.speaking else b""
@@ -311,15 +303,16 @@ class Relay:
             return
         if self._replaying and self._is_replay(kind, event):
             return
+        if not self._begun.receive(event):
+            return
         self._memory.receive(event)
-        self._begun.receive(event)
         self._unanswered.receive(event, answers=self._answering)
         match kind:
             case "response.output_audio.delta" | "response.output_audio.done":
                 self._play(event, received.audio)
             case "session.updated":
                 if session := _object(event.get("session")):
-                    self._adopt(session)
+                    self._adopt(self.describe() | session)
             case "error":
                 self._error(event)
                 return
@@ -363,7 +356,9 @@ class Relay:
         status = str(response.get("status"))
         if self._unanswered.turn is None:
             self._caller.forget()
-        self._outbox.note("response", f"response {status}", response_id=response_id, usage=self._usage.to_api())
+        self._outbox.note(
+            "response", f"response {status}", response_id=response_id, usage=self._usage.to_api()
+        )
 
     def _play(self, event: dict[str, Any], audio: bytes) -> None:
         self._memory.sound(str(event.get("item_id")), len(audio) / self._bytes_per_ms)
@@ -382,19 +377,12 @@ class Relay:
 
     def _error(self, event: dict[str, Any]) -> None:
         error = _object(event.get("error"))
-        event_id = error.get("event_id")
         if error.get("code") == "session_expired":
             # Its connection ends with this, our call does not.
             self._outbox.note("upstream", "its session reached its time limit")
             return
         self._outbox.note("error", f"upstream: {error.get('message')}", code=error.get("code"))
-        if isinstance(event_id, str):
-            if event_id.startswith(_OWN):
-                return
-            if (sender := self._asked.pop(event_id, None)) is not None:
-                self._outbox.put(ServerEvent(event, sender))
-                return
-        self._outbox.put(ServerEvent(event))
+        self._clients.answer(event, error.get("event_id"))
 
     def _is_replay(self, kind: str, event: dict[str, Any]) -> bool:
         item_id = str(_object(event.get("item")).get("id"))
@@ -416,14 +404,6 @@ class Relay:
             turn_detection is not None and _object(turn_detection).get("create_response") is not False
         )
 
-    def _tell_created(self, sender: int, event_id: str | None) -> None:
-        self._clients[sender] = True
-        created = events.session_created(self.describe())
-        if event_id is None:
-            self._outbox.event(created, to=sender)
-        else:
-            self._outbox.put(ServerEvent({"type": created["type"], "event_id": event_id, **created}, sender))
-
     def _cut_short(self, item_id: str, content_index: int, heard_ms: int, made_ms: int) -> None:
         self._memory.truncate(item_id, heard_ms)
         self._outbox.note("interrupted", f"heard {heard_ms} of {made_ms} ms", item_id=item_id)
@@ -437,7 +417,7 @@ class Relay:
         """Send an event of our own up; what goes wrong with it is not the app's affair."""
         if self._open:
             self._own += 1
-            self._up({"event_id": f"{_OWN}{self._own}", **event})
+            self._up({"event_id": f"{OWN}{self._own}", **event})
 
     def _up(self, event: Mapping[str, Any]) -> None:
         if self._open:

@@ -10,64 +10,97 @@ from offhook.realtime import server_events as events
 __all__ = ["RelayOpen"]
 
 
+MAX_ENDED = 512
+_BEGINNINGS = {
+    "response.created": "response",
+    "response.output_item.added": "output",
+    "response.content_part.added": "part",
+    "conversation.item.added": "item",
+}
+_ENDS = {
+    "response.done": "response",
+    "response.output_item.done": "output",
+    "response.content_part.done": "part",
+    "conversation.item.done": "item",
+}
+_Place = tuple[str, ...]
+"What begins and ends: its kind, and by what an upstream knows it."
+
+
 class RelayOpen:
-    """The responses, items and parts that were begun and not ended. Takes every upstream event that is passed on."""
+    """The responses, items and parts that were begun and not ended. Takes every upstream event."""
 
     def __init__(self) -> None:
-        self._responses: dict[str, dict[str, Any]] = {}
-        self._outputs: dict[str, dict[str, Any]] = {}
-        self._parts: dict[tuple[str, str], dict[str, Any]] = {}
-        self._items: dict[str, dict[str, Any]] = {}
+        self._begun: dict[str, dict[_Place, dict[str, Any]]] = {kind: {} for kind in _ENDS.values()}
+        self._ended: dict[_Place, None] = {}
 
     def __bool__(self) -> bool:
         """Whether a response is being made."""
-        return bool(self._responses)
+        return bool(self._begun["response"])
 
     @property
     def responses(self) -> set[str]:
-        return set(self._responses)
+        return {place[1] for place in self._begun["response"]}
 
-    def receive(self, event: Mapping[str, Any]) -> None:
-        item, response = _object(event.get("item")), _object(event.get("response"))
-        match event.get("type"):
-            case "response.created":
-                self._responses[str(response.get("id"))] = response
-            case "response.done":
-                self._responses.pop(str(response.get("id")), None)
-            case "response.output_item.added":
-                self._outputs[str(item.get("id"))] = dict(event)
-            case "response.output_item.done":
-                self._outputs.pop(str(item.get("id")), None)
-            case "response.content_part.added":
-                self._parts[_place(event)] = dict(event)
-            case "response.content_part.done":
-                self._parts.pop(_place(event), None)
-            case "conversation.item.added":
-                self._items[str(item.get("id"))] = dict(event)
-            case "conversation.item.done":
-                self._items.pop(str(item.get("id")), None)
-            case "conversation.item.deleted":
-                self._items.pop(str(event.get("item_id")), None)
+    def receive(self, event: Mapping[str, Any]) -> bool:
+        """Return whether the event is news: what has begun begins no more, and what has ended does not end again."""
+        name = str(event.get("type"))
+        if (kind := _BEGINNINGS.get(name)) is not None:
+            place = _place(kind, event)
+            if _is_named(kind, event) and (place in self._begun[kind] or place in self._ended):
+                return False
+            self._begun[kind][place] = dict(event)
+        elif (kind := _ENDS.get(name)) is not None:
+            place = _place(kind, event)
+            if place in self._ended:
+                return False
+            self._begun[kind].pop(place, None)
+            if _is_named(kind, event):
+                self._ended[place] = None
+            if len(self._ended) > MAX_ENDED:
+                del self._ended[next(iter(self._ended))]
+        elif name == "conversation.item.deleted":
+            place = ("item", str(event.get("item_id")))
+            self._begun["item"].pop(place, None)
+            self._ended.pop(place, None)
+        return True
 
     def end(self, code: str, message: str) -> list[dict[str, Any]]:
         """Return the events that end all of it, in the order of row O03; what had begun is incomplete."""
-        ends: list[dict[str, Any]] = [
-            _ended(part, "response.content_part.done") for part in self._parts.values()
-        ]
-        ends += [_unfinished(item, "conversation.item.done") for item in self._items.values()]
-        ends += [_unfinished(item, "response.output_item.done") for item in self._outputs.values()]
+        parts, items, outputs, responses = (
+            list(self._begun[kind].values()) for kind in ("part", "item", "output", "response")
+        )
+        ends = [_ended(part, "response.content_part.done") for part in parts]
+        ends += [_unfinished(item, "conversation.item.done") for item in items]
+        ends += [_unfinished(item, "response.output_item.done") for item in outputs]
         error = {"type": "server_error", "code": code, "message": message}
-        for response in self._responses.values():
-            details = {"type": "failed", "error": error}
+        details = {"type": "failed", "error": error}
+        for event in responses:
+            response = _object(event.get("response"))
             ends.append(events.response_done({**response, "status": "failed", "status_details": details}))
-        for begun in (self._parts, self._items, self._outputs, self._responses):
+        for begun in self._begun.values():
             begun.clear()
+        # Another upstream has ids of its own.
+        self._ended.clear()
         return ends
 
 
-def _place(event: Mapping[str, Any]) -> tuple[str, str]:
-    """Return where a part is, in words, since what an upstream sends for it may be anything."""
-    return str(event.get("item_id")), str(event.get("content_index"))
+def _place(kind: str, event: Mapping[str, Any]) -> _Place:
+    """Return where something is, in words, since what an upstream sends for it may be anything."""
+    match kind:
+        case "part":
+            return kind, str(event.get("item_id")), str(event.get("content_index"))
+        case "response":
+            return kind, str(_object(event.get("response")).get("id"))
+        case _:
+            return kind, str(_object(event.get("item")).get("id"))
+
+
+def _is_named(kind: str, event: Mapping[str, Any]) -> bool:
+    """Whether an upstream says what begins or ends; two that have no name may be two."""
+    if kind == "part":
+        return isinstance(event.get("item_id"), str)
+    return isinstance(_object(event.get("response" if kind == "response" else "item")).get("id"), str)
 
 
 def _ended(begun: Mapping[str, Any], kind: str) -> dict[str, Any]:

@@ -31,11 +31,13 @@ class RelayUsage:
 
 
 def _add(total: dict[str, Any], usage: Mapping[str, Any]) -> None:
+    """What was a number stays one, and what had fields has them."""
     for name, value in usage.items():
-        if isinstance(value, Mapping):
-            _add(total.setdefault(name, {}), value)
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            total[name] = total.get(name, 0) + value
+        before = total.get(name, {} if isinstance(value, Mapping) else 0)
+        if isinstance(value, Mapping) and isinstance(before, dict):
+            _add(total.setdefault(name, before), value)
+        elif isinstance(value, int | float) and not isinstance(value, bool) and not isinstance(before, dict):
+            total[name] = before + value
 
 
 def _copy(total: Mapping[str, Any]) -> dict[str, Any]:

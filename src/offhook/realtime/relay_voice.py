@@ -122,6 +122,8 @@ class RelayVoice:
         if sounding is not None:
             self._outbox.event(events.audio_cleared(sounding))
         for cut in cuts:
+            # Its end may have come already, and more of its sound late.
+            _remember(self._silenced, cut.response_id, None)
             _remember(self._truncated, cut.item.id, cut.heard_ms)
             self._on_cut(cut.item.id, self._indexes[cut.item.id], cut.heard_ms, int(cut.item.audio_ms))
         return True
