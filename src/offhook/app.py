@@ -170,7 +170,11 @@ class Node:
         """Take no new calls; give the others `server.shutdown_grace_s`, then end them with BYE; close everything."""
         self._ready = False
         grace_s = self._config.server.shutdown_grace_s
-        await asyncio.gather(self._manager.close(grace_s=grace_s), self._sessions.close(grace_s=grace_s))
+        await asyncio.gather(
+            self._manager.close(grace_s=grace_s),
+            self._sessions.close(grace_s=grace_s),
+            self._models.close(grace_s=grace_s),
+        )
         await self._announcer.close(grace_s=1.0)
         await asyncio.gather(*(server.close() for server in self._http_servers))
         await self._endpoint.close()

@@ -17,6 +17,7 @@ from offhook.tenants import Project
 
 from .context import request_id_of
 from .passthrough import RELAYED, Destination
+from .plain import engine_unavailable
 from .sideband_limits import SidebandLimits
 from .socket_relay import OPEN_S, Attempt, SocketRelay
 
@@ -41,6 +42,12 @@ class PassthroughModel:
         self._relay = SocketRelay(clock, limits)
         self._max_sessions = max_sessions
         self._open: Counter[str] = Counter()
+        self._draining = False
+
+    async def close(self, *, grace_s: float) -> None:
+        """Take no new sessions, wait for the present ones up to `grace_s`, then end them."""
+        self._draining = True
+        await self._relay.close(grace_s=grace_s)
 
     async def serve(self, project: Project, scope: Scope, receive: Receive, send: Send) -> bool:
         """
@@ -55,6 +62,8 @@ class PassthroughModel:
         destinations = self._upstreams(model)
         if not destinations:
             return False
+        if self._draining:
+            raise engine_unavailable("The node is draining.")
         attempts = [
             Attempt(
                 one, *handshake(one.upstream, model), min(OPEN_S, one.upstream.silence_s), "of this model"

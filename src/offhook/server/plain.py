@@ -16,7 +16,7 @@ from .conversing import PROTOCOL, converse
 from .sideband_limits import SidebandLimits
 from .sideband_writer import SidebandWriter
 
-__all__ = ["PlainRoute", "Sessions"]
+__all__ = ["PlainRoute", "Sessions", "engine_unavailable"]
 
 
 class Sessions(Protocol):
@@ -68,16 +68,17 @@ class PlainRoute:
                 f"The model '{model}' has no sessions without a call: {error}.", "model"
             ) from None
         except EngineUnavailable as error:
-            raise _unavailable(f"No engine is free for this session: {error}.") from None
+            raise engine_unavailable(f"No engine is free for this session: {error}.") from None
         except SessionRefused as refused:
             if refused.reason == "draining":
-                raise _unavailable(str(refused)) from None
+                raise engine_unavailable(str(refused)) from None
             raise CallError(
                 429, str(refused), code="rate_limit_exceeded", type="rate_limit_error", retry=True
             ) from None
 
 
-def _unavailable(message: str) -> CallError:
+def engine_unavailable(message: str) -> CallError:
+    """Return the error for a session that cannot be had now, and may be had elsewhere or later."""
     return CallError(503, message, code="engine_unavailable", type="server_error", retry=True)
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -74,6 +74,22 @@ class SocketRelay:
     def __init__(self, clock: Clock, limits: SidebandLimits) -> None:
         self._clock = clock
         self._limits = limits
+        self._relays: set[_Relay] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def close(self, *, grace_s: float) -> None:
+        """Wait for the open ones up to `grace_s`, then end them with 1001 on both sides."""
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._idle.wait()
+        except TimeoutError:
+            for relay in self._relays:
+                relay.end(1001, "the node was shut down")
+            # Who does not read now is cut off with the server.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await self._idle.wait()
 
     async def serve(
         self,
@@ -104,7 +120,19 @@ class SocketRelay:
                 with contextlib.suppress(OSError):  # the app went away just now
                     accept = {"subprotocol": socket.subprotocol, "headers": headers}
                     await send({"type": "websocket.accept", **accept})
-                    await relay.run(request_id_of(scope), scope, receive, send)
+                    with self._noted(relay):
+                        await relay.run(request_id_of(scope), scope, receive, send)
+
+    @contextlib.contextmanager
+    def _noted(self, relay: _Relay) -> Iterator[None]:
+        self._relays.add(relay)
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._relays.discard(relay)
+            if not self._relays:
+                self._idle.set()
 
     async def _open_first(
         self, record: HostedCall, attempts: Sequence[Attempt], scope: Scope, send: Send
@@ -204,10 +232,10 @@ class _Relay:
         self._writer = writer
         self._stall_s = stall_s
         self._said = ""
-        "How the upstream's half ended; empty while it has not."
+        "How the upstream or this node ended it; empty while neither has."
         self._failed = False
         self._close: tuple[int, str] = (1001, "")
-        "What the upstream's connection is closed with, when the app ended it."
+        "What the upstream's connection is closed with, when it did not close it."
 
     async def run(self, request_id: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Relay until one side is gone; the other one then hears of it."""
@@ -242,8 +270,13 @@ class _Relay:
             if not task.cancelled() and (fault := task.exception()) and not isinstance(fault, OSError):
                 raise fault
 
+    def end(self, code: int, reason: str) -> None:
+        """Close both sides, the app's behind what it was told already."""
+        self._said, self._close = f"ended here: {reason}", (code, reason)
+        self._writer.close(code, reason)
+
     async def close(self) -> None:
-        """Close the upstream's connection, if it is still open, as the app closed its own."""
+        """Close the upstream's connection, if it is still open, as the app's was closed."""
         with contextlib.suppress(TimeoutError, OSError):
             async with asyncio.timeout(2 * CLOSE_S):
                 await self._socket.close(*self._close)

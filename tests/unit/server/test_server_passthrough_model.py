@@ -1,5 +1,6 @@
 """Sessions without a call whose model an upstream serves, by the openai package (API row S03)."""
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -48,6 +49,7 @@ async def relaying(start_node, apis):
             Project("proj_small", api_keys=("sk-small",), max_calls=1),
         ]
         async with start_node(projects, models=models) as node:
+            node.models = models
             yield node
 
 
@@ -135,3 +137,28 @@ async def test_sessions_are_as_many_as_the_project_and_the_node_have_calls(relay
             await plain(relaying, "model=m", "sk-b")
         assert raised.value.response.status_code == 429
     assert len(apis[0].requests) == 3
+
+
+async def test_a_node_that_shuts_down_takes_none_waits_and_then_ends_them_on_both_sides(relaying, apis):
+    async with plain(relaying, "model=m") as app:
+        await app.recv()
+        upstream = await apis[0].opened()
+        closing = asyncio.create_task(relaying.models.close(grace_s=0.3))
+        await asyncio.sleep(0)
+        with pytest.raises(InvalidStatus) as raised:
+            await plain(relaying, "model=m")
+        assert raised.value.response.status_code == 503
+        await app.send("x")
+        await upstream.until(lambda: upstream.received, "what is said in the grace time")
+        with pytest.raises(ConnectionClosed) as closed:
+            await asyncio.wait_for(app.recv(), 2)
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1001, "the node was shut down")
+        await upstream.until(lambda: upstream.closed, "close")
+        assert upstream.closed == (1001, "the node was shut down")
+        await asyncio.wait_for(closing, 1)
+
+
+async def test_a_node_without_sessions_shuts_down_at_once(relaying):
+    async with plain(relaying, "model=m") as app:
+        await app.recv()
+    await asyncio.wait_for(relaying.models.close(grace_s=60), 1)
