@@ -259,7 +259,7 @@ class Relay:
         self._adopt(event.session)
         self._open = True
         self._paused = False
-        self._caller.stop()
+        self._caller.carry()
         self._replaying, self._next_replaying = self._next_replaying, set()
         self._hold.end()
         self._await_cap(now)
@@ -330,7 +330,9 @@ class Relay:
                     self._voice.cut(self._begun.responses)
                     self._resume()
             case "input_audio_buffer.speech_stopped":
-                self._caller.stop()
+                self._caller.end()
+            case "input_audio_buffer.cleared":
+                self._caller.discard()
             case "input_audio_buffer.committed":
                 self._caller.stop()
                 self._turn_item = item_id

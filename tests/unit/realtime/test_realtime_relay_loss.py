@@ -360,3 +360,46 @@ def test_a_cut_has_it_read_on_at_once(how):
     else:
         line.up("input_audio_buffer.speech_started", audio_start_ms=5, item_id="item_2")
     assert len(line.kinds(PauseUpstream)) == len(line.kinds(ResumeUpstream)) == 1
+
+
+def test_a_turn_that_ended_without_being_committed_is_heard_again():
+    """The new upstream finds its end by itself, commits and answers."""
+    line = RelayLine()
+    line.up("input_audio_buffer.speech_started", audio_start_ms=0, item_id="item_u")
+    hear(line, 30, 7)
+    line.up("input_audio_buffer.speech_stopped", audio_end_ms=600, item_id="item_u")
+    line.lose()
+    assert reopened(line).turn.endswith(b"\x07" * 160 * 30)
+
+
+@pytest.mark.parametrize("noticed", [False, True], ids=["unnoticed", "noticed"])
+def test_a_turn_in_which_two_upstreams_are_lost_is_heard_whole_by_the_third(noticed: bool):
+    line = RelayLine()
+    line.up("input_audio_buffer.speech_started", audio_start_ms=0, item_id="item_u")
+    hear(line, 100, 1)
+    line.lose()
+    hear(line, 10, 2)
+    line.reopen()
+    if noticed:
+        line.up("input_audio_buffer.speech_started", audio_start_ms=0, item_id="item_v")
+    hear(line, 10, 3)
+    line.lose()
+    assert reopened(line).turn.endswith(
+        b"".join(bytes([fill]) * 160 * n for fill, n in [(1, 100), (2, 10), (3, 10)])
+    )
+
+
+def test_what_no_upstream_takes_for_speech_is_forgotten():
+    line = RelayLine()
+    line.up("input_audio_buffer.speech_started", audio_start_ms=0, item_id="item_u")
+    hear(line, 10, 1)
+    line.lose()
+    line.reopen()
+    hear(line, 200, 2)
+    line.lose()
+    assert reopened(line).turn == b""
+    assert reopened(line).items == []
+
+
+def reopened(line: RelayLine) -> ReopenUpstream:
+    return line.kinds(ReopenUpstream)[-1]
