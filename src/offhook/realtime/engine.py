@@ -29,6 +29,7 @@ __all__ = [
     "EngineUnavailable",
     "FunctionCallArguments",
     "FunctionCallStarted",
+    "KeepUpstream",
     "PauseUpstream",
     "PhoneCallsOnly",
     "ReopenUpstream",
@@ -146,8 +147,20 @@ class ResumeUpstream:
     """Read on."""
 
 
+@dataclass(frozen=True, slots=True)
+class KeepUpstream:
+    """Let `ReopenUpstream` be: the present connection goes on."""
+
+
 EngineCommand = (
-    Transcribe | Respond | CancelResponse | SendUpstream | ReopenUpstream | PauseUpstream | ResumeUpstream
+    Transcribe
+    | Respond
+    | CancelResponse
+    | SendUpstream
+    | ReopenUpstream
+    | KeepUpstream
+    | PauseUpstream
+    | ResumeUpstream
 )
 
 

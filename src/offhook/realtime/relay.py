@@ -17,6 +17,7 @@ from offhook.realtime.engine import (
     AudioFormat,
     EngineEvent,
     EngineFailed,
+    KeepUpstream,
     PauseUpstream,
     ReopenUpstream,
     ResumeUpstream,
@@ -50,6 +51,8 @@ CROSSING_S = 30.0
 "How long before the upstream's own end of a session a quiet moment is looked for."
 _QUIET_LOOK_S = 0.5
 _REPLAYED = {"conversation.item.added", "conversation.item.created", "conversation.item.done"}
+_CHANGES = ("conversation.item.", "input_audio_buffer.", "response.", "session.updated")
+"Events after which the conversation or the session is another than a new connection was told."
 _SWALLOWED = {"session.created", "conversation.created"}
 
 
@@ -98,6 +101,8 @@ class Relay:
         self._next_replaying: set[str] = set()
         self._elsewhere: set[str] = set()
         "Items whose sound came over a connection that is lost; no other one can truncate it."
+        self._crossing = False
+        "Whether a session is opened to take the place of one that stands."
         self._transcribing: set[str] = set()
         self._timers: dict[str, float] = {}
         self._closing: str | None = None
@@ -166,7 +171,7 @@ class Relay:
     def receive_engine_event(self, event: EngineEvent, now: float) -> None:
         match event:
             case UpstreamEvent():
-                self._receive(event)
+                self._receive(event, now)
             case UpstreamOpened():
                 self._opened(event, now)
             case UpstreamLost():
@@ -204,6 +209,8 @@ class Relay:
             return
         self._closing = reason
         self._hold.end()
+        if self._crossing:
+            self._stay(now)
         self._timers = {"drain": now + self._drain_s}
         self._voice.cut(self._begun.responses)
         for response_id in self._begun.responses:
@@ -282,7 +289,7 @@ class Relay:
 
     def _part(self, reason: str, now: float) -> None:
         """A connection is over, and with it all that was under way on it."""
-        self._open = False
+        self._open = self._crossing = False
         self._timers.pop("cap", None)
         self._unanswered.lose(answers=self._answering)
         self._fail_active(reason)
@@ -296,7 +303,7 @@ class Relay:
         self._next_replaying = {str(item["id"]) for item in items}
         self._outbox.command(ReopenUpstream(self.describe(), items, turn))
 
-    def _receive(self, received: UpstreamEvent) -> None:
+    def _receive(self, received: UpstreamEvent, now: float) -> None:
         event = received.event
         kind = str(event.get("type"))
         if kind in _SWALLOWED or kind.startswith("output_audio_buffer."):
@@ -305,6 +312,8 @@ class Relay:
             return
         if not self._begun.receive(event):
             return
+        if self._crossing and kind.startswith(_CHANGES):
+            self._stay(now)
         self._memory.receive(event)
         self._unanswered.receive(event, answers=self._answering)
         match kind:
@@ -453,7 +462,15 @@ class Relay:
             self._timers["cap"] = now + _QUIET_LOOK_S
             return
         self._outbox.note("upstream", "its session is about to end: opened anew at a quiet moment")
+        self._crossing = True
         self._reopen()
+
+    def _stay(self, now: float) -> None:
+        """It was no quiet moment: what began would be lost with the connection on which it began."""
+        self._crossing = False
+        self._outbox.command(KeepUpstream())
+        if self._closing is None:
+            self._timers["cap"] = now + _QUIET_LOOK_S
 
     def _fire(self, name: str, now: float) -> None:
         if name == "expiry":

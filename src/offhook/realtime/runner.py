@@ -18,6 +18,7 @@ from offhook.realtime.engine import (
     EngineEvent,
     EngineFailed,
     EngineStart,
+    KeepUpstream,
     PauseUpstream,
     ReopenUpstream,
     Respond,
@@ -308,7 +309,7 @@ class SessionRunner:
                     self._encode(output)
                 case Transcribe() | Respond() | CancelResponse() | SendUpstream():
                     self._engine.handle(output)
-                case ReopenUpstream() | PauseUpstream() | ResumeUpstream():
+                case ReopenUpstream() | KeepUpstream() | PauseUpstream() | ResumeUpstream():
                     self._engine.handle(output)
                 case PlayAudio():
                     if self._playout is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from offhook.realtime.engine import EngineFailed, PauseUpstream, ReopenUpstream, ResumeUpstream
+from offhook.realtime.engine import EngineFailed, KeepUpstream, PauseUpstream, ReopenUpstream, ResumeUpstream
 from offhook.realtime.outbox import ClearPlayout, PlayAudio
 from offhook.realtime.relay_hold import HoldSentence
 from testbed.relay_line import FRAME, SESSION, RelayLine
@@ -334,6 +334,35 @@ def test_a_session_that_says_nothing_sensible_of_its_end_is_left_alone():
         line.open(SESSION | {"expires_at": expires_at})
         line.wait(5_000)
         assert line.kinds(ReopenUpstream) == []
+
+
+@pytest.mark.parametrize(
+    "kind", ["input_audio_buffer.speech_started", "response.created", "conversation.item.added"]
+)
+def test_what_begins_while_the_next_session_is_opened_keeps_the_present_one(kind: str):
+    """The next one was told the conversation as it stood; what came since would be lost with the old one."""
+    line = RelayLine(open_now=False)
+    line.open(SESSION | {"expires_at": 1_000 + 3_600})
+    line.wait(3_580)
+    assert len(line.kinds(ReopenUpstream)) == 1
+    line.up(kind, item_id="item_u", item={"id": "item_u"}, response={"id": "resp_1"})
+    assert len(line.kinds(KeepUpstream)) == 1
+    line.up("input_audio_buffer.committed", item_id="item_u")
+    line.done()
+    line.speak(1, "resp_2")
+    line.done("resp_2")
+    line.played(20)
+    line.wait(2)
+    assert len(line.kinds(ReopenUpstream)) == 2
+    assert len(line.kinds(KeepUpstream)) == 1
+
+
+def test_a_call_that_ends_opens_no_other_session():
+    line = RelayLine(open_now=False)
+    line.open(SESSION | {"expires_at": 1_000 + 3_600})
+    line.wait(3_580)
+    line.relay.close("remote_hangup", line.now)
+    assert len(line.take().kinds(KeepUpstream)) == 1
 
 
 # More sound than anybody listens to.

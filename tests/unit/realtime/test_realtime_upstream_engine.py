@@ -11,6 +11,7 @@ import pytest
 
 from offhook.realtime.engine import (
     EngineStart,
+    KeepUpstream,
     ReopenUpstream,
     SendUpstream,
     UpstreamLost,
@@ -88,3 +89,14 @@ async def _until(holds: Any) -> None:
     async with asyncio.timeout(5):
         while not holds():
             await asyncio.sleep(0.005)
+
+
+async def test_a_connection_that_is_not_wanted_any_more_is_let_be(voice: Voice) -> None:
+    voice.upstream.plan.append("late")
+    voice.engine.handle(ReopenUpstream({"type": "realtime"}, []))
+    unwanted = await voice.upstream.opened()
+    voice.engine.handle(KeepUpstream())
+    await unwanted.gone()
+    voice.engine.handle(SendUpstream({"type": "input_audio_buffer.commit"}))
+    await voice.session.wait_for("input_audio_buffer.commit")
+    assert len(voice.of(UpstreamOpened)) == 1

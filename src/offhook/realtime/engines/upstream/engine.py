@@ -16,6 +16,7 @@ from offhook.realtime.engine import (
     EngineFailed,
     EngineStart,
     EngineUnavailable,
+    KeepUpstream,
     PauseUpstream,
     PhoneCallsOnly,
     ReopenUpstream,
@@ -99,6 +100,9 @@ class UpstreamEngine:
                 self._waiting = deque(maxlen=MAX_AUDIO)
                 self._unheard = 0
                 self._reopening = asyncio.create_task(self._reopen(command))
+            case KeepUpstream() if self._reopening is not None and self._connection is not None:
+                self._reopening.cancel()
+                self._waiting = None
             case PauseUpstream() if self._connection is not None:
                 self._connection.pause()
             case ResumeUpstream() if self._connection is not None:
