@@ -18,6 +18,7 @@ from offhook.realtime.engine import EngineUnavailable
 from offhook.realtime.engines.scripted import Call, Reply, Script, ScriptedFactory, Turn
 from offhook.realtime.engines.upstream.engine import UpstreamFactory
 from offhook.realtime.engines.upstream.target import Upstream
+from offhook.realtime.long_append import in_pieces
 from offhook.realtime.plain_sessions import PlainSessions
 from offhook.realtime.session import Session
 from offhook.server import HttpServer, ServerServices, create_app
@@ -119,8 +120,12 @@ async def say(ws, kind, **fields):
     await ws.send(json.dumps({"type": kind, **fields}))
 
 
+def append_frame(audio):
+    return json.dumps({"type": "input_audio_buffer.append", "audio": base64.b64encode(audio).decode()})
+
+
 async def append(ws, audio):
-    await say(ws, "input_audio_buffer.append", audio=base64.b64encode(audio).decode())
+    await ws.send(append_frame(audio))
 
 
 async def speak(ws, audio_format="audio/pcm", *, loud=20, quiet=40):
@@ -544,6 +549,18 @@ async def test_of_a_long_append_with_a_fault_at_its_end_nothing_is_taken(audio, 
         assert message in error["message"]
         await say(ws, "input_audio_buffer.commit")
         assert (await receive(ws, "error"))["error"]["code"] == "input_audio_buffer_commit_empty"
+
+
+async def test_one_append_holds_15_mib_of_audio_and_no_more():
+    most = bytes(15 * 1024 * 1024)
+    pieces = [piece for piece in in_pieces(append_frame(most), 2) if piece]
+    assert sum(len(base64.b64decode(json.loads(piece)["audio"])) for piece in pieces) == len(most)
+    async with serving() as desk, desk.connect() as ws:
+        await ws.send(append_frame(most + b"xx"))
+        error = (await receive(ws, "error"))["error"]
+        assert "at most 15 MiB" in error["message"]
+        await say(ws, "response.create")
+        assert (await receive(ws, "response.done"))["response"]["status"] == "completed"
 
 
 async def test_a_long_append_may_be_written_in_any_of_jsons_ways():

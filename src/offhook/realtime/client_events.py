@@ -49,7 +49,8 @@ __all__ = [
     "parse_client_event",
 ]
 
-MAX_AUDIO_BYTES = 15 * 1024 * 1024
+MAX_AUDIO_BASE64 = 20 * 1024 * 1024
+"Characters: of 15 MiB of audio."
 
 
 class ClientEventError(RequestError):
@@ -256,15 +257,15 @@ def _decode(frame: str | bytes | Mapping[str, Any]) -> Mapping[str, Any]:
 
 def decode_audio(text: str, param: str, sample_bytes: int, event_id: str | None) -> bytes:
     """Decode base64 audio of at most 15 MiB and a whole number of samples; raises `ClientEventError`."""
+    if len(text) > MAX_AUDIO_BASE64:
+        message = f"Invalid value for '{param}': at most 15 MiB of audio in one event."
+        raise ClientEventError("invalid_value", message, param, event_id=event_id)
     try:
         audio = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise ClientEventError(
             "invalid_value", f"Invalid value for '{param}': it is not base64.", param, event_id=event_id
         ) from None
-    if len(audio) > MAX_AUDIO_BYTES:
-        message = f"Invalid value for '{param}': at most 15 MiB of audio in one event."
-        raise ClientEventError("invalid_value", message, param, event_id=event_id)
     if len(audio) % sample_bytes:
         message = f"Invalid value for '{param}': not a whole number of {sample_bytes}-byte samples."
         raise ClientEventError("invalid_value", message, param, event_id=event_id)

@@ -7,7 +7,12 @@ import binascii
 import re
 from collections.abc import Iterator
 
-from offhook.realtime.client_events import ClientEventError, InputAudioBufferAppend, parse_client_event
+from offhook.realtime.client_events import (
+    MAX_AUDIO_BASE64,
+    ClientEventError,
+    InputAudioBufferAppend,
+    parse_client_event,
+)
 
 __all__ = ["LONG", "in_pieces"]
 
@@ -31,6 +36,9 @@ def in_pieces(frame: str, sample_bytes: int) -> Iterator[str]:
         yield frame
         return
     start, end = found
+    if end - start > MAX_AUDIO_BASE64:
+        yield frame
+        return
     head, tail = frame[:start], frame[end:]
     size = 0
     for at in range(start, end, _PIECE):

@@ -22,8 +22,8 @@ __all__ = ["HttpServer"]
 HEADER_TIMEOUT = 10.0
 "Seconds for a request's head, so that a peer that dribbles it holds no connection."
 KEEP_ALIVE = 30.0
-MAX_WS_MESSAGE = 16 * 1024 * 1024
-"An append event may hold 15 MiB (API row S19)."
+MAX_WS_MESSAGE = 21 * 1024 * 1024
+"An append event may hold 15 MiB of audio, which are 20 in base64 (API row S19)."
 
 
 class HttpServer:
