@@ -230,13 +230,7 @@ class Relay:
                 self._clear()
                 return
             case "conversation.item.truncate":
-                item_id = str(event.get("item_id"))
-                heard_ms = self._voice.truncated_ms(item_id)
-                if heard_ms is not None:
-                    # Where we have cut already, our boundary stands (row E21).
-                    index = event.get("content_index")
-                    place = index if isinstance(index, int) else 0
-                    self._outbox.event(events.item_truncated(item_id, place, heard_ms))
+                if self._truncate(event):
                     return
             case "session.update":
                 event = with_our_formats(event, "session", ("input", "output"))
@@ -245,6 +239,22 @@ class Relay:
         if event_id is not None:
             self._clients.ask(event_id, sender)
         self._up(event)
+
+    def _truncate(self, event: Mapping[str, Any]) -> bool:
+        """Answer for what no upstream can truncate (any more). Returns whether that was so."""
+        item_id, index = str(event.get("item_id")), event.get("content_index")
+        # Where we have cut already, our boundary stands (row E21).
+        heard_ms = self._voice.truncated_ms(item_id)
+        if heard_ms is None and item_id in self._elsewhere:
+            # The upstream that has it was told its words alone.
+            given_ms = event.get("audio_end_ms")
+            heard_ms = given_ms if isinstance(given_ms, int) else None
+            if heard_ms is not None:
+                self._memory.truncate(item_id, heard_ms)
+        if heard_ms is None:
+            return False
+        self._outbox.event(events.item_truncated(item_id, index if isinstance(index, int) else 0, heard_ms))
+        return True
 
     def _clear(self) -> None:
         """JS clients interrupt with this alone (row E17), so what is being made must stop too."""

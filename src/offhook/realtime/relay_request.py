@@ -9,7 +9,23 @@ import orjson
 
 from offhook.realtime.client_events import ClientEventError
 
-__all__ = ["parse_request", "with_our_formats"]
+__all__ = ["can_be_relayed", "parse_request", "with_our_formats"]
+
+
+MAX_DEPTH = 200
+"What is deeper can be read, but not be written again."
+
+
+def can_be_relayed(frame: str | bytes, event: object) -> bool:
+    """Whether an event can be written as it was read. Counting brackets is cheap; few have so many."""
+    raw = frame.encode() if isinstance(frame, str) else frame
+    if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
+        return True
+    try:
+        orjson.dumps(event)
+    except orjson.JSONEncodeError:
+        return False
+    return True
 
 
 def parse_request(event: Mapping[str, Any] | str | bytes) -> dict[str, Any]:
@@ -17,10 +33,13 @@ def parse_request(event: Mapping[str, Any] | str | bytes) -> dict[str, Any]:
     if isinstance(event, bytes):
         raise ClientEventError("invalid_event", "Binary frames are not used; send events as text.")
     if isinstance(event, str):
+        frame = event
         try:
-            event = orjson.loads(event)
+            event = orjson.loads(frame)
         except orjson.JSONDecodeError as error:
             raise ClientEventError("invalid_json", f"The frame is not JSON: {error}.") from None
+        if not can_be_relayed(frame, event):
+            raise ClientEventError("invalid_json", "The event is nested too deeply to be sent on.")
     if not isinstance(event, Mapping):
         raise ClientEventError("invalid_type", "An event is a JSON object with a 'type'.")
     if not isinstance(event.get("type"), str):

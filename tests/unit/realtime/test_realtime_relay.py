@@ -149,6 +149,28 @@ def test_two_apps_that_number_their_events_alike_both_hear_of_an_error():
     assert [output.to for output in line.kinds(ServerEvent)] == [None]
 
 
+def test_what_cannot_be_sent_on_is_said_to_who_sent_it():
+    line = RelayLine()
+    deep = '{"type":"x","event_id":"e1","a":' + "[" * 400 + "]" * 400 + "}"
+    line.relay.receive_client_event(deep, sender=1, now=0.0)
+    (error,) = line.take().events("error")
+    assert error["error"]["code"] == "invalid_json"
+    assert line.sent == []
+    wide = '{"type":"x","a":[' + "[]," * 400 + "[]]}"
+    line.relay.receive_client_event(wide, sender=1, now=0.0)
+    assert len(line.take().sent) == 1
+
+
+def test_what_a_lost_upstream_said_can_be_truncated_by_the_app():
+    line = RelayLine()
+    line.speak(50)
+    line.lose()
+    line.reopen()
+    line.app(type="conversation.item.truncate", item_id="item_1", content_index=0, audio_end_ms=300)
+    assert "conversation.item.truncate" not in [event["type"] for event in line.sent]
+    assert [event["audio_end_ms"] for event in line.events("conversation.item.truncated")] == [300]
+
+
 def test_an_upstream_that_repeats_itself_is_heard_once():
     line = RelayLine()
     line.speak()

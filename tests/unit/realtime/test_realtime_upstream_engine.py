@@ -14,6 +14,7 @@ from offhook.realtime.engine import (
     KeepUpstream,
     ReopenUpstream,
     SendUpstream,
+    UpstreamEvent,
     UpstreamLost,
     UpstreamNote,
     UpstreamOpened,
@@ -100,3 +101,13 @@ async def test_a_connection_that_is_not_wanted_any_more_is_let_be(voice: Voice) 
     voice.engine.handle(SendUpstream({"type": "input_audio_buffer.commit"}))
     await voice.session.wait_for("input_audio_buffer.commit")
     assert len(voice.of(UpstreamOpened)) == 1
+
+
+async def test_what_cannot_be_sent_on_is_passed_over(voice: Voice) -> None:
+    """Kept, it would stop the connection that is told of it."""
+    await voice.session.send_raw(
+        '{"type":"conversation.item.done","item":{"id":' + "[" * 400 + "]" * 400 + "}}"
+    )
+    await voice.session.send("x.y")
+    await _until(lambda: voice.of(UpstreamEvent))
+    assert [event.event["type"] for event in voice.of(UpstreamEvent)] == ["x.y"]

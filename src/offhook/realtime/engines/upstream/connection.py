@@ -15,6 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
 from offhook.realtime.engine import AudioFormat
+from offhook.realtime.relay_request import can_be_relayed
 
 from .beta import BetaDialect
 from .redaction import Redaction
@@ -251,6 +252,8 @@ class Connection:
         except orjson.JSONDecodeError:
             return []
         if not isinstance(event, dict) or not isinstance(event.get("type"), str):
+            return []
+        if not can_be_relayed(raw, event):
             return []
         return [event] if self._beta is None else self._beta.down(event)
 
