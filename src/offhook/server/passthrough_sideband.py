@@ -19,8 +19,11 @@ from .socket_relay import OPEN_S, Attempt, SocketRelay
 
 __all__ = ["PassthroughSideband"]
 
-_OURS = ("events", "api-key")
-"What does not go up of a query: an extension of ours, and where some clients put their key."
+_OURS = ("events", "api-key", "call_id")
+"""
+What does not go up of a query as it is: an extension of ours, where some clients put their key, and a call's id, which
+goes up once, as it was judged.
+"""
 
 
 class PassthroughSideband:
@@ -44,7 +47,7 @@ class PassthroughSideband:
         """Serve a WebSocket whose `websocket.connect` has come. Raises `CallError`, before the upgrade only."""
         given = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         kept = [pair for pair in given if pair[0].lower() not in _OURS]
-        url, key = call_sideband(destination.upstream, kept)
+        url, key = call_sideband(destination.upstream, [("call_id", call_id), *kept])
         timeout_s = min(OPEN_S, self._passthrough.timeout_s)
         attempt = Attempt(destination, url, key, timeout_s, NOT_OURS)
         record = self._passthrough.hosted.see(project.id, call_id, destination.name)

@@ -378,6 +378,15 @@ async def test_the_handshake_has_the_upstreams_key_and_the_apps_query(relaying, 
     assert "openai-project" not in request.headers
 
 
+async def test_the_call_that_was_judged_is_the_only_one_that_is_named_upstream(relaying, hosted):
+    node, call = await relaying(), hosted.ring()
+    call.accepted = {}
+    url = f"{node.ws_url}/v1/realtime?call_id=rtc_ours_1&call_id={call.id}&Call_ID=x"
+    async with connect(url, additional_headers={"Authorization": "Bearer sk-a"}) as app:
+        await app.recv()
+        assert (await hosted.opened()).request.query == [("call_id", call.id)]
+
+
 @pytest.mark.parametrize(
     ("step", "status"),
     [(None, 404), ((429, b'{"error":{"code":"rate_limit_exceeded"}}', {"retry-after": "3"}), 429)],
