@@ -156,7 +156,7 @@ class HostedSideband:
         if error:
             call.timeline.record("error", title, request_id=self._request_id)
         if call.usage.responses and not call.sidebands:
-            call.timeline.record("usage", call.usage.title, **call.usage.to_api())
+            call.timeline.record("usage", call.usage.title, usage=call.usage.to_api())
 
     def _follow(self, kind: str, event: dict[str, Any]) -> None:
         """Note what a relayed call's timeline has too, under the same kinds."""

@@ -156,3 +156,14 @@ def test_ids_that_are_nothing_push_no_real_call_out():
     assert calls.find("p", "real") is None
     assert calls.find("p", "attached") is attached
     sideband.detach("detached")
+
+
+def test_whatever_an_upstream_counts_the_story_can_be_told(call):
+    sideband = call.attach("req_1")
+    counted = {"at": {"x": 1}, "title": 2, "kind": 3, "input_tokens": 4}
+    sideband.received(event("response.done", response={"id": "r", "status": "completed", "usage": counted}))
+    sideband.detach("detached")
+    shown = json.loads(json.dumps(call.timeline.to_api()))["data"]
+    (usage,) = [entry for entry in shown if entry["kind"] == "usage"]
+    assert (usage["title"], usage["usage"]) == ("4 tokens in, 0 out", counted)
+    assert usage["at"].startswith("1970-")
