@@ -6,9 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from offhook.realtime.relay_weight import weigh
+
 __all__ = ["RelayMemory"]
 
 MAX_ITEMS = 4000
+HEAVY = 10_000
+"Characters. Few items have so many: pictures, and what tools return."
+MAX_HEAVY = 16_000_000
+"Characters of all such items; then the oldest of them go."
 MAX_ROOTED = 64
 _WORDS = {
     "response.output_audio_transcript.delta",
@@ -40,6 +46,7 @@ class RelayMemory:
     def __init__(self) -> None:
         self._items: dict[str, dict[str, Any]] = {}
         self._said: dict[str, _Said] = {}
+        self._heavy: dict[str, int] = {}
         self._rooted: list[Mapping[str, Any]] = []
         "Items that the app puts first."
 
@@ -54,7 +61,7 @@ class RelayMemory:
                 if isinstance(item := event.get("item"), Mapping) and str(item.get("id")) in self._items:
                     self._keep(item, None)
             case "conversation.item.deleted":
-                self._items.pop(item_id, None)
+                self._forget(item_id)
             case "conversation.item.truncated":
                 if isinstance(heard_ms := event.get("audio_end_ms"), int | float):
                     self.truncate(item_id, heard_ms)
@@ -114,11 +121,23 @@ class RelayMemory:
         before = self._items.get(item["id"])
         if before is None:
             self._insert(told, previous)
+        else:
+            for part, earlier in zip(told["content"], before["content"], strict=False):
+                if earlier.get("transcript") and not part.get("transcript"):
+                    part["transcript"] = earlier["transcript"]
+            self._items[item["id"]] = told
+        self._weigh(item["id"], told)
+
+    def _weigh(self, item_id: str, item: Mapping[str, Any]) -> None:
+        if (weight := weigh(item)) < HEAVY:
             return
-        for part, earlier in zip(told["content"], before["content"], strict=False):
-            if earlier.get("transcript") and not part.get("transcript"):
-                part["transcript"] = earlier["transcript"]
-        self._items[item["id"]] = told
+        self._heavy[item_id] = weight
+        while sum(self._heavy.values()) > MAX_HEAVY:
+            self._forget(next(iter(self._heavy)))
+
+    def _forget(self, item_id: str) -> None:
+        self._items.pop(item_id, None)
+        self._heavy.pop(item_id, None)
 
     def _insert(self, item: dict[str, Any], previous: Any) -> None:
         place = len(self._items)
@@ -133,7 +152,7 @@ class RelayMemory:
             order.insert(place, (item["id"], item))
             self._items = dict(order)
         if len(self._items) > MAX_ITEMS:
-            del self._items[next(iter(self._items))]
+            self._forget(next(iter(self._items)))
 
     def _is_rooted(self, item: Mapping[str, Any]) -> bool:
         for given in self._rooted:

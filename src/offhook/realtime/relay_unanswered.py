@@ -11,11 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from offhook.realtime.relay_weight import weigh
+
 __all__ = ["RelayUnanswered", "asks_for_an_answer"]
 
 MAX_EVENTS = 64
 MAX_HELD = 1000
 "Client events that wait for the upstream to open."
+MAX_HELD_WEIGHT = 32_000_000
+"Characters of all of them."
 AGAIN = "offhook_again"
 _KEPT = {"session.update", "conversation.item.create", "conversation.item.delete", "response.create"}
 
@@ -39,6 +43,7 @@ class RelayUnanswered:
         self._making: dict[str, _Making] = {}
         self._owed: list[Mapping[str, Any]] = []
         self._held: list[Mapping[str, Any]] = []
+        self._held_weight = 0
         self.turn: str | None = None
         "The item of the caller's turn that waits for an answer."
 
@@ -58,8 +63,10 @@ class RelayUnanswered:
         if event.get("type") == "response.cancel" and any(map(asks_for_an_answer, self._owed)):
             self._owed = [owed for owed in self._owed if not asks_for_an_answer(owed)]
             return True
-        if len(self._held) >= MAX_HELD:
+        weight = weigh(event)
+        if len(self._held) >= MAX_HELD or self._held_weight + weight > MAX_HELD_WEIGHT:
             return False
+        self._held_weight += weight
         self._held.append(event)
         return True
 
@@ -110,7 +117,7 @@ class RelayUnanswered:
     def resume(self) -> list[Mapping[str, Any]]:
         """Return what to send, in order; what is ours has the `event_id` `AGAIN`."""
         owed, held = self._owed, self._held
-        self._owed, self._held = [], []
+        self._owed, self._held, self._held_weight = [], [], 0
         if any(map(asks_for_an_answer, held)):
             # The app asks by itself; two answers would be one too many.
             owed = [event for event in owed if not asks_for_an_answer(event)]

@@ -150,3 +150,25 @@ def test_pictures_and_what_an_mcp_server_said_are_told():
         "arguments": "{}",
         "output": "found",
     }
+
+
+def test_the_oldest_pictures_are_forgotten_before_they_are_too_many_and_no_words():
+    line = RelayLine()
+    picture = "data:image/png;base64," + "A" * 1_000_000
+    for number in range(20):
+        line.item(f"item_w{number}", role="user", content=[{"type": "input_text", "text": "Look."}])
+        line.item(f"item_p{number}", role="user", content=[{"type": "input_image", "image_url": picture}])
+    line.up("conversation.item.deleted", item_id="item_p19")
+    line.item("item_p20", role="user", content=[{"type": "input_image", "image_url": picture}])
+    kept = [str(item["id"]) for item in replayed(line)]
+    assert [one for one in kept if "_p" in one] == [f"item_p{number}" for number in [*range(5, 19), 20]]
+    assert len([one for one in kept if "_w" in one]) == 20
+
+
+def test_what_is_held_while_nobody_is_there_is_bounded_in_size_too():
+    line = RelayLine()
+    line.lose()
+    for _ in range(40):
+        line.app(type="x", text="A" * 1_000_000)
+    assert len(line.events("error")) == 9
+    assert len(line.reopen()) == 31
