@@ -8,6 +8,7 @@ and formats are ours to choose. Everything else passes with its ids.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -49,6 +50,8 @@ MAX_AHEAD_MS = 600_000
 "Sound that may wait to be played. An upstream may be minutes ahead; one that is further ahead is read no more."
 CROSSING_S = 30.0
 "How long before the upstream's own end of a session a quiet moment is looked for."
+MAX_TRANSCRIBING = 16
+"Turns whose words may still come. They are waited for when the call ends."
 _QUIET_LOOK_S = 0.5
 _REPLAYED = {"conversation.item.added", "conversation.item.created", "conversation.item.done"}
 _CHANGES = ("conversation.item.", "input_audio_buffer.", "response.", "session.updated")
@@ -103,7 +106,7 @@ class Relay:
         "Items whose sound came over a connection that is lost; no other one can truncate it."
         self._crossing = False
         "Whether a session is opened to take the place of one that stands."
-        self._transcribing: set[str] = set()
+        self._transcribing: deque[str] = deque(maxlen=MAX_TRANSCRIBING)
         self._timers: dict[str, float] = {}
         self._closing: str | None = None
         self._own = 0
@@ -356,12 +359,12 @@ class Relay:
                 self._caller.stop()
                 self._turn_item = item_id
                 if _input(self._session).get("transcription"):
-                    self._transcribing.add(item_id)
+                    self._transcribing.append(item_id)
             case "conversation.item.input_audio_transcription.completed":
-                self._transcribing.discard(item_id)
+                self._transcribed(item_id)
                 self._outbox.note("heard", str(event.get("transcript")), item_id=item_id)
             case "conversation.item.input_audio_transcription.failed":
-                self._transcribing.discard(item_id)
+                self._transcribed(item_id)
             case "response.output_audio_transcript.done":
                 said = str(event.get("transcript"))
                 self._outbox.note("said", said, response_id=event.get("response_id"))
@@ -369,6 +372,10 @@ class Relay:
                 self._outbox.note("tool_call", f"{event.get('name')}({event.get('arguments')})")
             case "response.done":
                 self._done(_object(event.get("response")))
+
+    def _transcribed(self, item_id: str) -> None:
+        if item_id in self._transcribing:
+            self._transcribing.remove(item_id)
 
     def _done(self, response: dict[str, Any]) -> None:
         response_id = str(response.get("id"))

@@ -11,6 +11,8 @@ __all__ = ["RelayOpen"]
 
 
 MAX_ENDED = 512
+MAX_BEGUN = 256
+"Of each kind. An upstream has a few at a time; one that ends nothing would fill our memory."
 _BEGINNINGS = {
     "response.created": "response",
     "response.output_item.added": "output",
@@ -50,6 +52,8 @@ class RelayOpen:
             if _is_named(kind, event) and (place in self._begun[kind] or place in self._ended):
                 return False
             self._begun[kind][place] = dict(event)
+            if len(self._begun[kind]) > MAX_BEGUN:
+                del self._begun[kind][next(iter(self._begun[kind]))]
         elif (kind := _ENDS.get(name)) is not None:
             place = _place(kind, event)
             if place in self._ended:

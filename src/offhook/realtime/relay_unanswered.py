@@ -142,6 +142,8 @@ class RelayUnanswered:
             self._events.remove(asked)
         if not outside:
             self._making[str(response.get("id"))] = _Making(asked)
+            if len(self._making) > MAX_EVENTS:
+                del self._making[next(iter(self._making))]
             self.turn = None
 
     def _settle(self, event: Mapping[str, Any], settled: bool) -> None:

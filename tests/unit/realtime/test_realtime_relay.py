@@ -194,6 +194,15 @@ def test_sound_that_comes_late_of_a_response_that_was_cut_is_not_heard():
     assert len(line.kinds(PlayAudio)) == heard
 
 
+def test_an_upstream_that_ends_nothing_does_not_fill_the_memory():
+    line = RelayLine()
+    for number in range(1000):
+        line.up("response.created", response={"id": f"resp_{number}"})
+        line.up("input_audio_buffer.committed", item_id=f"item_{number}")
+    line.lose()
+    assert len(line.events("response.done")) == 256
+
+
 def test_usage_that_changes_its_shape_is_no_fault():
     line = RelayLine()
     details = [3, {"audio_tokens": 1}, None, 4, {"audio_tokens": []}]

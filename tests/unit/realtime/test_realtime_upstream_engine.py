@@ -12,13 +12,16 @@ import pytest
 from offhook.realtime.engine import (
     EngineStart,
     KeepUpstream,
+    PauseUpstream,
     ReopenUpstream,
+    ResumeUpstream,
     SendUpstream,
     UpstreamEvent,
     UpstreamLost,
     UpstreamNote,
     UpstreamOpened,
 )
+from offhook.realtime.engines.upstream import connection
 from offhook.realtime.engines.upstream.engine import UpstreamEngine
 from offhook.realtime.engines.upstream.target import Upstream as Target
 from testbed.upstream import Upstream, UpstreamSession
@@ -111,3 +114,28 @@ async def test_what_cannot_be_sent_on_is_passed_over(voice: Voice) -> None:
     await voice.session.send("x.y")
     await _until(lambda: voice.of(UpstreamEvent))
     assert [event.event["type"] for event in voice.of(UpstreamEvent)] == ["x.y"]
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_an_upstream_that_answers_no_ping_is_lost_unless_we_read_nothing(
+    voice: Voice, monkeypatch: pytest.MonkeyPatch, paused: bool
+) -> None:
+    """The answer waits behind all the sound that we let wait, in a ping that was under way too."""
+    monkeypatch.setattr(connection, "PING_S", 0.2)
+    await voice.session.close(1011)
+    await _until(lambda: voice.of(UpstreamLost))
+    voice.engine.handle(ReopenUpstream({"type": "realtime"}, []))
+    session = await voice.upstream.opened()
+    await _until(lambda: len(voice.of(UpstreamOpened)) == 2)
+    session._connection.transport.pause_reading()
+    await asyncio.sleep(0.25)
+    if paused:
+        voice.engine.handle(PauseUpstream())
+        await asyncio.sleep(0.4)
+        assert len(voice.of(UpstreamLost)) == 1
+        session._connection.transport.resume_reading()
+        voice.engine.handle(ResumeUpstream())
+        await asyncio.sleep(0.5)
+        assert len(voice.of(UpstreamLost)) == 1
+    else:
+        await _until(lambda: len(voice.of(UpstreamLost)) == 2)

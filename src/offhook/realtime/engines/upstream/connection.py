@@ -76,6 +76,8 @@ class Connection:
         self._wake = asyncio.Event()
         self._reading = asyncio.Event()
         self._reading.set()
+        self._paused = False
+        "Whether nothing was read for a time since the last ping."
         self._tasks: list[asyncio.Task[None]] = []
         self._on_event: Callable[[dict[str, Any]], None] = self.early.append
         self._on_lost: Callable[[str], None] = lambda reason: None
@@ -141,7 +143,7 @@ class Connection:
         its turn.
         """
         self._on_event, self._on_lost, self._first = on_event, on_lost, first
-        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
+        self._tasks = [asyncio.create_task(work) for work in (self._read(), self._write(), self._ping())]
 
     def append(self, audio: bytes) -> bool:
         """Queue the caller's sound, in the format `hears`. Returns whether an older frame had to go."""
@@ -162,12 +164,11 @@ class Connection:
     def pause(self) -> None:
         """Read nothing more, so that the other side must wait (TCP). No answer to a ping is read either."""
         self._reading.clear()
-        self._socket.ping_timeout = None
+        self._paused = True
 
     def resume(self) -> None:
         """Read on."""
         self._reading.set()
-        self._socket.ping_timeout = PING_S
 
     def stop(self) -> None:
         """Neither read nor write any more."""
@@ -235,6 +236,23 @@ class Connection:
                 await self._wake.wait()
         except (ConnectionClosed, OSError):
             pass  # the reader says so, and why
+        except Exception:
+            # A call whose caller nobody hears would be silent for ever.
+            _quiet.exception("an event could not be sent", extra={"event": "upstream.fault"})
+            self._end("was to be sent what cannot be written")
+
+    async def _ping(self) -> None:
+        """See that somebody is there. The answer comes behind all that was not read, so one that is paused has time."""
+        with contextlib.suppress(ConnectionClosed, OSError):
+            while True:
+                await asyncio.sleep(PING_S)
+                await self._reading.wait()
+                self._paused = False
+                pong = asyncio.ensure_future(await self._socket.ping())
+                await asyncio.wait((pong,), timeout=PING_S)
+                if not pong.done() and not self._paused:
+                    self._end("it answers no ping")
+                    return
 
     def _end(self, reason: str) -> None:
         if not self._closed:
@@ -298,7 +316,7 @@ async def open_connection(
                 max_size=MAX_FRAME,
                 max_queue=MAX_QUEUE,
                 close_timeout=CLOSE_S,
-                ping_timeout=PING_S,
+                ping_interval=None,
                 logger=_quiet,
                 ssl=tls if url.startswith("wss:") else None,
             )
