@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from offhook.realtime.engine import (
+    EngineFailed,
     EngineStart,
     KeepUpstream,
     PauseUpstream,
@@ -139,3 +140,25 @@ async def test_an_upstream_that_answers_no_ping_is_lost_unless_we_read_nothing(
         assert len(voice.of(UpstreamLost)) == 1
     else:
         await _until(lambda: len(voice.of(UpstreamLost)) == 2)
+
+
+OPUS = {"type": "audio/opus"}
+SLOW = {"type": "audio/pcm", "rate": 16000}
+
+
+@pytest.mark.parametrize("answer", [OPUS, SLOW])
+async def test_a_format_that_we_do_not_know_is_not_taken_for_another(voice: Voice, answer: Any) -> None:
+    """It would be noise in the caller's ear. 24 kHz is asked for next; then the upstream is passed over."""
+    await voice.session.close(1011)
+    await _until(lambda: voice.of(UpstreamLost))
+    voice.upstream.plan.append("late")
+    voice.engine.handle(ReopenUpstream({"type": "realtime"}, []))
+    session = await voice.upstream.opened()
+    session.updates = False
+    await session.created()
+    for number in (1, 2):
+        await session.until(lambda: len(session.of_type("session.update")) == number, "another update")  # noqa: B023
+        await session.send("session.updated", session={"audio": {"output": {"format": answer}}})
+    await _until(lambda: voice.of(EngineFailed))
+    assert answer["type"] in voice.of(EngineFailed)[0].message
+    await session.gone()

@@ -100,7 +100,12 @@ class Connection:
             answer = await self._await({"session.updated"}, event_id)
             if answer["type"] == "session.updated":
                 self.session = _object(created.get("session")) | _object(answer.get("session"))
-                self.hears, self.speaks = formats_of(self.session, asked)
+                try:
+                    self.hears, self.speaks = formats_of(self.session, asked)
+                except ValueError as fault:
+                    if number + 1 == len(formats):
+                        raise Refused(f"it was asked for {asked}, and {fault}") from None
+                    continue
                 self.early += self._came
                 self._came.clear()
                 return

@@ -41,16 +41,23 @@ def replayed(item: Mapping[str, Any], ours: AudioFormat, hears: AudioFormat) -> 
 
 
 def formats_of(session: Mapping[str, Any], asked: AudioFormat) -> tuple[AudioFormat, AudioFormat]:
-    """Return the formats in force for the caller's and the agent's sound; what is not said is as asked."""
+    """
+    Return the formats in force for the caller's and the agent's sound; what is not said is as asked.
+
+    Raises `ValueError` for one that is not known here: taken for another, it would be noise.
+    """
     return _format(session, "input", asked), _format(session, "output", asked)
 
 
 def _format(session: Mapping[str, Any], side: str, asked: AudioFormat) -> AudioFormat:
     try:
-        found = session["audio"][side]["format"]["type"]
-    except (KeyError, TypeError):
+        given = session["audio"][side]["format"]
+        found, rate = given["type"], given.get("rate")
+    except (KeyError, TypeError, AttributeError):
         return asked
-    return cast(AudioFormat, found) if found in _FORMATS else asked
+    if found not in _FORMATS or rate not in (None, 24000 if found == "audio/pcm" else 8000):
+        raise ValueError(f"its {side} is {found}" + (f" at {rate} Hz" if rate else ""))
+    return cast(AudioFormat, found)
 
 
 def wants_other_format(error: Mapping[str, Any]) -> bool:
