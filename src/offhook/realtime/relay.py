@@ -18,7 +18,6 @@ from offhook.realtime.engine import (
     AudioFormat,
     EngineEvent,
     EngineFailed,
-    KeepUpstream,
     PauseUpstream,
     ReopenUpstream,
     ResumeUpstream,
@@ -32,6 +31,7 @@ from offhook.realtime.mcp import without_secrets
 from offhook.realtime.outbox import Outbox, Output, ServerEvent, SessionClosed, SessionExpired
 from offhook.realtime.relay_caller import RelayCaller
 from offhook.realtime.relay_clients import OWN, RelayClients
+from offhook.realtime.relay_crossing import RelayCrossing
 from offhook.realtime.relay_hold import HoldSentence, RelayHold
 from offhook.realtime.relay_memory import RelayMemory
 from offhook.realtime.relay_open import RelayOpen
@@ -48,14 +48,9 @@ DRAIN_S = 1.0
 "How long a closing call waits for words and answers that are under way (row S17)."
 MAX_AHEAD_MS = 600_000
 "Sound that may wait to be played. An upstream may be minutes ahead; one that is further ahead is read no more."
-CROSSING_S = 30.0
-"How long before the upstream's own end of a session a quiet moment is looked for."
 MAX_TRANSCRIBING = 16
 "Turns whose words may still come. They are waited for when the call ends."
-_QUIET_LOOK_S = 0.5
 _REPLAYED = {"conversation.item.added", "conversation.item.created", "conversation.item.done"}
-_CHANGES = ("conversation.item.", "input_audio_buffer.", "response.", "session.updated")
-"Events after which the conversation or the session is another than a new connection was told."
 _SWALLOWED = {"session.created", "conversation.created"}
 
 
@@ -104,8 +99,7 @@ class Relay:
         self._next_replaying: set[str] = set()
         self._elsewhere: set[str] = set()
         "Items whose sound came over a connection that is lost; no other one can truncate it."
-        self._crossing = False
-        "Whether a session is opened to take the place of one that stands."
+        self._crossing = RelayCrossing(self._outbox)
         self._transcribing: deque[str] = deque(maxlen=MAX_TRANSCRIBING)
         self._timers: dict[str, float] = {}
         self._closing: str | None = None
@@ -126,8 +120,8 @@ class Relay:
         return bool(self._outbox)
 
     def next_timer(self) -> float | None:
-        due = [*self._timers.values(), *(() if self._hold.due is None else (self._hold.due,))]
-        return min(due, default=None)
+        due = (*self._timers.values(), self._hold.due, self._crossing.due)
+        return min((at for at in due if at is not None), default=None)
 
     def describe(self) -> dict[str, Any]:
         """Return the upstream's effective session; before there is one, what the app asked for."""
@@ -204,6 +198,8 @@ class Relay:
                 self._fire(name, now)
         if self._hold.due is not None and self._hold.due <= now:
             self._hold.fire(now)
+        if self._crossing.due is not None and self._crossing.due <= now:
+            self._cross(now)
         self._after()
 
     def close(self, reason: str, now: float) -> None:
@@ -212,8 +208,7 @@ class Relay:
             return
         self._closing = reason
         self._hold.end()
-        if self._crossing:
-            self._stay(now)
+        self._crossing.stop()
         self._timers = {"drain": now + self._drain_s}
         self._voice.cut(self._begun.responses)
         for response_id in self._begun.responses:
@@ -282,7 +277,8 @@ class Relay:
         self._caller.carry()
         self._replaying, self._next_replaying = self._next_replaying, set()
         self._hold.end()
-        self._await_cap(now)
+        if self._closing is None:
+            self._crossing.opened(event.session.get("expires_at"), now, self._wall_offset + now)
         self._outbox.note("upstream", f"{event.name} is open", session_id=event.session.get("id"))
         if not again:
             self._clients.greet(self.describe(), event.event_id)
@@ -302,8 +298,8 @@ class Relay:
 
     def _part(self, reason: str, now: float) -> None:
         """A connection is over, and with it all that was under way on it."""
-        self._open = self._crossing = False
-        self._timers.pop("cap", None)
+        self._open = False
+        self._crossing.end()
         self._unanswered.lose(answers=self._answering)
         self._fail_active(reason)
         self._voice.finish_all()
@@ -325,8 +321,7 @@ class Relay:
             return
         if not self._begun.receive(event):
             return
-        if self._crossing and kind.startswith(_CHANGES):
-            self._stay(now)
+        self._crossing.receive(kind, now)
         self._memory.receive(event)
         self._unanswered.receive(event, answers=self._answering)
         match kind:
@@ -466,28 +461,11 @@ class Relay:
             self._voice.finish(response_id)
             self._outbox.note("response", f"response failed: {message}", response_id=response_id)
 
-    def _await_cap(self, now: float) -> None:
-        """An upstream says when its session ends: go on in a new one at a quiet moment before that."""
-        expires_at = self.describe().get("expires_at")
-        if isinstance(expires_at, int | float) and self._closing is None:
-            left_s = expires_at - self._wall_offset - now
-            if left_s > 2 * CROSSING_S:
-                self._timers["cap"] = now + left_s - CROSSING_S
-
     def _cross(self, now: float) -> None:
-        if self._begun or self._voice.busy or self._caller.speaking or self._unanswered:
-            self._timers["cap"] = now + _QUIET_LOOK_S
-            return
-        self._outbox.note("upstream", "its session is about to end: opened anew at a quiet moment")
-        self._crossing = True
-        self._reopen()
-
-    def _stay(self, now: float) -> None:
-        """It was no quiet moment: what began would be lost with the connection on which it began."""
-        self._crossing = False
-        self._outbox.command(KeepUpstream())
-        if self._closing is None:
-            self._timers["cap"] = now + _QUIET_LOOK_S
+        """An upstream says when its session ends: go on in a new one at a quiet moment before that."""
+        busy = self._begun or self._voice.busy or self._caller.speaking or self._unanswered
+        if self._crossing.fire(now, quiet=not busy):
+            self._reopen()
 
     def _fire(self, name: str, now: float) -> None:
         if name == "expiry":
@@ -495,8 +473,6 @@ class Relay:
             message = f"Your session hit the maximum duration of {minutes} minutes."
             self._outbox.event(events.error(message, code="session_expired"))
             self._outbox.put(SessionExpired())
-        elif name == "cap":
-            self._cross(now)
         elif name == "drain":
             self._transcribing.clear()
             self._fail_active("the call ended")
