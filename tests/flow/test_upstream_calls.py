@@ -393,7 +393,9 @@ async def test_a_session_that_the_upstream_refuses_ends_the_call_with_its_words(
 ) -> None:
     first.plan.append("late")
     async with ringing(app) as (call, _, call_id):
-        accepting = asyncio.create_task(app.accept(call_id, **SESSION, extra_body={"tools_of_tomorrow": [MCP]}))
+        accepting = asyncio.create_task(
+            app.accept(call_id, **SESSION, extra_body={"tools_of_tomorrow": [MCP]})
+        )
         session = await first.opened()
         session.updates = False
         await session.created()
@@ -618,11 +620,11 @@ async def test_what_a_call_costs_is_summed_and_limits_are_passed_on(talk: Talk) 
     await talk.sideband.wait_closed()
     assert (await talk.app.node.describe(talk.app.seat, talk.call_id))["usage"] == usage
     sums = [
-        entry["title"]
+        (entry["title"], entry["usage"])
         for entry in await talk.app.node.timeline(talk.app.seat, talk.call_id)
         if entry["kind"] == "usage"
     ]
-    assert sums == ["30 tokens in, 60 out"]
+    assert sums == [("30 tokens in, 60 out", usage)]
 
 
 async def test_what_we_do_not_know_is_relayed_and_nonsense_hurts_nobody(talk: Talk) -> None:

@@ -484,7 +484,7 @@ class Relay:
         self.closed = True
         self._timers.clear()
         if self._usage.responses:
-            self._outbox.note("usage", self._usage.title, **self._usage.to_api())
+            self._outbox.note("usage", self._usage.title, usage=self._usage.to_api())
         self._outbox.put(SessionClosed(self._closing))
 
 
