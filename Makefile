@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-upstream listen test lint format types imports unit models-test compat interop bench clean
+.PHONY: help install demo demo-upstream listen test lint format types imports unit models-test compat interop fuzz bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,10 @@ interop: install  ## SIPp against `offhook serve` (needs Debian's sip-tester and
 
 compat: install  ## openai-node against the sideband over TLS (needs node and npm)
 	tests/compat/node/run $(BIN)/python
+
+fuzz: install  ## atheris on every parser (FUZZ_SECONDS=600 for each)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	$(BIN)/python tests/fuzz/run.py --seconds $(or $(FUZZ_SECONDS),600)
 
 bench: install  ## pacing of RTP under 10 to 200 calls; delay before a hosted model under 1 to 100
 	$(BIN)/python bench/pacing.py

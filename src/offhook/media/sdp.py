@@ -254,7 +254,7 @@ def _split(data: bytes | str) -> Iterator[Line]:
             continue
         letter, equals, value = line.partition("=")
         letter = letter.strip()
-        if not equals or len(letter) != 1:
+        if not equals or len(letter) != 1 or not (letter.isascii() and letter.isalpha()):
             raise SdpError(f"line {line[:80]!r}: want `<letter>=<value>`")
         yield letter, value.lstrip(" ") if letter != "s" else value
 

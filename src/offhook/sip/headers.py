@@ -407,7 +407,7 @@ def parse_params(header: str, text: str, value: str) -> Params:
 def _parse_addr_spec(text: str, header: str) -> NameAddr:
     raw, semicolon, params = text.partition(";")
     raw = raw.strip(LWS)
-    if not raw or '"' in raw or " " in raw or ":" not in raw:
+    if not raw or ":" not in raw or any(c in raw for c in '" <>'):
         raise HeaderError(header, "no URI", text)
     if "?" in raw:
         raise HeaderError(header, "URI with `?` needs angle brackets", text)

@@ -160,7 +160,8 @@ class _Message:
                     continue
                 value, length = length, None
             if type(value) is Latin1Str:
-                lines.append(name.encode("utf-8", "replace") + b": " + value.encode("latin-1"))
+                # The whole line was read so, its name too.
+                lines.append(f"{name}: {value}".encode("latin-1", "replace"))
             else:
                 lines.append(f"{name}: {value}".encode("utf-8", "replace"))
         if length is not None:

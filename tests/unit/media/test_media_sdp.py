@@ -119,6 +119,7 @@ def test_port_count_and_ports():
     [
         (b"", "no v= line"),
         (b"hello", "want `<letter>=<value>`"),
+        (b"v=0\n\xc2\x85\0=x", "want `<letter>=<value>`"),
         (b"v=0\r\nm=audio", "want `<media> <port>"),
         (b"v=0\r\nm=audio x RTP/AVP 0", "'x' is no port"),
         (b"v=0\r\nm=audio 65536 RTP/AVP 0", "'65536' is no port"),

@@ -210,6 +210,7 @@ class TestNameAddr:
             '<sip:alice@atlanta.com>;tag="1"2',
             "sip:alice@atlanta.com?x=y",
             "a b c",
+            ">sip:alice@atlanta.com",
         ],
     )
     def test_refuses(self, text: str) -> None:

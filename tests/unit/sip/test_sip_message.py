@@ -585,3 +585,9 @@ def test_messages_made_to_hurt_are_cheap(data: bytes) -> None:
         handle(data)
     # Milliseconds each; anything quadratic takes minutes.
     assert time.process_time() - start < 5
+
+
+def test_a_line_that_is_not_utf8_goes_out_as_it_came_name_and_all() -> None:
+    line = b"X-Na\xefve: caf\xe9"
+    raw = INVITE.replace(b"\r\n\r\n", b"\r\n" + line + b"\r\n\r\n", 1)
+    assert line in bytes(parse_message(bytes(parse_message(raw))))
