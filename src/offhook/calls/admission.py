@@ -9,13 +9,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from offhook.sip.reasons import create_reason
 from offhook.tenants import Project, Projects
 
 __all__ = ["Admission", "Capacity", "Refusal", "RefusedSource", "RefusedSources"]
-
-
-MAX_REASON = 200
-"Characters of a reason that the peer is told."
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +26,8 @@ class Refusal:
     "Seconds. Only for the node's own trouble: it stops the peer from sending us anything (RFC 3261 section 21.5.4)."
 
     def headers(self) -> list[tuple[str, str]]:
-        """Return the response's `Reason` (RFC 3326), one quoted string whatever the reason holds, and `Retry-After`."""
-        text = "".join(char if char.isprintable() and char not in '"\\' else "'" for char in self.reason)
-        headers = [("Reason", f'SIP;cause={self.status};text="{text[:MAX_REASON]}"')]
+        """Return the response's `Reason` and `Retry-After`."""
+        headers = [("Reason", create_reason("SIP", self.status, self.reason))]
         if self.retry_after is not None:
             headers.append(("Retry-After", str(self.retry_after)))
         return headers

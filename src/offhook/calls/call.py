@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from offhook import ids
@@ -20,6 +20,7 @@ from offhook.sip.events import LegEnded
 from offhook.sip.flow import format_address
 from offhook.sip.leg import Leg, LegListener
 from offhook.sip.message import Request
+from offhook.sip.reasons import create_reason
 from offhook.sip.refer import ReferUpdate
 from offhook.tenants import Project
 
@@ -53,7 +54,7 @@ class Call(LegListener):
 
     Made by `CallManager` when an INVITE for a known project comes; `start` rings and tells the app, `turn_away` makes
     it a call that is over and can be looked at. It is over when `on_ended` has been called, exactly once; `termination`
-    then says how. `offer` is what the INVITE's SDP leads to; `None` for a call that is turned away.
+    then says how. `offer` is what the INVITE's SDP leads to; `None` when it has none, or the call is turned away.
     """
 
     def __init__(
@@ -88,11 +89,7 @@ class Call(LegListener):
         self._usage: Mapping[str, Any] | None = None
         self._playout = CallPlayout()
         self._prompt = False
-        self._media = (
-            CallMedia(offer, self._settings, self.timeline, session_id=int(self.created_at))
-            if offer
-            else None
-        )
+        self._media = CallMedia(offer, self._settings, self.timeline, session_id=int(self.created_at))
         self._transfer = Transfer(
             leg, timeout_s=self._settings.refer_timeout_s, on_update=self._refer_updated
         )
@@ -224,7 +221,7 @@ class Call(LegListener):
             "sip_call_id": self._leg.call_id,
             "transport": flow.transport if flow else None,
             "remote": format_address(flow.remote) if flow else None,
-            "codec": self._media.codec if self._media else None,
+            "codec": self._media.codec,
             "engine": self._engine,
             "session": self._runner.session.describe() if self._runner else self._last_session,
             "usage": self._usage,
@@ -245,18 +242,26 @@ class Call(LegListener):
         self._end(EndReason.CANCELLED, Result.CLIENT_ERROR, cause, 487)
 
     def leg_confirmed(self, leg: Leg) -> None:
+        if self.state is CallState.ENDED:
+            return
+        try:
+            self._media.confirmed(leg)
+        except negotiate.NotAcceptable as error:
+            said = create_reason("SIP", 488, str(error))
+            self._hang_up(EndReason.FAILED, Result.CLIENT_ERROR, f"no common sound: {error}", said)
+            return
         self._life.confirmed()
         self._open_playout()
 
     def leg_offered(self, leg: Leg, request: Request) -> None:
         """Take a re-INVITE or UPDATE: a new offer moves the media, none repeats what stands."""
-        if self._media is None or self.state is CallState.ENDED:
-            leg.respond(request, 488)
+        if self.state is CallState.ENDED:
+            leg.respond(request, 481)
         else:
             self._media.offered(leg, request)
 
     def leg_acknowledged(self, leg: Leg, ack: Request) -> None:
-        if self._media is not None and self.state is not CallState.ENDED:
+        if self.state is not CallState.ENDED:
             self._media.acknowledged(ack)
 
     def leg_refer_updated(self, leg: Leg, update: ReferUpdate) -> None:
@@ -308,13 +313,12 @@ class Call(LegListener):
     # From accept to the first word.
 
     def _accept(self, config: SessionConfig, given: Mapping[str, Any]) -> None:
-        assert self._media is not None
         factory = self._services.engines.select(config.model)
         engine = factory.create()
         described = factory.describe()
         self._prompt = factory.prompt
         self._engine = {name: described[name] for name in _SHOWN_OF_ENGINE if name in described}
-        audio_format = _AUDIO_FORMATS[self._media.codec]
+        audio_format = _AUDIO_FORMATS[self._media.law]
         session_id = ids.opaque_id("sess")
         session = factory.create_session(
             config,
@@ -369,21 +373,20 @@ class Call(LegListener):
             raise
 
     def _answer(self, port: MediaPort, runner: SessionRunner) -> None:
-        assert self._media is not None
-        answer = self._media.answer(self._leg.invite, port)
-        port.start(
-            answer.plan,
+        start = partial(
+            port.start,
             pacer=self._services.pacer,
             on_frame=runner.receive_audio,
             on_digit=self._digit,
             on_drained=runner.playout_drained,
             on_event=self._media_event,
             prompt=self._prompt,
+            law=self._media.law,
         )
-        self._media.port = port
+        sdp = self._media.open(self._leg.invite, port, start)
         self._life.answered()
         self.answered_at = self._services.clock.wall()
-        self._leg.answer(answer.sdp)
+        self._leg.answer(sdp)
         self._news.answered()
 
     def _media_event(self, event: MediaEvent) -> None:
@@ -393,7 +396,8 @@ class Call(LegListener):
             self._open_playout()
 
     def _open_playout(self) -> None:
-        if self._media is not None and self._media.port is not None and self.state is not CallState.ENDED:
+        if self._media.is_agreed and self.state is not CallState.ENDED:
+            assert self._media.port is not None
             self._playout.open(self._media.port)
 
     def _digit(self, digit: str) -> None:
@@ -438,12 +442,12 @@ class Call(LegListener):
         self._fail(cause, said, result)
         self._hang_up(EndReason.FAILED, result, cause)
 
-    def _hang_up(self, reason: EndReason, result: Result, cause: str) -> None:
-        """BYE once answered, 480 before; nothing when the call is over."""
+    def _hang_up(self, reason: EndReason, result: Result, cause: str, said: str = "") -> None:
+        """BYE once answered, 480 before; nothing when the call is over. `said` is the Reason that the peer gets."""
         if self.state is not CallState.ENDED:
-            status = 480 if self.state in (CallState.RINGING, CallState.ACCEPTED) else None
-            self._leg.hangup()
-            self._end(reason, result, cause, status)
+            rings = self.state in (CallState.RINGING, CallState.ACCEPTED)
+            self._leg.hangup(reason_header=said or create_reason("Q.850", *reason.q850))
+            self._end(reason, result, cause, 480 if rings else None)
 
     def _end(
         self,
@@ -461,12 +465,7 @@ class Call(LegListener):
         self._stop_ringing()
         self._decided.set()
         self._playout.close()
-        if self._media is not None and (port := self._media.port) is not None:
-            stats = port.stats()
-            totals = f"rtp: {stats.packets_in} packets in, {stats.packets_out} out, {stats.lost} lost"
-            self.timeline.record("media", totals, **asdict(stats))
-            port.close()
-            self._media.port = None
+        self._media.close()
         self.timeline.record("call", f"ended: {cause}", **termination.to_api())
         data = termination.to_api()
         if self._runner is not None:

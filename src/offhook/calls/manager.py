@@ -11,6 +11,7 @@ from offhook import ids
 from offhook.media import negotiate
 from offhook.sip.flow import Flow
 from offhook.sip.leg import Leg
+from offhook.sip.offers import has_sdp
 from offhook.tenants import Project, Projects
 
 from .admission import Admission, Capacity, Refusal, RefusedSources
@@ -127,8 +128,8 @@ class CallManager:
         uri = leg.invite.request_uri
         return self._admission.find_project(uri.user, uri.host, leg.flow.remote[0])
 
-    def _judge(self, leg: Leg, project: Project) -> negotiate.MediaPlan | Refusal:
-        """Say what the INVITE's offer leads to, or why the phone shall not ring."""
+    def _judge(self, leg: Leg, project: Project) -> negotiate.MediaPlan | Refusal | None:
+        """Say what the INVITE's offer leads to (`None`: it has none), or why the phone shall not ring."""
         refusal = self._admission.check_capacity(
             project,
             Capacity(
@@ -142,6 +143,8 @@ class CallManager:
         )
         if refusal is not None:
             return refusal
+        if not has_sdp(leg.invite):
+            return None
         try:
             return negotiate.answer(offer_of(leg.invite), self._probe()).plan
         except negotiate.NotAcceptable as error:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict
+
+from offhook.audio.frames import Law
 from offhook.media import negotiate
 from offhook.media.port import MediaPort
 from offhook.sip.flow import format_address
@@ -9,57 +13,101 @@ from offhook.sip.headers import HeaderError
 from offhook.sip.leg import Leg
 from offhook.sip.message import Request
 from offhook.sip.multipart import find_body
+from offhook.sip.offers import has_sdp
 
+from .admission import Refusal
 from .services import CallSettings
 from .timeline import Timeline
 
 __all__ = ["CallMedia", "offer_of"]
 
+DEFAULT_LAW: Law = "PCMU"
+"What the session speaks when it begins before the peer has said what it takes."
+
+_LAWS: tuple[Law, ...] = ("PCMU", "PCMA")
+
 
 class CallMedia:
     """
-    The SDP side of a call (RFC 3264): our answer to the INVITE, then whatever re-INVITEs and UPDATEs bring.
+    The SDP side of a call (RFC 3264): what we say to the INVITE, then whatever re-INVITEs and UPDATEs bring.
 
-    The codec is agreed on once. The session runs in it, so a later offer without it is refused and the sound stays.
+    The session speaks one law from its beginning to its end. When the peer changes to the other one, the port converts.
     """
 
     def __init__(
-        self, plan: negotiate.MediaPlan, settings: CallSettings, timeline: Timeline, *, session_id: int
+        self,
+        plan: negotiate.MediaPlan | None,
+        settings: CallSettings,
+        timeline: Timeline,
+        *,
+        session_id: int,
     ) -> None:
-        self.codec = plan.codec
+        """`plan` is what the INVITE's offer leads to; `None` when it has none."""
+        self.law: Law = plan.codec if plan is not None else DEFAULT_LAW
+        "What the session speaks."
+        self.codec: Law | None = plan.codec if plan is not None else None
+        "What goes over the network; `None` before that is agreed on."
         self.port: MediaPort | None = None
-        "Set once it sends by our answer; whoever sets it closes it."
+        "Set by `open`, given back by `close`."
+        self.held = False
+        "The peer has put the call on hold: the agent's sound waits."
         self._settings = settings
         self._timeline = timeline
         self._session_id = session_id
-        self._version = 1
+        self._version = 0
         self._own_offer: bytes | None = None
+        self._start: Callable[[negotiate.MediaPlan], None] | None = None
 
-    def answer(self, invite: Request, port: MediaPort) -> negotiate.Answer:
-        """Return the answer to the INVITE's offer. Raises `NotAcceptable`."""
-        answer = negotiate.answer(offer_of(invite), self._local(port, self._version))
-        plan = answer.plan
-        self._timeline.record(
-            "sdp",
-            f"answered {plan.codec} to {format_address(plan.remote)} from port {port.port}",
-            codec=plan.codec,
-            telephone_event=plan.dtmf_payload_type,
-        )
-        return answer
+    @property
+    def is_agreed(self) -> bool:
+        """Whether sound flows by a plan; not so while our 200 had an offer and the ACK is not in."""
+        return self.port is not None and self._start is None
+
+    def open(self, invite: Request, port: MediaPort, start: Callable[[negotiate.MediaPlan], None]) -> bytes:
+        """
+        Return the SDP of our 200, and let `start` begin sound by a plan: now, or with the answer in the ACK.
+
+        Raises `NotAcceptable`.
+        """
+        self._version = 1
+        if not has_sdp(invite):
+            self._own_offer = negotiate.offer(self._local(port))
+            self.port, self._start = port, start
+            self._timeline.record(
+                "sdp", f"the INVITE has no offer; offered {port.port}, the ACK has to answer"
+            )
+            return self._own_offer
+        answer = negotiate.answer(offer_of(invite), self._local(port))
+        start(answer.plan)
+        self.port = port
+        self._agreed(answer.plan, port)
+        return answer.sdp
+
+    def confirmed(self, leg: Leg) -> None:
+        """Take the ACK to our first 200. Raises `NotAcceptable` when it owes us an answer that can be used."""
+        if self._start is None or self.port is None or self._own_offer is None:
+            return
+        assert leg.ack is not None
+        if not has_sdp(leg.ack):
+            raise negotiate.NotAcceptable("the ACK has no answer to the offer in our 200")
+        plan = negotiate.complete(self._own_offer, offer_of(leg.ack))
+        start, self._start, self._own_offer = self._start, None, None
+        start(plan)
+        self._agreed(plan, self.port)
 
     def offered(self, leg: Leg, request: Request) -> None:
         """Answer a re-INVITE or UPDATE."""
-        if self.port is None:
-            leg.respond(request, 488)
-        elif not request.body:
-            self._repeat(leg, request, self.port)
+        if not has_sdp(request):
+            self._repeat(leg, request)
+        elif self.port is None or not self.is_agreed:
+            leg.respond(request, 491)
         else:
             self._take(leg, request, self.port)
 
     def acknowledged(self, ack: Request) -> None:
         """Take the ACK to a re-INVITE; it has the peer's answer when our 200 had the offer (RFC 3264 section 4)."""
         offer, self._own_offer = self._own_offer, None
-        if offer is None or self.port is None or not ack.body:
+        if offer is None or self.port is None or not self.is_agreed:
             return
         try:
             plan = negotiate.complete(offer, offer_of(ack))
@@ -68,40 +116,71 @@ class CallMedia:
             return
         self._move(self.port, plan)
 
-    def _take(self, leg: Leg, request: Request, port: MediaPort) -> None:
-        try:
-            answer = negotiate.answer(offer_of(request), self._local(port, self._version + 1))
-        except negotiate.NotAcceptable as error:
-            self._timeline.record("sdp", f"refused a new offer, the sound stays: {error}")
-            leg.respond(request, 488)
+    def close(self) -> None:
+        """Give the port back, and note what went over it."""
+        port, agreed = self.port, self.is_agreed
+        self.port = None
+        if port is None:
             return
+        if agreed:
+            stats = port.stats()
+            totals = f"rtp: {stats.packets_in} packets in, {stats.packets_out} out, {stats.lost} lost"
+            self._timeline.record("media", totals, **asdict(stats))
+        port.close()
+
+    def _take(self, leg: Leg, request: Request, port: MediaPort) -> None:
         # Each description that differs has a higher version, or the peer may take it for the one before.
         self._version += 1
+        try:
+            answer = negotiate.answer(offer_of(request), self._local(port))
+        except negotiate.NotAcceptable as error:
+            self._version -= 1
+            self._timeline.record("sdp", f"refused a new offer, the sound stays: {error}")
+            leg.respond(request, 488, headers=Refusal(488, str(error)).headers())
+            return
         self._move(port, answer.plan)
         leg.respond(request, 200, body=answer.sdp, content_type="application/sdp")
 
-    def _repeat(self, leg: Leg, request: Request, port: MediaPort) -> None:
-        """Answer a request without SDP, as session timers send them (RFC 4028 section 7.4)."""
+    def _repeat(self, leg: Leg, request: Request) -> None:
+        """Answer a request without SDP: an UPDATE wants none, a re-INVITE wants our offer (RFC 3261 section 14.2)."""
         if request.method != "INVITE":
             leg.respond(request, 200)
-            return
-        self._version += 1
-        self._own_offer = negotiate.offer(self._local(port, self._version))
-        leg.respond(request, 200, body=self._own_offer, content_type="application/sdp")
+        elif self.port is None or not self.is_agreed:
+            leg.respond(request, 491)
+        else:
+            self._version += 1
+            self._own_offer = negotiate.offer(self._local(self.port))
+            leg.respond(request, 200, body=self._own_offer, content_type="application/sdp")
+
+    def _agreed(self, plan: negotiate.MediaPlan, port: MediaPort) -> None:
+        self.codec = plan.codec
+        self._timeline.record(
+            "sdp",
+            f"agreed on {plan.codec} with {format_address(plan.remote)} from port {port.port}",
+            codec=plan.codec,
+            telephone_event=plan.dtmf_payload_type,
+        )
 
     def _move(self, port: MediaPort, plan: negotiate.MediaPlan) -> None:
         port.update(plan)
+        if plan.codec != self.codec:
+            self._timeline.record("sdp", f"the codec changes from {self.codec} to {plan.codec}")
+        if plan.held != self.held:
+            self._timeline.record("sdp", "the caller holds the call" if plan.held else "the caller is back")
+        self.codec, self.held = plan.codec, plan.held
         self._timeline.record(
             "sdp", f"sound now goes to {format_address(plan.remote)}", direction=plan.direction
         )
 
-    def _local(self, port: MediaPort, version: int) -> negotiate.LocalMedia:
+    def _local(self, port: MediaPort) -> negotiate.LocalMedia:
+        first = self.codec or self.law
         return negotiate.LocalMedia(
             host=self._settings.media_host,
             port=port.port,
             session_id=self._session_id,
-            session_version=version,
-            codecs=(self.codec,),
+            session_version=self._version,
+            # In an offer of ours the order counts: what is in use comes first.
+            codecs=(first, *(law for law in _LAWS if law != first)),
             own_ports=self._settings.media_ports,
         )
 
@@ -113,7 +192,5 @@ def offer_of(request: Request) -> bytes:
     except HeaderError as error:
         raise negotiate.NotAcceptable(f"the body cannot be read: {error}") from None
     if not offer:
-        raise negotiate.NotAcceptable(
-            f"{request.method} has no SDP offer; this node does not make one itself yet"
-        )
+        raise negotiate.NotAcceptable(f"{request.method} has no SDP")
     return offer

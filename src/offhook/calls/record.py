@@ -34,6 +34,15 @@ class EndReason(StrEnum):
     FAILED = "failed"
     SHUTDOWN = "shutdown"
 
+    @property
+    def q850(self) -> tuple[int, str]:
+        """What the peer's network is told when this side hangs up: cause and text of ITU-T Q.850."""
+        return _TEMPORARY_FAILURE if self in (EndReason.FAILED, EndReason.SHUTDOWN) else _CLEARING
+
+
+_CLEARING = (16, "Normal call clearing")
+_TEMPORARY_FAILURE = (41, "Temporary failure")
+
 
 @dataclass(frozen=True, slots=True)
 class Termination:

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
+from offhook.audio import g711
+from offhook.audio.frames import SILENCE, Law
 from offhook.clock import Clock
 from offhook.media.negotiate import MediaPlan
 from offhook.media.pacer import Pacer
@@ -92,7 +94,10 @@ class MediaPort:
 
     __slots__ = (
         "_closed",
+        "_codec",
         "_failures",
+        "_heard",
+        "_law",
         "_monotonic",
         "_on_digit",
         "_on_drained",
@@ -152,11 +157,13 @@ class MediaPort:
         on_drained: Callable[[], None],
         on_event: Callable[[MediaEvent], None] | None = None,
         prompt: bool = False,
+        law: Law | None = None,
     ) -> None:
         """
         Send and receive by a plan from now on.
 
-        `on_frame` gets 20 ms of the caller's sound in the plan's codec, every 20 ms from the first RTP packet on,
+        `law` is what this side speaks and hears for good, whatever later plans bring; the plan's codec when not given.
+        `on_frame` gets 20 ms of the caller's sound in it, every 20 ms from the first RTP packet on,
         concealed or silent where none came. With `prompt` it gets them as they come, in order, which is 20 to 40 ms
         earlier and not even. `on_drained` follows the last queued sample.
         """
@@ -165,7 +172,9 @@ class MediaPort:
         clock: Clock = pacer.clock
         self._monotonic = clock.monotonic
         now = clock.monotonic()
-        self._on_frame = on_frame
+        self._heard = on_frame
+        self._law = law or plan.codec
+        self._adopt(plan, held=False)
         self._on_digit = on_digit
         self._on_drained = on_drained
         self._on_event = on_event
@@ -185,12 +194,17 @@ class MediaPort:
         pacer.add(self)
 
     def update(self, plan: MediaPlan) -> None:
-        """Go on by a new plan (re-INVITE)."""
+        """
+        Go on by a new plan (re-INVITE).
+
+        While the peer holds the call, `on_frame` gets silence: what it sends then is music, and nobody speaks.
+        """
         self._started.renegotiate(plan)
+        self._adopt(plan, held=plan.held)
 
     def play(self, audio: bytes) -> None:
-        """Queue G.711 in the plan's codec, of any length; it is sent 160 bytes every 20 ms."""
-        self._started.sender.playout.play(audio)
+        """Queue G.711, of any length; it is sent 160 bytes every 20 ms, and waits while the peer holds the call."""
+        self._started.sender.playout.play(g711.transcode(audio, self._law, self._codec))
 
     def clear(self) -> int:
         """Drop what is queued, at once; return how many bytes that was."""
@@ -225,6 +239,17 @@ class MediaPort:
             self._send_rtcp(self._stream.create_goodbye())
         for transport in self._transports:
             transport.close()
+
+    def _adopt(self, plan: MediaPlan, *, held: bool) -> None:
+        """Join the network's codec to ours; frames take no step more where the two are the same."""
+        self._codec = plan.codec
+        heard, codec, law = self._heard, plan.codec, self._law
+        self._on_frame: Callable[[bytes], None] = heard
+        if held:
+            silence = SILENCE[law]
+            self._on_frame = lambda _: heard(silence)
+        elif codec != law:
+            self._on_frame = lambda frame: heard(g711.transcode(frame, codec, law))
 
     def _released(self) -> None:
         """Note that a socket is closed, which the loop does a little after it was asked to."""

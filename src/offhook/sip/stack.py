@@ -29,6 +29,7 @@ from .message import (
     validate_response,
 )
 from .own_addresses import Listening, OwnAddresses
+from .reasons import reasons_of
 from .responses import dial_back_address, note_source, response_flow
 from .route import Attempt, Hop, Plan, hop_for_uri
 from .screening import ACCEPTED_TYPES, refuse_request
@@ -248,6 +249,10 @@ class Stack:
         self._sequence += 1
         return self._sequence
 
+    def new_number(self, below: int) -> int:
+        """Return a random number below `below`."""
+        return int(self.new_token(), 16) % below
+
     def arm(self, timed: Timed) -> None:
         self._timers.arm(timed)
 
@@ -422,7 +427,9 @@ class Stack:
         if target.is_answered:
             return
         if isinstance(usage, UasUsage) and usage.invite is target.request:
-            usage.receive_cancel(exchange.request.headers.get("Reason"), now=now)
+            usage.receive_cancel(reasons_of(exchange.request), now=now)
+        elif usage is not None:
+            usage.respond(target.request, 487, now=now)
         else:
             target.respond(487, now=now)
 

@@ -9,6 +9,7 @@ from .dialog import Dialog
 from .events import Cancelled
 from .exchange import ServerExchange
 from .message import Request, Response
+from .reasons import reasons_of
 from .transaction import LocalProtocolError
 from .usage import InviteUsage
 
@@ -64,13 +65,18 @@ class UasUsage(InviteUsage):
             self._set_state("early", f"sent {status}", now)
 
     def answer(self, sdp: bytes, *, now: float, headers: Iterable[tuple[str, str]] = ()) -> None:
-        """Send 200, and again until its ACK comes."""
+        """
+        Send 200, and again until its ACK comes.
+
+        `sdp` is the answer to the INVITE's offer, or an offer where the INVITE had none: its ACK has the answer then.
+        """
         if not self._is_unanswered("answer"):
             return
         items = [("Contact", self.contact()), *self.stack.capabilities, *headers]
         content_type = "application/sdp" if sdp else None
         response = self._exchange.respond(200, now=now, headers=items, body=sdp, content_type=content_type)
         self._answered = True
+        self._offers.answered(self.invite, 200, offers=bool(sdp))
         self._set_state("answered", "sent 200", now)
         self._await_ack(self._exchange, response, now)
 
@@ -122,7 +128,7 @@ class UasUsage(InviteUsage):
     def _receive_bye(self, request: Request, now: float) -> None:
         # Section 15.1.2: a BYE before the answer ends the INVITE as well.
         if self.state in ("calling", "early"):
-            self.receive_cancel(request.headers.get("Reason"), now=now)
+            self.receive_cancel(reasons_of(request), now=now)
         else:
             super()._receive_bye(request, now)
 

@@ -7,7 +7,6 @@ RFC 5057 calls this an invite usage. Pure: every method takes `now`; what happen
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from offhook.trace import RoutingDecision, StateChange, WireMessage
@@ -23,13 +22,14 @@ from .events import (
     LegEvent,
     Offered,
     ReferUpdated,
-    Replied,
     Requested,
 )
 from .exchange import ClientExchange, ServerExchange
 from .flow import Flow
 from .message import Request, Response
-from .refer import Refer
+from .offers import Offers
+from .own_requests import OwnRequests
+from .reasons import create_reason, reasons_of
 from .refers import Refers
 from .route import Attempt, Plan, RouteError, plan_in_dialog
 from .transaction import LocalProtocolError
@@ -40,19 +40,6 @@ if TYPE_CHECKING:
 __all__ = ["InviteUsage", "Trace"]
 
 Trace = WireMessage | StateChange | RoutingDecision
-
-# Requests whose Contact is the peer's new target, or must be there (RFC 3261 table 2, RFC 3311, 3515, 6665).
-_WITH_CONTACT = frozenset(("INVITE", "UPDATE", "REFER", "SUBSCRIBE", "NOTIFY"))
-# A 481 to these says that a subscription is gone, not the call (RFC 5057 section 5.1).
-_OF_SUBSCRIPTIONS = frozenset(("REFER", "NOTIFY", "SUBSCRIBE"))
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """A request that waits for the ACK before it may be sent."""
-
-    key: int
-    send: Callable[[float], None]
 
 
 class InviteUsage:
@@ -77,14 +64,22 @@ class InviteUsage:
         "What the driver hangs here: its face of this usage."
         self._answered = False
         self._open: list[ServerExchange] = []
-        self._own_invites = 0
+        self._offers = Offers(new_number=stack.new_number)
+        self._own = OwnRequests(
+            self,
+            start=self._start,
+            send_ack=self._send_ack,
+            on_refer_replied=self._drain_refers,
+            on_gone=lambda status, text, now: self._send_bye(
+                "timeout", create_reason("SIP", status, text), text, now
+            ),
+        )
         self._acceptances = Acceptances(stack.config.timers)
         self._acks: dict[tuple[str, int], tuple[Flow, bytes]] = {}
         self._refers = Refers(
             notify_timeout=stack.config.refer_notify_timeout,
             on_update=lambda update: self.emit(ReferUpdated(update)),
         )
-        self._waiting: list[_Waiting] = []
         self._hangup: tuple[str | None] | None = None
         self._held: set[int] = set()
         self._latest: Flow | None = None
@@ -98,6 +93,11 @@ class InviteUsage:
     @property
     def refer_count(self) -> int:
         return len(self._refers)
+
+    @property
+    def answers_offer(self) -> bool:
+        """Whether an offer of the peer's, or a 2xx of ours to its INVITE, is not settled yet."""
+        return self._offers.are_theirs or bool(self._acceptances)
 
     # Intents.
 
@@ -127,10 +127,12 @@ class InviteUsage:
         )
         if exchange.is_answered:
             self._open.remove(exchange)
+            self._offers.answered(request, status, offers=bool(body))
         if 200 <= status < 300 and request.method in ("INVITE", "UPDATE"):
             self._dialog_of(request).refresh_target(request)
             if request.method == "INVITE":
                 self._await_ack(exchange, response, now)
+        self._own.send_waiting(now=now)
         return True
 
     def request(
@@ -145,12 +147,15 @@ class InviteUsage:
         """
         Send a request in the dialog, and return its key: a `Replied` with it follows.
 
-        An answered leg waits for the ACK first. Raises `LocalProtocolError` when there is no dialog, and for
+        An answered leg waits for the ACK first. An INVITE or UPDATE that crosses one of the peer's is sent again after
+        the time of RFC 3261 section 14.1, some times over. Raises `LocalProtocolError` when there is no dialog, and for
         methods with machines of their own.
         """
         if method in ("ACK", "CANCEL", "BYE", "REFER"):
             raise LocalProtocolError(f"{method} has a method of its own")
-        return self._request(method, headers, body, content_type, None, now)
+        return self._own.add(
+            method, headers=list(headers), body=body, content_type=content_type, refer=None, now=now
+        )
 
     def refer(
         self,
@@ -169,15 +174,15 @@ class InviteUsage:
         items = [("Refer-To", refer_to if "<" in refer_to else f"<{refer_to}>")]
         if referred_by is not None:
             items.append(("Referred-By", referred_by if "<" in referred_by else f"<{referred_by}>"))
-        key = self._request("REFER", [*items, *headers], b"", None, refer, now)
+        key = self._own.add(
+            "REFER", headers=[*items, *headers], body=b"", content_type=None, refer=refer, now=now
+        )
         self._refers.add(refer, key)
         return key
 
     def stop_waiting(self, key: int, *, now: float) -> None:
         """Note that nobody waits for request `key` any more; one that was not sent yet is dropped."""
-        before = len(self._waiting)
-        self._waiting = [waiting for waiting in self._waiting if waiting.key != key]
-        self._refers.stop_waiting(key, was_sent=len(self._waiting) == before)
+        self._refers.stop_waiting(key, was_sent=not self._own.stop_waiting(key))
 
     def contact(self) -> str:
         """Return our Contact on the INVITE's flow."""
@@ -216,6 +221,7 @@ class InviteUsage:
         if exchange is None:
             return
         self.ack = request
+        self._offers.acknowledged(request.cseq.number)
         if exchange.request is not self.invite:
             self.emit(Acknowledged(request))
         elif self.state == "answered":
@@ -224,9 +230,7 @@ class InviteUsage:
         if self._hangup is not None and not self._acceptances:
             self._send_bye("local_bye", self._hangup[0], "hung up by us", now)
             return
-        waiting, self._waiting = self._waiting, []
-        for item in waiting:
-            item.send(now)
+        self._own.send_waiting(now=now)
 
     def receive_2xx(self, response: Response, *, now: float) -> bool:
         """Acknowledge a repeated 2xx to an INVITE of ours; `False` if it is not a repeat."""
@@ -237,14 +241,22 @@ class InviteUsage:
         return True
 
     def next_timer(self) -> float | None:
-        deadlines = (self._refers.next_timer(), self._acceptances.next_timer(), self._release_at)
+        deadlines = (
+            self._refers.next_timer(),
+            self._acceptances.next_timer(),
+            self._own.next_timer(),
+            self._release_at,
+        )
         return min([deadline for deadline in deadlines if deadline is not None], default=None)
 
     def handle_timer(self, *, now: float) -> None:
         if self._acceptances.handle_timer(now=now):
-            self._set_state(self.state, f"no ACK within {64 * self.stack.config.timers.t1:g} s", now)
-            self._send_bye("no_ack", None, "our 200 was never acknowledged", now)
+            text = f"no ACK to our 200 within {64 * self.stack.config.timers.t1:g} s"
+            self._set_state(self.state, text, now)
+            reason = self._hangup[0] if self._hangup is not None else None
+            self._send_bye("no_ack", reason or create_reason("SIP", 408, "no ACK"), text, now)
         self._refers.handle_timer(now=now)
+        self._own.handle_timer(now=now)
         if self._release_at is not None and now >= self._release_at:
             self._release()
         self.stack.arm(self)
@@ -285,9 +297,7 @@ class InviteUsage:
             if not exchange.is_answered:
                 exchange.respond(487, now=now)
         self._open.clear()
-        waiting, self._waiting = self._waiting, []
-        for item in waiting:
-            self.emit(Replied(item.key, None, "the leg ended"))
+        self._own.end()
         self._refers.end(by_peer=cause == "remote_bye")
         if was_answered:
             self.emit(Ended(LegEnded(cause, reason_header, text)))
@@ -311,7 +321,7 @@ class InviteUsage:
         self._held.clear()
 
     def _receive_bye(self, request: Request, now: float) -> None:
-        self._end("remote_bye", request.headers.get("Reason"), "hung up by the peer", now)
+        self._end("remote_bye", reasons_of(request), "hung up by the peer", now)
 
     def _send_bye(self, cause: EndCause, reason_header: str | None, text: str, now: float) -> None:
         if self.state == "ended":
@@ -339,18 +349,20 @@ class InviteUsage:
 
     def _receive_offer(self, exchange: ServerExchange, now: float) -> None:
         request = exchange.request
-        if any(e.request.method in ("INVITE", "UPDATE") for e in self._open):
-            # RFC 3261 section 14.2 and RFC 3311 section 5.2: theirs is still being answered.
-            after = int(self.stack.new_token(), 16) % 11
-            exchange.respond(500, now=now, headers=[("Retry-After", str(after))])
-        elif self._own_invites or self.state in ("calling", "early"):
-            exchange.respond(491, now=now)
-        else:
-            exchange.usage = self
-            self._open.append(exchange)
-            if request.method == "INVITE":
-                exchange.respond(100, now=now)
-            self.emit(Offered(request))
+        refused = self._offers.refuse(
+            request,
+            unanswered=self.role == "uas" and self.state in ("calling", "early"),
+            ours=self._own.offer or (self.role == "uac" and self.state in ("calling", "early")),
+        )
+        if refused is not None:
+            exchange.respond(refused.status, now=now, headers=refused.headers)
+            return
+        exchange.usage = self
+        self._open.append(exchange)
+        self._offers.begin(request)
+        if request.method == "INVITE":
+            exchange.respond(100, now=now)
+        self.emit(Offered(request))
 
     def _receive_notify(self, exchange: ServerExchange, now: float) -> None:
         request = exchange.request
@@ -364,8 +376,7 @@ class InviteUsage:
             return
         exchange.respond(200, now=now)
         refer.receive_notify(request, now=now)
-        self._refers.drain()
-        self.stack.arm(self)
+        self._drain_refers()
 
     def _await_ack(self, exchange: ServerExchange, response: Response, now: float) -> None:
         self._acceptances.add(exchange, response, now=now)
@@ -373,75 +384,9 @@ class InviteUsage:
 
     # Requests that we send.
 
-    def _request(
-        self,
-        method: str,
-        headers: Iterable[tuple[str, str]],
-        body: bytes,
-        content_type: str | None,
-        refer: Refer | None,
-        now: float,
-    ) -> int:
-        dialog = self.dialog
-        if dialog is None or self.state not in ("answered", "confirmed"):
-            raise LocalProtocolError(f"no dialog to send {method} in: the leg is {self.state}")
-        key = self.stack.next_key()
-        items = list(headers)
-        if method in _WITH_CONTACT:
-            items.insert(0, ("Contact", self.contact()))
-        # Judge the headers now, where the caller can see the fault.
-        request = self._with_agent(
-            dialog.create_request(method, headers=items, body=body, content_type=content_type)
-        )
-
-        def send(now: float) -> None:
-            if refer is not None:
-                refer.cseq = request.cseq.number
-            if method == "INVITE":
-                self._own_invites += 1
-            self._start(request, dialog, on_response, on_failure, now)
-
-        def on_response(exchange: ClientExchange, response: Response, now: float) -> None:
-            self._receive_reply(key, dialog, response, refer, now)
-
-        def on_failure(
-            exchange: ClientExchange, reason: str, attempts: tuple[Attempt, ...], now: float
-        ) -> None:
-            if method == "INVITE":
-                self._own_invites -= 1
-            if refer is not None:
-                refer.transaction_failed()
-            self.emit(Replied(key, None, reason, attempts))
-
-        if self.state == "answered" or self._waiting:
-            self._waiting.append(_Waiting(key, send))
-        else:
-            send(now)
-        return key
-
-    def _receive_reply(
-        self, key: int, dialog: Dialog, response: Response, refer: Refer | None, now: float
-    ) -> None:
-        method = response.cseq.method
-        if refer is not None:
-            refer.receive_response(response, now=now)
-        if response.status < 200:
-            return
-        if method == "INVITE":
-            if response.status < 300:
-                if self.receive_2xx(response, now=now):
-                    return
-                self._send_ack(dialog, response.cseq.number, now)
-            self._own_invites -= 1
-        if response.status < 300 and method in ("INVITE", "UPDATE"):
-            dialog.refresh_target(response)
-        self.emit(Replied(key, response))
-        if refer is not None:
-            self._refers.drain()
-            self.stack.arm(self)
-        # RFC 3261 section 12.2.1.2: the peer does not know the dialog, or never answers.
-        if response.status in (481, 408) and self.state == "confirmed" and method not in _OF_SUBSCRIPTIONS:
-            self._send_bye("timeout", None, f"the peer answered {response.status} to {method}", now)
+    def _drain_refers(self) -> None:
+        self._refers.drain()
+        self.stack.arm(self)
 
     def _send_ack(self, dialog: Dialog, cseq: int, now: float) -> None:
         ack = self._with_agent(dialog.create_ack(cseq))
