@@ -315,6 +315,7 @@ class ProjectTable(_Table):
     webhooks: tuple[WebhookTable, ...] = ()
     passthrough: str | None = None
     "The same for this project alone. Absent: `server.passthrough`. Empty: off."
+    srtp: Literal["off", "optional", "required"] = "optional"
 
     def to_project(self) -> Project:
         return Project(
@@ -338,6 +339,7 @@ class ProjectTable(_Table):
                 for index, hook in enumerate(self.webhooks)
             ),
             passthrough=self.passthrough,
+            srtp=self.srtp,
         )
 
 

@@ -6,7 +6,16 @@ import base64
 import re
 import secrets
 
-__all__ = ["api_key", "call_id", "is_call_id", "opaque_id", "request_id", "sip_token", "webhook_secret"]
+__all__ = [
+    "api_key",
+    "call_id",
+    "is_call_id",
+    "key_material",
+    "opaque_id",
+    "request_id",
+    "sip_token",
+    "webhook_secret",
+]
 
 
 def call_id(node: str) -> str:
@@ -32,6 +41,11 @@ def request_id() -> str:
 def sip_token(nbytes: int = 8) -> str:
     """Return a random token for tags, branches and Call-IDs (RFC 3261 section 19.3 asks for 32 bits or more)."""
     return secrets.token_hex(nbytes)
+
+
+def key_material(length: int) -> bytes:
+    """Return so many octets for a key, as for SRTP (RFC 4568 section 6.1)."""
+    return secrets.token_bytes(length)
 
 
 def api_key() -> str:

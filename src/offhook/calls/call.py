@@ -89,7 +89,9 @@ class Call(LegListener):
         self._usage: Mapping[str, Any] | None = None
         self._playout = CallPlayout()
         self._prompt = False
-        self._media = CallMedia(offer, self._settings, self.timeline, session_id=int(self.created_at))
+        self._media = CallMedia(
+            offer, self._settings, self.timeline, session_id=int(self.created_at), srtp=project.srtp
+        )
         self._transfer = Transfer(
             leg, timeout_s=self._settings.refer_timeout_s, on_update=self._refer_updated
         )
@@ -114,7 +116,7 @@ class Call(LegListener):
         self._ring_timer = asyncio.get_running_loop().call_later(
             self._settings.ring_timeout_s, self._ring_timed_out
         )
-        if not self._news.incoming(self._leg.invite.headers, self._undeliverable):
+        if not self._news.incoming(self._leg.invite.headers, self._media.security, self._undeliverable):
             self._use_fallback("nobody is subscribed to realtime.call.incoming")
 
     def turn_away(self, refusal: Refusal) -> None:

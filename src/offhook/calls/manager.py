@@ -17,7 +17,7 @@ from offhook.tenants import Project, Projects
 from .admission import Admission, Capacity, Refusal, RefusedSources
 from .call import Call
 from .errors import call_not_found
-from .media import offer_of
+from .media import offer_of, srtp_terms
 from .services import CallServices
 
 __all__ = ["CallManager"]
@@ -146,7 +146,7 @@ class CallManager:
         if not has_sdp(leg.invite):
             return None
         try:
-            return negotiate.answer(offer_of(leg.invite), self._probe()).plan
+            return negotiate.answer(offer_of(leg.invite), self._probe(project)).plan
         except negotiate.NotAcceptable as error:
             return Refusal(488, str(error))
 
@@ -163,11 +163,16 @@ class CallManager:
         )
         return call
 
-    def _probe(self) -> negotiate.LocalMedia:
+    def _probe(self, project: Project) -> negotiate.LocalMedia:
         """Stand-in for the port that is bound on accept, to judge an offer before anybody is told of the call."""
         settings = self._services.settings
         return negotiate.LocalMedia(
-            host=settings.media_host, port=9, session_id=1, session_version=1, own_ports=settings.media_ports
+            host=settings.media_host,
+            port=9,
+            session_id=1,
+            session_version=1,
+            own_ports=settings.media_ports,
+            srtp=srtp_terms(project.srtp),
         )
 
     def _call_ended(self, call: Call) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 
+from offhook import ids
 from offhook.audio.frames import Law
 from offhook.media import negotiate
+from offhook.media.crypto import SrtpKeys, SrtpTerms
 from offhook.media.port import MediaPort
 from offhook.sip.flow import format_address
 from offhook.sip.headers import HeaderError
@@ -14,12 +16,13 @@ from offhook.sip.leg import Leg
 from offhook.sip.message import Request
 from offhook.sip.multipart import find_body
 from offhook.sip.offers import has_sdp
+from offhook.tenants import SrtpMode
 
 from .admission import Refusal
 from .services import CallSettings
 from .timeline import Timeline
 
-__all__ = ["CallMedia", "offer_of"]
+__all__ = ["CallMedia", "offer_of", "srtp_terms"]
 
 DEFAULT_LAW: Law = "PCMU"
 "What the session speaks when it begins before the peer has said what it takes."
@@ -41,12 +44,16 @@ class CallMedia:
         timeline: Timeline,
         *,
         session_id: int,
+        srtp: SrtpMode,
     ) -> None:
-        """`plan` is what the INVITE's offer leads to; `None` when it has none."""
+        """`plan` is what the INVITE's offer leads to; `None` when it has none. `srtp` is what the project wants."""
         self.law: Law = plan.codec if plan is not None else DEFAULT_LAW
         "What the session speaks."
         self.codec: Law | None = plan.codec if plan is not None else None
         "What goes over the network; `None` before that is agreed on."
+        secure = srtp == "required" if plan is None else plan.srtp is not None
+        self.security = "srtp" if secure else "rtp"
+        "What the INVITE's offer leads to, or ours at least."
         self.port: MediaPort | None = None
         "Set by `open`, given back by `close`."
         self.held = False
@@ -54,6 +61,8 @@ class CallMedia:
         self._settings = settings
         self._timeline = timeline
         self._session_id = session_id
+        self._srtp: SrtpMode = srtp
+        self._keys: SrtpKeys | None = None
         self._version = 0
         self._own_offer: bytes | None = None
         self._start: Callable[[negotiate.MediaPlan], None] | None = None
@@ -153,12 +162,13 @@ class CallMedia:
             leg.respond(request, 200, body=self._own_offer, content_type="application/sdp")
 
     def _agreed(self, plan: negotiate.MediaPlan, port: MediaPort) -> None:
-        self.codec = plan.codec
+        self.codec, self._keys = plan.codec, plan.srtp
         self._timeline.record(
             "sdp",
-            f"agreed on {plan.codec} with {format_address(plan.remote)} from port {port.port}",
+            f"agreed on {plan.codec} with {format_address(plan.remote)} from port {port.port}{_protected(plan)}",
             codec=plan.codec,
             telephone_event=plan.dtmf_payload_type,
+            srtp=plan.srtp.suite.name if plan.srtp else None,
         )
 
     def _move(self, port: MediaPort, plan: negotiate.MediaPlan) -> None:
@@ -167,9 +177,13 @@ class CallMedia:
             self._timeline.record("sdp", f"the codec changes from {self.codec} to {plan.codec}")
         if plan.held != self.held:
             self._timeline.record("sdp", "the caller holds the call" if plan.held else "the caller is back")
-        self.codec, self.held = plan.codec, plan.held
+        rekeyed = ", with new keys" if plan.srtp and self._keys and plan.srtp != self._keys else ""
+        self.codec, self.held, self._keys = plan.codec, plan.held, plan.srtp
         self._timeline.record(
-            "sdp", f"sound now goes to {format_address(plan.remote)}", direction=plan.direction
+            "sdp",
+            f"sound now goes to {format_address(plan.remote)}{_protected(plan)}{rekeyed}",
+            direction=plan.direction,
+            srtp=plan.srtp.suite.name if plan.srtp else None,
         )
 
     def _local(self, port: MediaPort) -> negotiate.LocalMedia:
@@ -182,7 +196,19 @@ class CallMedia:
             # In an offer of ours the order counts: what is in use comes first.
             codecs=(first, *(law for law in _LAWS if law != first)),
             own_ports=self._settings.media_ports,
+            srtp=srtp_terms(self._srtp, self._keys),
         )
+
+
+def srtp_terms(mode: SrtpMode, standing: SrtpKeys | None = None) -> SrtpTerms | None:
+    """Return what is wanted of SRTP in a negotiation; `standing` is what the call runs by already."""
+    if mode == "off":
+        return None
+    return SrtpTerms(ids.key_material, required=mode == "required", standing=standing)
+
+
+def _protected(plan: negotiate.MediaPlan) -> str:
+    return f" by SRTP, {plan.srtp.suite.name}" if plan.srtp else ""
 
 
 def offer_of(request: Request) -> bytes:

@@ -41,9 +41,13 @@ class CallNews:
         self._on_undeliverable: Callable[[str], None] | None = None
         self._last_attempt: WebhookAttempt | None = None
 
-    def incoming(self, headers: Headers, on_undeliverable: Callable[[str], None]) -> bool:
+    def incoming(
+        self, headers: Headers, media_security: str, on_undeliverable: Callable[[str], None]
+    ) -> bool:
         """
-        Tell of the INVITE with these headers. Returns False when nobody is subscribed (API row W18).
+        Tell of the INVITE with these headers, and of what its offer leads to: "rtp" or "srtp".
+
+        Returns False when nobody is subscribed (API row W18).
 
         `on_undeliverable` is told the reason once no endpoint has got it nor ever will.
         """
@@ -52,7 +56,7 @@ class CallNews:
             "sip_headers": [
                 {"name": name, "value": value} for name, value in headers if name.lower() not in _CREDENTIALS
             ],
-            "sip_media_security": "rtp",
+            "sip_media_security": media_security,
         }
         self._on_undeliverable = on_undeliverable
         self._incoming = self._announce(INCOMING, data, urgent=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import logging
-import re
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from typing import Any
 
 from offhook.clock import Clock
 from offhook.trace import RoutingDecision, StateChange, WireMessage
+
+from .redaction import redact
 
 __all__ = ["Timeline", "TimelineEntry"]
 
@@ -25,9 +26,6 @@ of one that has more, the middle of the story is left out.
 MAX_MESSAGES = 4 * 1024 * 1024
 "Characters of SIP messages kept for one call. A usual call has some 10,000; a peer that floods a dialog has no end."
 MAX_TITLE = 500
-
-_CREDENTIALS = re.compile(r"^((?:proxy-)?authorization[ \t]*:)[^\n]*(?:\n[ \t][^\n]*)*", re.I | re.M)
-_SRTP_KEY = re.compile(r"(\binline:)[A-Za-z0-9+/=]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +111,7 @@ class Timeline:
         }
 
     def _record_message(self, item: WireMessage) -> None:
-        text = _redact(item.data.decode("utf-8", "replace"))
+        text = redact(item.data.decode("utf-8", "replace"))
         first_line = text.split("\r\n", 1)[0]
         self._messages += len(text)
         if self._messages > MAX_MESSAGES:
@@ -132,11 +130,6 @@ class Timeline:
     def _iso(self, at: float) -> str:
         moment = datetime.datetime.fromtimestamp(at + self._wall_offset, datetime.UTC)
         return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _redact(message: str) -> str:
-    """Take out what lets its reader in: digest credentials, SRTP master keys."""
-    return _SRTP_KEY.sub(r"\1(redacted)", _CREDENTIALS.sub(r"\1 (redacted)\r", message))
 
 
 # What `logging` refuses to have overwritten, and what the log's lines have fields of their own for.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import ssl
 
     from offhook.audio.frames import Law
+    from offhook.tenants import SrtpMode
 
     from .phone.ears import Ears
     from .phone.events import Report
@@ -39,6 +40,9 @@ def call(
     ] = None,
     digits: Annotated[str, typer.Option(help="Keys to press (0-9 * # A-D), as the last turn.")] = "",
     codec: Annotated[str, typer.Option(help="pcmu or pcma.")] = "pcmu",
+    srtp: Annotated[
+        str, typer.Option(help="Encrypt the sound: off, optional (if the other side does) or required.")
+    ] = "off",
     ca: Annotated[
         Path | None, typer.Option(help="Trust this CA for TLS. Default: the development CA in offhook-data.")
     ] = None,
@@ -102,6 +106,7 @@ def call(
             patience_s=patience,
             refer_outcome=refer_outcome,
             refuse_refer=refuse_refer,
+            srtp=_srtp(srtp),
         )
         ok = _run(plan, report)
     except (_OptionError, UriError, PhoneError) as error:
@@ -154,6 +159,12 @@ def _law(codec: str) -> Law:
         return law_of(codec)
     except ValueError as error:
         raise _OptionError(f"--codec: {error}") from None
+
+
+def _srtp(mode: str) -> SrtpMode:
+    if mode in ("off", "optional", "required"):
+        return mode  # type: ignore[return-value]
+    raise _OptionError(f"--srtp: {mode!r} is none of off, optional and required")
 
 
 def _trust(ca: Path | None) -> ssl.SSLContext:

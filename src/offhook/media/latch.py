@@ -73,6 +73,10 @@ class Latch:
         self.source = None
         self._candidates.clear()
 
+    def may_admit(self, source: Source) -> bool:
+        """Return whether `admit` would look at a packet from here at all."""
+        return self.source is None or (source[:2] == self.expected and self.learned)
+
     def admit(
         self, source: Source, ssrc: int, sequence: int, data: bytes, now: float
     ) -> list[tuple[bytes, float]] | None:
@@ -86,7 +90,7 @@ class Latch:
             self._lock(source)
             return [(data, now)]
         # The SDP's address may still take over from one that was learned, but not the other way round.
-        if self.source is not None and (source[:2] != self.expected or not self.learned):
+        if not self.may_admit(source):
             self.foreign += 1
             return None
         return self._try(source, ssrc, sequence, data, now)

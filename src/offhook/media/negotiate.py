@@ -1,8 +1,9 @@
 """
 Offer and answer (RFC 3264) for one stream of telephone sound.
 
-One audio stream, G.711 and telephone-event, packets of 20 ms. An offer becomes an answer and a `MediaPlan`, or a reason
-why not. Addresses in an offer decide where we send, so those that could turn us against others are refused here.
+One audio stream, G.711 and telephone-event, packets of 20 ms, in the clear or as SRTP by SDES keys. An offer becomes an
+answer and a `MediaPlan`, or a reason why not. Addresses in an offer decide where we send, so those that could turn us
+against others are refused here.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from offhook.audio.frames import FRAME_MS, SAMPLE_RATE, Law
+from offhook.media.crypto import Crypto, CryptoError, SrtpKeys, SrtpTerms, choose, offered
 from offhook.media.sdp import Connection, Direction, MediaDescription, RtpMap, SdpError, SessionDescription
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
 
 Address = tuple[str, int]
 _PLAIN_PROFILES: Final = ("RTP/AVP", "RTP/AVPF")
+_SECURE_PROFILES: Final = ("RTP/SAVP", "RTP/SAVPF")
 _CODECS: Final[dict[str, Law]] = {"PCMU": "PCMU", "PCMA": "PCMA"}
 _PAYLOAD_TYPE: Final[dict[Law, int]] = {"PCMU": 0, "PCMA": 8}
 _OFFERED_EVENT_TYPE: Final = 101
@@ -58,6 +61,8 @@ class LocalMedia:
     "Take loopback addresses although our own is none."
     own_ports: tuple[int, int] | None = None
     "First and last of our media ports: an offer that names one of them at our own address is refused."
+    srtp: SrtpTerms | None = None
+    "What we want of SRTP; `None` when there shall be none."
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,8 @@ class MediaPlan:
     "Payload types that digits may come as, `dtmf_payload_type` among them."
     held: bool = False
     "The peer put us on hold, by direction or by the address 0.0.0.0 (RFC 3264 section 8.4)."
+    srtp: SrtpKeys | None = None
+    "What RTP and RTCP are protected by; `None` when they are sent in the clear."
 
     @property
     def sends(self) -> bool:
@@ -103,27 +110,39 @@ def answer(offer: bytes, local: LocalMedia) -> Answer:
     """
     session = _parse(offer, "offer")
     faults = []
-    for chosen in session.media:
-        if chosen.kind != "audio":
+    usable = []
+    for media in session.media:
+        if media.kind != "audio":
             continue
         try:
-            plan = _plan(session, chosen, local)
+            crypto, keys = _accept_security(media, local.srtp)
+            plan = replace(_plan(session, media, local), srtp=keys)
         except (NotAcceptable, SdpError) as error:
             faults.append(str(error))
-            continue
-        return Answer(_answer_text(session, chosen, plan, local), plan)
-    raise NotAcceptable("; ".join(faults) or "the offer has no m=audio line")
+        else:
+            usable.append((media, plan, crypto))
+    if not usable:
+        raise NotAcceptable("; ".join(faults) or "the offer has no m=audio line")
+    # Optional SRTP is offered as two lines on one port, in whatever order: we take the protected one.
+    chosen, plan, crypto = next((each for each in usable if each[1].srtp), usable[0])
+    return Answer(_answer_text(session, chosen, plan, local, crypto), plan)
 
 
 def offer(local: LocalMedia) -> bytes:
-    """Return an offer of one audio stream: our codecs, then telephone-event."""
+    """
+    Return an offer of one audio stream: our codecs, then telephone-event.
+
+    SRTP that may be left out is offered on RTP/AVP, where a peer without it passes the `a=crypto` lines over. What is
+    required, or runs already, is offered on RTP/SAVP.
+    """
     maps = [RtpMap(_PAYLOAD_TYPE[codec], codec, SAMPLE_RATE) for codec in local.codecs]
-    return bytes(
-        SessionDescription(
-            _session_lines(local, "0 0"),
-            [_audio(local, "RTP/AVP", maps, _OFFERED_EVENT_TYPE, local.direction)],
-        )
-    )
+    terms = local.srtp
+    secure = terms is not None and (terms.required or terms.standing is not None)
+    media = _audio(
+        local, "RTP/SAVP" if secure else "RTP/AVP", maps, _OFFERED_EVENT_TYPE, local.direction,
+        offered(terms) if terms is not None else [],
+    )  # fmt: skip
+    return bytes(SessionDescription(_session_lines(local, "0 0"), [media]))
 
 
 def complete(offer: bytes, answer: bytes, *, allow_loopback: bool = False) -> MediaPlan:
@@ -139,15 +158,15 @@ def complete(offer: bytes, answer: bytes, *, allow_loopback: bool = False) -> Me
         raise NotAcceptable("our offer has no m=audio line")
     if index >= len(theirs.media) or theirs.media[index].kind != "audio":
         raise NotAcceptable("the answer has no m=audio line where the offer has one")
-    offered, answered = ours.media[index], theirs.media[index]
-    local = _local_of(ours, offered, allow_loopback)
+    brought, answered = ours.media[index], theirs.media[index]
+    local = _local_of(ours, brought, allow_loopback)
     try:
         plan = _plan(theirs, answered, local)
     except SdpError as error:
         raise NotAcceptable(str(error)) from None
     # The peer may send digits under its own number or, as RFC 3264 section 5.1 has it, under ours.
-    events = frozenset(number for number, _ in _events(offered))
-    return replace(plan, dtmf_receive=plan.dtmf_receive | events)
+    events = frozenset(number for number, _ in _events(brought))
+    return replace(plan, dtmf_receive=plan.dtmf_receive | events, srtp=_agreed_security(brought, answered))
 
 
 def _parse(data: bytes, what: str) -> SessionDescription:
@@ -161,7 +180,6 @@ def _plan(session: SessionDescription, media: MediaDescription, local: LocalMedi
     """Return what the peer's audio stream and ours have in common, or raise why not."""
     if media.port == 0:
         raise NotAcceptable("the m=audio line has port 0")
-    _check_profile(media)
     codec, payload_type = _choose_codec(media, local)
     connection = media.connection or session.connection
     if connection is None:
@@ -182,13 +200,60 @@ def _plan(session: SessionDescription, media: MediaDescription, local: LocalMedi
     )
 
 
-def _check_profile(media: MediaDescription) -> None:
+def _accept_security(
+    media: MediaDescription, terms: SrtpTerms | None
+) -> tuple[Crypto | None, SrtpKeys | None]:
+    """Return the `a=crypto` line to answer an offered stream with, and the keys; no keys for plain RTP."""
     profile = media.protocol.upper()
-    if profile in _PLAIN_PROFILES:
-        return
-    if "SAVP" in profile:
-        raise NotAcceptable(f"{media.protocol}: SRTP is not available here, offer RTP/AVP")
-    raise NotAcceptable(f"{media.protocol}: offer RTP/AVP")
+    if profile not in _PLAIN_PROFILES + _SECURE_PROFILES:
+        raise NotAcceptable(_unknown_profile(media.protocol))
+    secure = profile in _SECURE_PROFILES
+    if terms is None:
+        if secure:
+            raise NotAcceptable(f"{media.protocol}: SRTP is off here, offer RTP/AVP")
+        return None, None
+    try:
+        return choose(media.attributes("crypto"), terms)
+    except CryptoError as error:
+        if secure:
+            raise NotAcceptable(f"{media.protocol}: no a=crypto line can be used: {error}") from None
+        why = str(error)
+    if terms.required:
+        raise NotAcceptable(f"{media.protocol}: SRTP is required, offer RTP/SAVP with a=crypto ({why})")
+    if terms.standing is not None:
+        raise NotAcceptable(f"{media.protocol}: the call runs by SRTP and stays with it ({why})")
+    return None, None
+
+
+def _agreed_security(brought: MediaDescription, answered: MediaDescription) -> SrtpKeys | None:
+    """Return the keys that an answer to our offer leads to. Raises `NotAcceptable` when it does not fit."""
+    profile = answered.protocol.upper()
+    if profile not in _PLAIN_PROFILES + _SECURE_PROFILES:
+        raise NotAcceptable(_unknown_profile(answered.protocol))
+    lines = {crypto.tag: crypto for crypto in map(Crypto.parse, brought.attributes("crypto"))}
+    value = answered.attribute("crypto")
+    if not lines or value is None:
+        if profile in _SECURE_PROFILES or brought.protocol in _SECURE_PROFILES:
+            raise NotAcceptable(
+                f"{answered.protocol} in answer to {brought.protocol}, without a key for SRTP"
+            )
+        return None
+    try:
+        theirs = Crypto.parse(value)
+    except CryptoError as error:
+        raise NotAcceptable(f"the answer's a=crypto cannot be used: {error}") from None
+    own = lines.get(theirs.tag)
+    if own is None or own.suite != theirs.suite:
+        raise NotAcceptable(f"the answer's a=crypto:{theirs.tag} {theirs.suite.name} was not offered")
+    return SrtpKeys(own.suite, own.key, theirs.key)
+
+
+def _unknown_profile(protocol: str) -> str:
+    if "SAVP" in protocol.upper():
+        return (
+            f"{protocol[:60]}: SRTP by DTLS is not available here, offer RTP/SAVP with a=crypto, or RTP/AVP"
+        )
+    return f"{protocol[:60]}: offer RTP/AVP"
 
 
 def _choose_codec(media: MediaDescription, local: LocalMedia) -> tuple[Law, int]:
@@ -263,14 +328,19 @@ def _direction(
 
 
 def _answer_text(
-    session: SessionDescription, chosen: MediaDescription, plan: MediaPlan, local: LocalMedia
+    session: SessionDescription,
+    chosen: MediaDescription,
+    plan: MediaPlan,
+    local: LocalMedia,
+    crypto: Crypto | None,
 ) -> bytes:
     # The answer's t= line must equal the offer's (RFC 3264 section 6).
-    lines = _session_lines(local, session.value("t") or "0 0")
+    head = _session_lines(local, session.value("t") or "0 0")
     codec = RtpMap(plan.payload_type, plan.codec, SAMPLE_RATE)
-    accepted = _audio(local, chosen.protocol, [codec], plan.dtmf_payload_type, plan.direction)
+    lines = [] if crypto is None else [crypto]
+    accepted = _audio(local, chosen.protocol, [codec], plan.dtmf_payload_type, plan.direction, lines)
     media = [accepted if each is chosen else _refused(each) for each in session.media]
-    return bytes(SessionDescription(lines, media))
+    return bytes(SessionDescription(head, media))
 
 
 def _session_lines(local: LocalMedia, timing: str) -> list[tuple[str, str]]:
@@ -285,10 +355,16 @@ def _session_lines(local: LocalMedia, timing: str) -> list[tuple[str, str]]:
 
 
 def _audio(
-    local: LocalMedia, protocol: str, maps: list[RtpMap], event_type: int | None, direction: Direction
+    local: LocalMedia,
+    protocol: str,
+    maps: list[RtpMap],
+    event_type: int | None,
+    direction: Direction,
+    crypto: list[Crypto],
 ) -> MediaDescription:
     media = MediaDescription("audio", local.port, protocol, tuple(str(entry.payload_type) for entry in maps))
-    media.lines = [("a", f"rtpmap:{entry}") for entry in maps]
+    media.lines = [("a", f"crypto:{each}") for each in crypto]
+    media.lines += [("a", f"rtpmap:{entry}") for entry in maps]
     if event_type is not None:
         media.formats += (str(event_type),)
         media.lines.append(("a", f"rtpmap:{event_type} telephone-event/{SAMPLE_RATE}"))

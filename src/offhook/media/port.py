@@ -181,7 +181,8 @@ class MediaPort:
         self._stream = MediaStream(
             plan,
             ssrc=secrets.randbits(32),
-            sequence=secrets.randbits(16),
+            # In the lower half, so that losing the first packets cannot hide that the number wrapped (RFC 3711 3.3.1).
+            sequence=secrets.randbits(15),
             timestamp=secrets.randbits(32),
             # A name that tells nothing about this machine (RFC 7022).
             cname=secrets.token_urlsafe(12),

@@ -9,6 +9,7 @@ an offer means for us is decided in `offhook.media.negotiate`.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
@@ -255,8 +256,13 @@ def _split(data: bytes | str) -> Iterator[Line]:
         letter, equals, value = line.partition("=")
         letter = letter.strip()
         if not equals or len(letter) != 1 or not (letter.isascii() and letter.isalpha()):
-            raise SdpError(f"line {line[:80]!r}: want `<letter>=<value>`")
+            raise SdpError(f"line {_shown(line)!r}: want `<letter>=<value>`")
         yield letter, value.lstrip(" ") if letter != "s" else value
+
+
+def _shown(line: str) -> str:
+    """Return what may be shown of a broken line, which is no key (RFC 4568)."""
+    return re.split("inline", line, maxsplit=1, flags=re.IGNORECASE | re.ASCII)[0][:80]
 
 
 def _attributes(lines: list[Line], name: str) -> Iterator[str]:

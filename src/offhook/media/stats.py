@@ -13,6 +13,7 @@ MediaEventKind = Literal[
     "source_refused",
     "ssrc_changed",
     "goodbye",
+    "unauthentic",
 ]
 
 
@@ -24,6 +25,7 @@ class MediaEvent:
     `receiving`: the first packet is in. `latched`: the sound comes from another address than the SDP's, and is now sent
     there. `source_refused`: a source that is not the call's sends to its port (said once per negotiation).
     `ssrc_changed`: the peer's stream began anew (said at most 20 times). `goodbye`: RTCP BYE.
+    `unauthentic`: SRTP packets fail authentication (said once for each pair of keys).
     """
 
     kind: MediaEventKind
@@ -82,3 +84,9 @@ class MediaStats:
     remote_lost: int | None
     "What the peer says it lost of our packets."
     remote_jitter_ms: float | None
+    srtp: str | None = None
+    "The suite; `None` when sound goes in the clear."
+    unauthentic: int = 0
+    "SRTP and SRTCP packets that failed authentication; dropped."
+    replayed: int = 0
+    "SRTP and SRTCP packets that were here before, or came too late to tell; dropped."

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from offhook.audio.frames import FRAME_MS, SAMPLE_RATE
+from offhook.media.crypto import SrtpKeys
 from offhook.media.latch import Latch, Source
 from offhook.media.negotiate import MediaPlan
 from offhook.media.receiver import Receiver
@@ -17,9 +18,13 @@ from offhook.media.reports import Reports
 from offhook.media.rtcp import RtcpError, parse_compound
 from offhook.media.rtp import HEADER, HEADER_SIZE, PLAIN, is_rtcp
 from offhook.media.sender import Sender
+from offhook.media.srtp import Srtp
 from offhook.media.stats import MediaEvent, MediaEventKind, MediaStats, StreamEvent
 
 __all__ = ["MediaStream"]
+
+UNAUTHENTIC_SAID: Final = 25
+"""Packets that fail authentication before it is said, once: half a second. A few fail at every change of keys."""
 
 _UNSPECIFIED: Final = ("0.0.0.0", "::")  # noqa: S104 - compared with, never bound to
 
@@ -43,7 +48,10 @@ class MediaStream:
         "_reports",
         "_rtcp_source",
         "_skipped_ticks",
+        "_srtp",
         "_ssrc_changes",
+        "_unauthentic_from",
+        "_unauthentic_said",
         "destination",
         "early_frame",
         "events",
@@ -77,7 +85,8 @@ class MediaStream:
         self.destination: Source = plan.remote
         self.sender = Sender(plan, self.events, ssrc=ssrc, sequence=sequence, timestamp=timestamp)
         self.receiver = Receiver(plan, self.events, prompt=prompt)
-        self.next_packet = self.sender.next_packet
+        self._srtp = Srtp(plan.srtp) if plan.srtp is not None else None
+        self.next_packet = self.sender.next_packet if self._srtp is None else self._next_protected
         "Return the datagram for the next 20 ms, or `None` when we are not to send."
         self.next_frame = self.receiver.next_frame
         "Return 20 ms of the peer's sound, in the plan's codec; `None` before the first packet, or when given early."
@@ -90,6 +99,8 @@ class MediaStream:
         self._ssrc_changes = 0
         self._skipped_ticks = 0
         self._malformed = 0
+        self._unauthentic_said = False
+        self._unauthentic_from = 0
 
     # Intents.
 
@@ -97,12 +108,24 @@ class MediaStream:
         """Go on by a new plan (re-INVITE): the peer's address is judged anew, clocks and counts go on."""
         if plan.remote != self.plan.remote:
             self._rtcp_source = None
+        self._secure(plan.srtp)
         self.plan = plan
         self.latch.renegotiate(plan.remote)
         self.destination = self.latch.destination
         self._refusal_said = False
         self.sender.renegotiate(plan)
         self.receiver.renegotiate(plan)
+
+    def _secure(self, keys: SrtpKeys | None) -> None:
+        """Go on by new keys, or by those that stand."""
+        if keys != self.plan.srtp:
+            self._unauthentic_said = False
+            self._unauthentic_from = 0 if self._srtp is None else self._srtp.failed
+        if keys is None or self._srtp is None:
+            self._srtp = None if keys is None else Srtp(keys)
+        else:
+            self._srtp.renegotiate(keys)
+        self.next_packet = self.sender.next_packet if keys is None else self._next_protected
 
     def skip(self, frames: int) -> None:
         """Leave out frames for which the driver came too late."""
@@ -116,16 +139,45 @@ class MediaStream:
         self.events.clear()
         return events
 
+    # Datagrams out.
+
+    def _next_protected(self) -> bytes | None:
+        packet = self.sender.next_packet()
+        return packet if packet is None or self._srtp is None else self._srtp.protect(packet)
+
     # Datagrams in.
 
     def receive_rtp(self, data: bytes, source: Source, now: float) -> None:
         """Take a datagram from the RTP port. Never raises: what is no good is counted."""
         if len(data) < HEADER_SIZE or data[0] & 0xC0 != PLAIN or 192 <= data[1] <= 223:
             self._receive_other(data, source, now)
+        elif self._srtp is not None:
+            self._receive_protected(self._srtp, data, source, now)
         elif source == self.latch.source:
             self.receiver.receive(data, now)
         else:
             self._receive_elsewhere(data, source, now)
+
+    def _receive_protected(self, srtp: Srtp, data: bytes, source: Source, now: float) -> None:
+        """Take SRTP. Nothing is learned from a packet that is not authentic, not even where it came from."""
+        known = source == self.latch.source
+        if known or self.latch.may_admit(source):
+            plain = srtp.unprotect(data)
+            if plain is None:
+                self._say_unauthentic(srtp, now)
+                return
+            data = plain
+        # Who cannot be admitted is not looked into: a copy that is sent ahead must not use up the original.
+        if known:
+            self.receiver.receive(data, now)
+        else:
+            self._receive_elsewhere(data, source, now)
+
+    def _say_unauthentic(self, srtp: Srtp, now: float) -> None:
+        if not self._unauthentic_said and srtp.failed >= self._unauthentic_from + UNAUTHENTIC_SAID:
+            self._unauthentic_said = True
+            failed = srtp.failed - self._unauthentic_from
+            self._say("unauthentic", now, f"{failed} packets failed authentication: wrong key, or no SRTP?")
 
     def _receive_other(self, data: bytes, source: Source, now: float) -> None:
         """Take what is no RTP: RTCP that came by this port (RFC 5761 section 4), or garbage."""
@@ -163,6 +215,12 @@ class MediaStream:
         if not is_rtcp(data) or not self._may_report(source):
             self.latch.foreign += 1
             return
+        if self._srtp is not None:
+            plain = self._srtp.unprotect_rtcp(data)
+            if plain is None:
+                self._say_unauthentic(self._srtp, now)
+                return
+            data = plain
         try:
             packets = parse_compound(data)
         except RtcpError:
@@ -205,7 +263,7 @@ class MediaStream:
         sender = self.sender
         sending = sender.packets != self._packets_reported
         self._packets_reported = sender.packets
-        return self._reports.create(
+        report = self._reports.create(
             now,
             timestamp=sender.timestamp,
             packets=sender.packets,
@@ -213,10 +271,12 @@ class MediaStream:
             sending=sending,
             reception=self.receiver.reception,
         )
+        return report if self._srtp is None else self._srtp.protect_rtcp(report)
 
     def create_goodbye(self) -> bytes:
         """Return what to send to `rtcp_destination` at the end."""
-        return self._reports.create_goodbye()
+        goodbye = self._reports.create_goodbye()
+        return goodbye if self._srtp is None else self._srtp.protect_rtcp(goodbye)
 
     def stats(self) -> MediaStats:
         """Return the counts so far."""
@@ -238,6 +298,9 @@ class MediaStream:
             skipped=jitter.skipped,
             resyncs=jitter.resyncs,
             ssrc_changes=receiver.ssrc_changes,
+            srtp=None if self._srtp is None else self._srtp.keys.suite.name,
+            unauthentic=0 if self._srtp is None else self._srtp.failed,
+            replayed=0 if self._srtp is None else self._srtp.replayed,
             skipped_ticks=self._skipped_ticks,
             remote=_text(self.destination) if self.sender.sends else "",
             remote_ssrc=None if reception is None else reception.ssrc,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
-from typing import Any
+from typing import Any, Literal
 
-__all__ = ["Fallback", "Project", "Trunk", "WebhookEndpoint"]
+__all__ = ["Fallback", "Project", "SrtpMode", "Trunk", "WebhookEndpoint"]
+
+SrtpMode = Literal["off", "optional", "required"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +63,5 @@ class Project:
     The upstream that requests about calls of others go to; empty: none, and they are answered 404. `None`: as the
     node's default says.
     """
+    srtp: SrtpMode = "optional"
+    "Whether calls may, or must, have their sound encrypted by SDES keys."

@@ -118,11 +118,8 @@ def test_two_audio_lines_on_one_port_plain_one_taken():
 
 
 def test_srtp_is_refused_by_name():
-    assert (
-        refusal(TWILIO.replace("RTP/AVP", "RTP/SAVP"))
-        == "RTP/SAVP: SRTP is not available here, offer RTP/AVP"
-    )
-    assert "SRTP is not available" in refusal(TWILIO.replace("RTP/AVP", "UDP/TLS/RTP/SAVPF"))
+    assert refusal(TWILIO.replace("RTP/AVP", "RTP/SAVP")) == "RTP/SAVP: SRTP is off here, offer RTP/AVP"
+    assert "SRTP by DTLS is not available" in refusal(TWILIO.replace("RTP/AVP", "UDP/TLS/RTP/SAVPF"))
 
 
 def test_stray_crypto_on_a_plain_line_is_answered_as_plain():

@@ -52,7 +52,8 @@ def _sentence(event: str, fields: dict[str, Any]) -> tuple[str, str] | None:
         case "dialling":
             return f"dialling {fields['uri']} from {fields['local']}", ""
         case "media":
-            return f"sound is {fields['codec']} to and from {fields['remote']}", ""
+            secured = f", by SRTP ({fields['srtp']})" if fields.get("srtp") else ""
+            return f"sound is {fields['codec']} to and from {fields['remote']}{secured}", ""
         case "speaking" if fields["state"] == "started":
             return f"caller: {fields['text']}", "bold green"
         case "heard" if fields["state"] == "ended":

@@ -18,14 +18,18 @@ import numpy as np
 from offhook.audio import g711, wav
 from offhook.audio.frames import FRAME_SAMPLES, SAMPLE_RATE, Law
 from offhook.audio.g711 import Samples
+from offhook.calls.media import srtp_terms
+from offhook.calls.redaction import redact
 from offhook.clock import SystemClock
 from offhook.media import negotiate
+from offhook.media.crypto import SrtpKeys
 from offhook.media.pacer import Pacer
 from offhook.media.port import MediaPort, NoFreePort, PortPool
 from offhook.sip.endpoint import Endpoint, EndpointConfig, Leg, LegEnded, LegListener
 from offhook.sip.message import Request, Response
 from offhook.sip.refer import ReferUpdate
 from offhook.sip.uri import SipUri
+from offhook.tenants import SrtpMode
 from offhook.trace import RoutingDecision, StateChange, WireMessage
 
 from .ears import Ears
@@ -77,6 +81,7 @@ class CallPlan:
     patience_s: float = 10.0
     refer_outcome: int = 200
     refuse_refer: int | None = None
+    srtp: SrtpMode = "off"
 
 
 @dataclass(slots=True)
@@ -108,6 +113,7 @@ class Phone(LegListener):
         self._tasks: set[asyncio.Task[Any]] = set()
         self._port: MediaPort | None = None
         self._offer = b""
+        self._keys: SrtpKeys | None = None
         self._law: Law = plan.codec
         self._line = LineOut()
         self._left: deque[Turn] = deque(plan.turns)
@@ -162,6 +168,7 @@ class Phone(LegListener):
                 session_id=int(time.time()),
                 session_version=1,
                 codecs=(plan.codec,),
+                srtp=srtp_terms(plan.srtp),
             )
         )
         self._port, self._pacer = media, pacer
@@ -211,8 +218,13 @@ class Phone(LegListener):
         self._turns = TurnTaking(now, gap_s=self._plan.gap_s, patience_s=self._plan.patience_s)
         self._recording = StereoRecording(now)
         self._report(
-            "media", codec=plan.codec, remote="{}:{}".format(*plan.remote), local_port=self._port.port
+            "media",
+            codec=plan.codec,
+            remote="{}:{}".format(*plan.remote),
+            local_port=self._port.port,
+            srtp=plan.srtp.suite.name if plan.srtp else None,
         )
+        self._keys = plan.srtp
         self._port.start(
             plan,
             pacer=self._pacer,
@@ -244,13 +256,19 @@ class Phone(LegListener):
             leg.respond(request, 488)
             return
         local = negotiate.LocalMedia(
-            host=self._port.host, port=self._port.port, session_id=1, session_version=2, allow_loopback=True
+            host=self._port.host,
+            port=self._port.port,
+            session_id=1,
+            session_version=2,
+            allow_loopback=True,
+            srtp=srtp_terms(self._plan.srtp, self._keys),
         )
         try:
             answer = negotiate.answer(request.body, local)
         except negotiate.NotAcceptable:
             leg.respond(request, 488)
             return
+        self._keys = answer.plan.srtp
         self._port.update(answer.plan)
         leg.respond(request, 200, body=answer.sdp, content_type="application/sdp")
 
@@ -278,7 +296,7 @@ class Phone(LegListener):
     def _trace(self, item: WireMessage | StateChange | RoutingDecision) -> None:
         match item:
             case WireMessage():
-                text = item.data.decode("utf-8", "replace")
+                text = redact(item.data.decode("utf-8", "replace"))
                 title = text.split("\r\n", 1)[0]
                 self._report(
                     "sip",

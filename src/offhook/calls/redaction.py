@@ -1,0 +1,41 @@
+"""Taking out of SIP messages what lets their reader in: digest credentials and media keys."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+__all__ = ["redact"]
+
+_REDACTED: Final = "(redacted)"
+_CREDENTIALS: Final = re.compile(r"^((?:proxy-)?authorization[ \t]*:)[^\n]*(?:\n[ \t][^\n]*)*", re.I | re.M)
+_INLINE: Final = re.compile(r"inline[ \t]*:", re.I | re.A)
+_SDP_KEY: Final = re.compile(r"[ \t]*k[ \t]*=", re.I | re.A)
+_LIFETIME_AND_MKI: Final = re.compile(r"(?:\|[0-9^:]+)+\Z")
+_SESSION_PARAMETERS: Final = ("KDR=", "UNENCRYPTED_", "UNAUTHENTICATED_", "FEC_ORDER=", "WSH=")
+_LINE_ENDS: Final = re.compile(r"([\r\n]+)")
+
+
+def redact(message: str) -> str:
+    """
+    Return a SIP message, or a line of text, without what is secret in it.
+
+    What follows `inline:` (RFC 4568) is kept only where it is known to be no key, so that no odd spelling of one gets
+    through: lifetime, master key identifier, session parameters. `k=` lines (RFC 4566 section 5.12) lose all.
+    """
+    message = _CREDENTIALS.sub(r"\1 (redacted)\r", message)
+    if _INLINE.search(message) is None and "k=" not in message and "K=" not in message:
+        return message
+    return "".join(map(_redact_line, _LINE_ENDS.split(message)))
+
+
+def _redact_line(line: str) -> str:
+    if key := _SDP_KEY.match(line):
+        return line[: key.end()] + _REDACTED
+    found = _INLINE.search(line)
+    if found is None:
+        return line
+    words = line[found.end() :].split()
+    kept = [lifetime[0] for word in words[:2] if (lifetime := _LIFETIME_AND_MKI.search(word[-40:]))][:1]
+    kept += [f" {word}" for word in words if word.upper().startswith(_SESSION_PARAMETERS)]
+    return line[: found.end()] + _REDACTED + "".join(kept)
