@@ -41,6 +41,10 @@ __all__ = ["Node", "StartError"]
 log = logging.getLogger("offhook.node")
 
 
+_LAST_BYE_S = 4.0
+"For the last requests to be sent and answered; a way to a peer whose connection is gone takes a while to find."
+
+
 class StartError(Exception):
     """The node cannot start. The message says what is missing or taken, and the remedy."""
 
@@ -175,7 +179,7 @@ class Node:
             self._sessions.close(grace_s=grace_s),
             self._models.close(grace_s=grace_s),
         )
-        await self._announcer.close(grace_s=1.0)
+        await asyncio.gather(self._announcer.close(grace_s=1.0), self._endpoint.settle(timeout=_LAST_BYE_S))
         await asyncio.gather(*(server.close() for server in self._http_servers))
         await self._endpoint.close()
         self._pacer.close()

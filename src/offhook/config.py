@@ -254,6 +254,8 @@ class UpstreamTable(_Table):
 class TrunkTable(_Table):
     name: str = "trunk"
     sources: tuple[str, ...]
+    tls_hostname: Annotated[str, Field(max_length=253, pattern=r"^[A-Za-z0-9.-]*$")] = ""
+    "What its certificate must show where a Route names a bare address."
 
     @field_validator("sources")
     @classmethod
@@ -326,7 +328,7 @@ class ProjectTable(_Table):
             max_calls=self.max_calls,
             fallback=Fallback(self.fallback.status, self.fallback.accept) if self.fallback else None,
             trunks=tuple(
-                Trunk(trunk.name, tuple(ip_network(source) for source in trunk.sources))
+                Trunk(trunk.name, tuple(ip_network(source) for source in trunk.sources), trunk.tls_hostname)
                 for trunk in self.trunks
             ),
             webhooks=tuple(

@@ -69,6 +69,9 @@ class CallManager:
             leg.refuse(project.status, headers=project.headers())
             _log_refusal(leg, project)
             return
+        assert leg.flow is not None
+        if trunk := project.trunk_at(leg.flow.remote[0]):
+            leg.tls_hostname = trunk.tls_hostname
         judged = self._judge(leg, project)
         if isinstance(judged, Refusal):
             self._make_call(project, leg, None, self._call_turned_away).turn_away(judged)

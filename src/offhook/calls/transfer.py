@@ -153,6 +153,7 @@ class Transfer:
                 hop=error.hop,
                 transport=error.transport,
                 error=error.error,
+                errno=error.errno,
                 attempts=[str(one) for one in error.attempts],
             ) from None
         self._take_answer(attempt, answer)

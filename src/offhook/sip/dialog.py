@@ -8,11 +8,11 @@ opaque hints into later Record-Routes, and proxies that record twice compare wha
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .headers import HeaderError, Headers, add_tag, parse_name_addr
 from .message import Request, Response
-from .uri import SipUri
+from .uri import SipUri, UriError
 
 __all__ = ["Dialog", "DialogId"]
 
@@ -125,15 +125,28 @@ class Dialog:
 
     def _routing(self) -> tuple[str, tuple[str, ...]]:
         """Return Request-URI and Routes; section 12.2.1.1 for a first hop that is a strict router."""
+        target = _as_request_uri(self.remote_target)
         if not self.route_set:
-            return self.remote_target, ()
+            return target, ()
         try:
             first = parse_name_addr(self.route_set[0]).uri
         except HeaderError:
-            return self.remote_target, self.route_set
+            return target, self.route_set
         if isinstance(first, SipUri) and not first.has_param("lr"):
-            return str(first), (*self.route_set[1:], f"<{self.remote_target}>")
-        return self.remote_target, self.route_set
+            return _as_request_uri(str(first)), (*self.route_set[1:], f"<{self.remote_target}>")
+        return target, self.route_set
+
+
+def _as_request_uri(text: str) -> str:
+    """Return the URI without what must not stand in a Request-URI: headers, and `method` (table in section 19.1.1)."""
+    try:
+        uri = SipUri.parse(text)
+    except UriError:
+        return text
+    if not uri.headers and not uri.has_param("method"):
+        return text
+    params = tuple(param for param in uri.params if param[0].lower() != "method")
+    return str(replace(uri, headers="", params=params))
 
 
 def _contact_of(message: Request | Response) -> str | None:

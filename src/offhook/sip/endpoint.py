@@ -6,7 +6,7 @@ import asyncio
 import logging
 import ssl
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from offhook.clock import Clock
@@ -30,19 +30,17 @@ from .events import (
 from .flow import Flow, format_address
 from .leg import Leg, LegListener, LegRequestError
 from .own_addresses import Listening
-from .resolver import MAX_TARGETS, Resolver, Target
-from .route import Attempt, Hop, refusal
-from .stack import DEFAULT_ALLOW, Incoming, Reach, Stack, StackConfig, Transmit, UsageEvent
+from .resolver import Resolver
+from .stack import DEFAULT_ALLOW, Incoming, Stack, StackConfig, Transmit, UsageEvent
 from .transaction import TimerValues
 from .transport import SipTransport, TransportLimits, parse_listen
 from .usage import InviteUsage, Trace
+from .wayfinder import Wayfinder
+from .ways import Reach
 
 __all__ = ["Endpoint", "EndpointConfig", "Leg", "LegEnded", "LegListener", "LegRequestError"]
 
 log = logging.getLogger("offhook.sip")
-
-REACH_TIMEOUT = 8.0
-"Seconds in all for finding a way to a peer, over every hop and target."
 
 
 @dataclass(frozen=True)
@@ -58,8 +56,6 @@ class EndpointConfig:
     "Server context; needed by a `tls:` listen address."
     tls_client: ssl.SSLContext | None = None
     "For connections that we dial; the system's roots when absent."
-    tls_hostnames: Mapping[str, str] = field(default_factory=dict)
-    "Bare address to the name that its certificate must show: carriers' Record-Routes name addresses."
     allow: tuple[str, ...] = DEFAULT_ALLOW
     timers: TimerValues = field(default_factory=TimerValues)
     limits: TransportLimits = field(default_factory=TransportLimits)
@@ -103,7 +99,6 @@ class Endpoint:
         self._on_invite = on_invite
         self._admit = admit
         self._on_refused = on_refused
-        self._resolver = resolver or Resolver()
         self._stack = Stack(
             StackConfig(
                 public_host=config.public_host,
@@ -120,6 +115,7 @@ class Endpoint:
         self._transport = SipTransport(
             self, limits=config.limits, tls=config.tls, tls_client=config.tls_client
         )
+        self._wayfinder = Wayfinder(self._transport, resolver or Resolver())
         self._events: deque[Incoming | UsageEvent] = deque()
         self._is_dispatching = False
         self._timer: asyncio.TimerHandle | None = None
@@ -127,6 +123,7 @@ class Endpoint:
         self._replies: dict[int, asyncio.Future[Replied]] = {}
         self._reaching: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._pumped = asyncio.Event()
 
     async def start(self) -> None:
         """Bind every address. Raises `OSError` and `ValueError`; nothing stays bound then."""
@@ -148,14 +145,23 @@ class Endpoint:
         sdp: bytes,
         headers: Iterable[tuple[str, str]] = (),
         via: tuple[str, str, int] | None = None,
+        tls_hostname: str = "",
     ) -> Leg:
         """
         Place a call and return its leg; set `leg.listener` before awaiting anything.
 
-        `via` is `(transport, host, port)` of the hop to use instead of what the URI names. Raises `ValueError`
-        (`UriError`, `HeaderError`, `RouteError`) for what cannot be sent.
+        `via` is `(transport, host, port)` of the hop to use instead of what the URI names; `tls_hostname` is for a hop
+        that is a bare address. Raises `ValueError` (`UriError`, `HeaderError`, `RouteError`) for what cannot be sent.
         """
-        usage = self._stack.invite(uri, from_uri=from_uri, sdp=sdp, headers=headers, via=via, now=self.now())
+        usage = self._stack.invite(
+            uri,
+            from_uri=from_uri,
+            sdp=sdp,
+            headers=headers,
+            via=via,
+            tls_hostname=tls_hostname,
+            now=self.now(),
+        )
         leg = Leg(self, usage, opaque_id("leg"))
         self.pump()
         return leg
@@ -165,8 +171,23 @@ class Endpoint:
         """How often things happened that no leg's trace shows: `malformed`, `stray_response`, `dropped`, ..."""
         return self._stack.counters
 
+    async def settle(self, *, timeout: float) -> bool:
+        """
+        Wait until every request that was sent, or waits to be, has its answer; `False` when `timeout` came first.
+
+        For the end of a node: a BYE that needs a new connection, or an ACK before it, is on its way only then.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while not self._stack.is_settled:
+                    self._pumped.clear()
+                    await self._pumped.wait()
+        except TimeoutError:
+            return False
+        return True
+
     async def close(self) -> None:
-        """Stop listening and close every socket. Sends nothing: hang up first."""
+        """Stop listening and close every socket. Sends nothing: hang up, and `settle`, first."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -231,6 +252,7 @@ class Endpoint:
                     self._start_reaching(output)
                 case _:
                     self._events.append(output)
+        self._pumped.set()
         self._arm()
         if self._events and not self._is_dispatching:
             self._loop.call_soon(self._dispatch)
@@ -348,47 +370,13 @@ class Endpoint:
         task.add_done_callback(self._reaching.discard)
 
     async def _reach(self, reach: Reach) -> None:
-        attempts: list[Attempt] = []
-        flow = None
+        way = await self._wayfinder.find(reach)
         try:
-            async with asyncio.timeout(REACH_TIMEOUT):
-                flow = await self._try_hops(reach, attempts)
-        except TimeoutError:
-            attempts.append(Attempt(str(reach.hops[-1]), "", f"no way found within {REACH_TIMEOUT:g} s"))
-        except Exception as exc:
-            log.exception("reaching failed", extra={"event": "sip.reach.failed"})
-            attempts.append(Attempt(str(reach.hops[0]), "", f"internal fault: {type(exc).__name__}"))
-        try:
-            self._stack.reached(reach.key, flow, tuple(attempts), now=self.now())
+            self._stack.reached(reach.key, way, now=self.now())
         except Exception:
             self._stack.counters["failed"] += 1
             log.exception("reaching failed", extra={"event": "sip.reach.failed"})
         self.pump()
-
-    async def _try_hops(self, reach: Reach, attempts: list[Attempt]) -> Flow | None:
-        for hop in reach.hops:
-            try:
-                targets = await self._resolver.resolve(hop)
-            except OSError as exc:
-                attempts.append(Attempt(f"{hop.rule}, {hop.host}", hop.transport or "", str(exc), exc.errno))
-                continue
-            for target in targets:
-                if len(attempts) >= MAX_TARGETS:
-                    return None
-                try:
-                    return await self._open(hop, target, reach.peer)
-                except OSError as exc:
-                    where = f"{hop.rule}, {format_address((target.host, target.port))}"
-                    attempts.append(Attempt(where, target.transport, exc.strerror or str(exc), exc.errno))
-        return None
-
-    async def _open(self, hop: Hop, target: Target, peer: str) -> Flow:
-        if not hop.trusted and (why := refusal(target.transport, target.host, target.port, peer=peer)):
-            raise PermissionError(f"not allowed: {why}")
-        if target.transport == "udp":
-            return self._transport.udp_flow(target)
-        name = self.config.tls_hostnames.get(target.name, target.name)
-        return await self._transport.connect(target, tls_hostname=name)
 
 
 def _call_listener(listener: LegListener, leg: Leg, event: LegEvent) -> None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from offhook.trace import RoutingDecision, StateChange
 
-from .flow import Flow
+from .flow import Flow, format_address
 from .message import Request, Response, create_response
-from .route import Attempt, Plan
+from .route import MAX_DATAGRAM, Attempt, Plan, Way, prefer_tcp
 from .transaction import (
     AckReceived,
     ClientTransaction,
@@ -21,12 +21,23 @@ from .transaction import (
     State,
     Terminated,
 )
+from .ways import REACH_TIMEOUT
 
 if TYPE_CHECKING:
     from .stack import Stack
     from .usage import InviteUsage
 
 __all__ = ["ClientExchange", "ServerExchange"]
+
+SILENCE = 5
+"""
+A UDP target that says nothing for so many T1 (three sends) gives way to the next one, where there is one. RFC 3263
+section 4.3 waits for timer B or F; 32 s are too long for whoever asked for a transfer.
+"""
+VIA_SIZE = 100
+"Bytes that the Via will add."
+
+_UNANSWERED = (State.CALLING, State.TRYING, State.PROCEEDING)
 
 OnResponse = Callable[["ClientExchange", Response, float], None]
 OnFailure = Callable[["ClientExchange", str, tuple[Attempt, ...], float], None]
@@ -135,16 +146,22 @@ class ClientExchange:
     """
 
     __slots__ = (
+        "_attempts",
         "_data",
+        "_deadline",
         "_last",
         "_on_failure",
         "_on_response",
+        "_plan",
         "_replan",
+        "_silent_at",
+        "_way",
         "abandoned",
         "armed",
         "flow",
         "has_response",
         "key",
+        "keys",
         "request",
         "stack",
         "transaction",
@@ -165,6 +182,8 @@ class ClientExchange:
         self.usage = usage
         self.request = request
         self.key: tuple[str, str] | None = None
+        self.keys: list[tuple[str, str]] = []
+        "Those of targets that were silent, then the present one's: a late answer counts all the same."
         self.flow: Flow | None = None
         self.transaction: ClientTransaction | InviteClientTransaction | None = None
         self.has_response = False
@@ -174,24 +193,33 @@ class ClientExchange:
         self._on_response = on_response
         self._on_failure = on_failure
         self._replan = replan
+        self._plan = Plan(None, (), "")
+        self._way = Way(None)
+        self._attempts: tuple[Attempt, ...] = ()
+        self._deadline = 0.0
+        self._silent_at: float | None = None
         self._last: Request | None = None
         self._data = b""
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the final response is still to come."""
+        return self.transaction is not None and self.transaction.state in _UNANSWERED
+
     def start(self, plan: Plan, *, now: float) -> None:
         """Send the request by `plan`; a request with a Via already goes as it is, by `plan.flow`."""
-
-        def reached(flow: Flow | None, attempts: tuple[Attempt, ...], now: float) -> None:
-            if self.abandoned:
-                return
-            if flow is None:
-                self._fail_to_reach(plan, attempts, now)
-            else:
-                self._begin(flow, plan, now)
-
-        self.stack.reach(plan, self.usage.flow, reached, now=now)
+        self._plan, self._way = plan, Way(None)
+        if plan.flow is None and len(bytes(self.request)) + VIA_SIZE > MAX_DATAGRAM:
+            self._plan = prefer_tcp(plan)
+        self._deadline = now + REACH_TIMEOUT
+        self._look(now)
 
     def receive_response(self, response: Response, *, now: float) -> None:
         self.has_response = True
+        self._silent_at = None
+        if (response.top_via.branch or "", response.cseq.method) != self.key:
+            self._receive_late(response, now)
+            return
         assert self.transaction is not None
         self.transaction.receive_response(response, now=now)
         self._drain(now)
@@ -203,20 +231,20 @@ class ClientExchange:
         A peer that did get it refuses the copy by its CSeq; a peer that closed an idle connection without a word
         (the usual case) gets it for the first time.
         """
-        if self.transaction is None or self.transaction.state not in (
-            State.CALLING,
-            State.TRYING,
-            State.PROCEEDING,
-        ):
+        if not self.is_waiting:
+            return
+        if not self.has_response and self._way.others:
+            self._give_up_target("the connection closed before any answer", now)
+            self._stop()
+            self._look(now)
             return
         self.stack.forget_client(self)
         replan, self._replan = self._replan, None
         if replan is not None and not self.has_response:
-            self.transaction = self._last = None
-            self.request.headers.remove("Via")
+            self._stop()
             self.start(replan(), now=now)
         else:
-            self._on_failure(self, "the connection closed before the response came", (), now)
+            self._on_failure(self, "the connection closed before the response came", self._attempts, now)
 
     def give_up(self, *, now: float) -> None:
         """Bound the wait for an INVITE's final response after CANCEL."""
@@ -225,37 +253,99 @@ class ClientExchange:
             self.stack.arm(self)
 
     def next_timer(self) -> float | None:
-        return None if self.transaction is None else self.transaction.next_timer()
+        deadlines = (self.transaction.next_timer() if self.transaction else None, self._silent_at)
+        return min([deadline for deadline in deadlines if deadline is not None], default=None)
 
     def handle_timer(self, *, now: float) -> None:
+        if self._silent_at is not None and now >= self._silent_at:
+            self._silent_at = None
+            self._give_up_target(f"no answer within {SILENCE * self.stack.config.timers.t1:g} s", now)
+            # The transaction runs on until another target is found: there may be none that can be reached.
+            self._look(now)
         if self.transaction is not None:
             self.transaction.handle_timer(now=now)
             self._drain(now)
 
-    def _begin(self, flow: Flow, plan: Plan, now: float) -> None:
+    def _look(self, now: float) -> None:
+        self.stack.ways.find(
+            self._plan,
+            self.usage.flow,
+            self._found,
+            now=now,
+            tls_hostname=self.usage.tls_hostname,
+            tried=self._way.tried,
+            timeout=max(0.1, self._deadline - now),
+        )
+
+    def _found(self, way: Way, now: float) -> None:
+        if self.abandoned or self.has_response or (self.keys and not self.is_waiting and self.transaction):
+            return
+        for attempt in way.attempts:
+            self._note_attempt(attempt, now)
+        if way.flow is not None:
+            self._way = way
+            self._begin(way.flow, now)
+        elif self.transaction is None:
+            self._fail_to_reach(now)
+
+    def _begin(self, flow: Flow, now: float) -> None:
         request = self.request
         self.flow = flow
         self.usage.flow = self.usage.flow or flow
+        self._stop()
         if "Via" not in request.headers:
             request.headers.prepend("Via", self.stack.via_for(flow))
-            text = f"sent {request.method} {plan.text}"
-            if not plan.flow:
-                text += f" ({flow})"
-            self.usage.note(RoutingDecision(now, request.method, text))
+            self.usage.note(RoutingDecision(now, request.method, self._explain(flow)))
         if request.method == "INVITE" and "Contact" not in request.headers:
             request.headers.add("Contact", self.usage.contact())
+        timers = self.stack.config.timers
         kind = InviteClientTransaction if request.method == "INVITE" else ClientTransaction
-        self.transaction = kind(request, reliable=flow.is_reliable, timers=self.stack.config.timers, now=now)
+        self.transaction = kind(request, reliable=flow.is_reliable, timers=timers, now=now)
+        if self._way.others and not flow.is_reliable:
+            self._silent_at = now + SILENCE * timers.t1
         self.key = (request.top_via.branch or "", request.method)
+        self.keys.append(self.key)
         self.stack.remember_client(self)
         self._drain(now)
 
-    def _fail_to_reach(self, plan: Plan, attempts: tuple[Attempt, ...], now: float) -> None:
-        tried = "; ".join(str(attempt) for attempt in attempts)
-        text = f"could not send {self.request.method}: {tried or plan.text}"
-        details = {"attempts": len(attempts)}
+    def _explain(self, flow: Flow) -> str:
+        method, why = self.request.method, self._plan.text
+        if not self._way.rule:
+            return f"sent {method} {why}"
+        text = f"sent {method} to {flow} from {self._way.rule}"
+        return f"{text}; {why}" if why else text
+
+    def _stop(self) -> None:
+        """Take the request off the flow that it went by, so that it can go by another."""
+        if self.transaction is not None:
+            self.transaction = self._last = None
+            self.request.headers.remove("Via")
+
+    def _receive_late(self, response: Response, now: float) -> None:
+        """Take the answer of a target that was given up for another."""
+        if response.status >= 200:
+            self.transaction = None
+            self.stack.forget_client(self)
+        self._on_response(self, response, now)
+
+    def _give_up_target(self, error: str, now: float) -> None:
+        assert self.flow is not None
+        hop = f"{format_address(self.flow.remote)} from {self._way.rule}"
+        self._note_attempt(Attempt(hop, self.flow.transport, error), now)
+
+    def _note_attempt(self, attempt: Attempt, now: float) -> None:
+        self._attempts += (attempt,)
+        details = {"hop": attempt.hop, "transport": attempt.transport, "errno": attempt.errno}
+        self.usage.note(RoutingDecision(now, self.request.method, str(attempt), details))
+
+    def _fail_to_reach(self, now: float) -> None:
+        tried = "; ".join(str(attempt) for attempt in self._attempts)
+        text = f"could not send {self.request.method}: {tried}"
+        if self._plan.hops and self._plan.text:
+            text += f"; {self._plan.text}"
+        details = {"attempts": len(self._attempts)}
         self.usage.note(RoutingDecision(now, self.request.method, text, details))
-        self._on_failure(self, "unreachable", attempts, now)
+        self._on_failure(self, "unreachable", self._attempts, now)
 
     def _drain(self, now: float) -> None:
         assert self.transaction is not None
@@ -271,5 +361,5 @@ class ClientExchange:
                 case Terminated(timed_out):
                     self.stack.forget_client(self)
                     if timed_out:
-                        self._on_failure(self, "no answer", (), now)
+                        self._on_failure(self, "no answer", self._attempts, now)
         self.stack.arm(self)

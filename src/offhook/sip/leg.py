@@ -121,6 +121,15 @@ class Leg:
         return self._usage.state
 
     @property
+    def tls_hostname(self) -> str:
+        """What the peer's certificate must show when a route names a bare address; empty: that address."""
+        return self._usage.tls_hostname
+
+    @tls_hostname.setter
+    def tls_hostname(self, name: str) -> None:
+        self._usage.tls_hostname = name
+
+    @property
     def refer_count(self) -> int:
         """How many REFERs were begun; what `ReferUpdate.refer` counts."""
         return self._usage.refer_count

@@ -7,7 +7,6 @@ import ipaddress
 import random
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 import dns.asyncresolver
@@ -15,11 +14,10 @@ import dns.exception
 import dns.resolver
 
 from .responses import DEFAULT_PORTS
-from .route import Hop
+from .route import MAX_TARGETS, Hop, Target
 
-__all__ = ["MAX_TARGETS", "Resolver", "Target", "UnresolvableError"]
+__all__ = ["Resolver", "UnresolvableError"]
 
-MAX_TARGETS = 3
 QUERY_LIFETIME = 2.0
 "Seconds for one DNS question, so that a dead server leaves time for the next hop."
 
@@ -32,18 +30,6 @@ Query = Callable[[str, str], Awaitable[list[Any]]]
 
 class UnresolvableError(OSError):
     """A name without addresses."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """An address to connect or send to."""
-
-    transport: str
-    host: str
-    "A literal address."
-    port: int
-    name: str
-    "The host that the hop named: what a TLS certificate must show."
 
 
 class Resolver:

@@ -6,13 +6,16 @@ The order (RFC 3261 section 12.2.1.1, and what NATs and firewalls add to it):
 1. TCP and TLS: the live connection that the INVITE came by, or went by. It is the only path known to work;
    dialling back often meets a firewall. The Route headers are sent all the same. When it is gone, a live
    connection that brought a later request of the dialog serves as well (`usage`).
-2. The first Route of the route set, else the Contact, by RFC 3263.
+2. The first Route of the route set, else the Contact, by RFC 3263. On UDP, a Route whose host lies behind a NAT
+   (see 3) is followed by the address that the INVITE came from: the proxy that wrote the Route sent it.
 3. UDP with no route set: the Contact, unless it cannot be what the peer is reached by, in which case the
    address that the INVITE came from. That is so when the Contact's host is an address of private, shared, link-local,
    loopback or unspecified scope and is not the source address: a NAT stands between, and the source address has
    carried our responses already. A routable Contact other than the source is taken at its word (the peer moved
    the dialog to another box), so is the source's own address with any port. A Contact that is a
    name is tried first, and the source address when it does not resolve.
+
+Requests too large for a datagram try TCP first where the URI leaves the transport open (`prefer_tcp`).
 
 Addresses that a peer named are checked (`refusal`): a Record-Route must not make us talk to the
 services of our own host.
@@ -21,7 +24,7 @@ services of our own host.
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from .dialog import Dialog
@@ -29,9 +32,26 @@ from .flow import Flow
 from .headers import HeaderError, parse_name_addr
 from .uri import SipUri, UriError
 
-__all__ = ["Attempt", "Hop", "Plan", "RouteError", "hop_for_uri", "plan_in_dialog", "refusal"]
+__all__ = [
+    "MAX_DATAGRAM",
+    "MAX_TARGETS",
+    "Attempt",
+    "Hop",
+    "Plan",
+    "RouteError",
+    "Target",
+    "Way",
+    "hop_for_uri",
+    "plan_in_dialog",
+    "prefer_tcp",
+    "refusal",
+]
 
 TRANSPORTS = ("udp", "tcp", "tls")
+MAX_TARGETS = 3
+"Addresses tried for one request."
+MAX_DATAGRAM = 1300
+"Longer requests go by TCP where they can: IP would cut them up (RFC 3261 section 18.1.1)."
 
 _LOCAL_SCOPE = tuple(
     ipaddress.ip_network(network)
@@ -55,11 +75,13 @@ class Hop:
     host: str
     port: int | None
     rule: str
-    "What named it: `Route`, `Contact`, `INVITE's source address`, `Request-URI`."
+    "What named it: `Record-Route`, `Contact`, `INVITE's source address`, `Request-URI`."
     secure: bool = False
     "The URI was `sips`, or asked for TLS."
     trusted: bool = False
     "Named by our own side, or proven by traffic: `refusal` does not apply."
+    fixed: bool = False
+    "The transport was named, or is the only one known to be there; else it is a default that may be changed."
 
     def __str__(self) -> str:
         port = f":{self.port}" if self.port else ""
@@ -68,17 +90,29 @@ class Hop:
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """An address to connect or send to."""
+
+    transport: str
+    host: str
+    "A literal address."
+    port: int
+    name: str
+    "The host that the hop named: what a TLS certificate must show."
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """One target that was tried in vain."""
 
     hop: str
-    "What named the target, and the target: `Route, 192.0.2.1:5060`."
+    "The target, and what named it: `192.0.2.1:5060 from Record-Route`."
     transport: str
     error: str
     errno: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.transport} {self.hop}: {self.error}"
+        return f"{self.transport} {self.hop}: {self.error}".lstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +122,21 @@ class Plan:
     flow: Flow | None
     hops: tuple[Hop, ...]
     text: str
+    "With a flow: why it is used. With hops: why these. Without both: what is wrong."
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A flow that was found for a request, or none; and what was tried in vain before."""
+
+    flow: Flow | None
+    attempts: tuple[Attempt, ...] = ()
+    rule: str = ""
+    "What named the flow's address; empty when the plan named the flow itself."
+    tried: frozenset[Target] = frozenset()
+    "Targets used up for this request, the flow's own among them."
+    others: bool = False
+    "There are further targets, should this one be silent."
 
 
 def hop_for_uri(uri: SipUri, rule: str, *, trusted: bool = False, transport: str | None = None) -> Hop:
@@ -112,7 +161,8 @@ def hop_for_uri(uri: SipUri, rule: str, *, trusted: bool = False, transport: str
         chosen = transport
     else:
         chosen = "udp" if uri.port or _address(host) else None
-    return Hop(chosen, host, uri.port, rule, secure or chosen == "tls", trusted)
+    fixed = secure or bool(named) or transport is not None
+    return Hop(chosen, host, uri.port, rule, secure or chosen == "tls", trusted, fixed)
 
 
 def plan_in_dialog(dialog: Dialog, flow: Flow, *, alive: bool) -> Plan:
@@ -124,14 +174,29 @@ def plan_in_dialog(dialog: Dialog, flow: Flow, *, alive: bool) -> Plan:
     """
     if flow.is_reliable and alive:
         return Plan(flow, (), f"by the INVITE's connection, {flow}")
-    gone = "the INVITE's connection is gone; " if flow.is_reliable else ""
+    gone = "the INVITE's connection is gone" if flow.is_reliable else ""
     if dialog.route_set:
-        hop = hop_for_uri(_route_uri(dialog.route_set[0]), "Route")
-        return Plan(None, (_trust_peer(hop, flow),), f"{gone}{hop}")
+        hop = _trust_peer(hop_for_uri(_route_uri(dialog.route_set[0]), "Record-Route"), flow)
+        return Plan(None, _with_source(hop, flow), gone)
     if flow.is_reliable:
         hop = hop_for_uri(_target_uri(dialog), "Contact", transport=flow.transport)
-        return Plan(None, (_trust_peer(hop, flow),), f"{gone}no Route; {hop}")
+        return Plan(None, (_trust_peer(hop, flow),), gone)
     return _plan_udp_without_route(dialog, flow)
+
+
+def prefer_tcp(plan: Plan) -> Plan:
+    """
+    Return the plan for a request of more than `MAX_DATAGRAM` bytes: TCP before each hop that may be UDP.
+
+    Section 18.1.1 goes back to UDP when TCP fails. A hop whose URI says `transport=udp` is taken at its word, and the
+    INVITE's source address is known to take UDP only.
+    """
+    hops: list[Hop] = []
+    for hop in plan.hops:
+        if hop.transport in ("udp", None) and not hop.fixed and not hop.secure:
+            hops.append(replace(hop, transport="tcp", fixed=True))
+        hops.append(hop)
+    return replace(plan, hops=tuple(hops))
 
 
 def refusal(transport: str, host: str, port: int, *, peer: str) -> str | None:
@@ -143,6 +208,8 @@ def refusal(transport: str, host: str, port: int, *, peer: str) -> str | None:
     address = _address(host)
     if address is None:
         return None
+    # Python before 3.13 takes ::ffff:127.0.0.1 for no loopback address.
+    address = getattr(address, "ipv4_mapped", None) or address
     if address.is_multicast or address.is_unspecified:
         return f"{host} is not an address of one host"
     if address.is_loopback and not _is_loopback(peer):
@@ -153,22 +220,32 @@ def refusal(transport: str, host: str, port: int, *, peer: str) -> str | None:
 
 
 def _plan_udp_without_route(dialog: Dialog, flow: Flow) -> Plan:
-    source = Hop("udp", *flow.remote, "INVITE's source address", trusted=True)
+    source = _source(flow)
     try:
         contact = _trust_peer(hop_for_uri(_target_uri(dialog), "Contact"), flow)
     except RouteError as exc:
-        return Plan(None, (source,), f"{exc}; {source}")
+        return Plan(None, (source,), str(exc))
     if _address(contact.host) is None:
-        return Plan(None, (contact, source), f"{contact}, then {source}")
+        return Plan(None, (contact, source), "")
     if _is_behind_nat(contact.host, flow.remote[0]):
-        return Plan(None, (source,), f"Contact host {contact.host} is behind a NAT; {source}")
-    return Plan(None, (contact,), f"no Route; {contact}")
+        return Plan(None, (source,), f"Contact host {contact.host} is behind a NAT")
+    return Plan(None, (contact,), "")
+
+
+def _with_source(hop: Hop, flow: Flow) -> tuple[Hop, ...]:
+    if flow.is_reliable or _address(hop.host) is None or not _is_behind_nat(hop.host, flow.remote[0]):
+        return (hop,)
+    return hop, _source(flow)
+
+
+def _source(flow: Flow) -> Hop:
+    return Hop("udp", *flow.remote, "INVITE's source address", trusted=True, fixed=True)
 
 
 def _trust_peer(hop: Hop, flow: Flow) -> Hop:
     """The peer's own address and port need no further proof."""
     if (hop.host, hop.port) == flow.remote:
-        return Hop(hop.transport, hop.host, hop.port, hop.rule, hop.secure, True)
+        return replace(hop, trusted=True)
     return hop
 
 

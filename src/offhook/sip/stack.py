@@ -31,7 +31,7 @@ from .message import (
 from .own_addresses import Listening, OwnAddresses
 from .reasons import reasons_of
 from .responses import dial_back_address, note_source, response_flow
-from .route import Attempt, Hop, Plan, hop_for_uri
+from .route import Hop, Plan, Way, hop_for_uri
 from .screening import ACCEPTED_TYPES, refuse_request
 from .timer_heap import Timed, TimerHeap
 from .transaction import TimerValues
@@ -39,6 +39,7 @@ from .uac import UacUsage
 from .uas import UasUsage
 from .uri import SipUri
 from .usage import InviteUsage
+from .ways import Reach, Ways
 
 __all__ = ["Incoming", "Listening", "Output", "Reach", "Stack", "StackConfig", "Transmit", "UsageEvent"]
 
@@ -74,16 +75,6 @@ class Transmit:
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
-    """Find a flow to the first of these hops that works, then call `Stack.reached` with this key."""
-
-    key: int
-    hops: tuple[Hop, ...]
-    peer: str
-    "The address that the hops were named by, for `route.refusal`."
-
-
-@dataclass(frozen=True, slots=True)
 class Incoming:
     """A new call; 100 was sent."""
 
@@ -97,7 +88,6 @@ class UsageEvent:
 
 
 Output = Transmit | Reach | Incoming | UsageEvent
-Reached = Callable[[Flow | None, tuple[Attempt, ...], float], None]
 ServerKey = tuple[str, ...]
 
 
@@ -129,7 +119,7 @@ class Stack:
         self._client: dict[tuple[str, str], ClientExchange] = {}
         self._dialogs: dict[DialogId, InviteUsage] = {}
         self._dialogs_of: dict[InviteUsage, list[DialogId]] = {}
-        self._reaching: dict[int, Reached] = {}
+        self.ways = Ways(self._addresses, lambda reach: self._outputs.append(reach))
         self._open: set[int] = set()
         self._keep_alives = KeepAlives(
             self._timers,
@@ -153,7 +143,7 @@ class Stack:
         assert flow.connection is not None
         self._open.discard(flow.connection)
         self._keep_alives.forget(flow.connection)
-        for exchange in [e for e in self._client.values() if e.flow == flow]:
+        for exchange in {e for e in self._client.values() if e.flow == flow}:
             exchange.connection_lost(now=now)
 
     def receive(self, data: bytes, flow: Flow, *, now: float) -> None:
@@ -170,11 +160,10 @@ class Stack:
         except MessageError as exc:
             self._refuse_malformed(exc, flow)
 
-    def reached(self, key: int, flow: Flow | None, attempts: tuple[Attempt, ...], *, now: float) -> None:
-        """Answer a `Reach`: the flow, or `None` and what was tried."""
+    def reached(self, key: int, way: Way, *, now: float) -> None:
+        """Answer a `Reach`."""
         self._now = now
-        if callback := self._reaching.pop(key, None):
-            callback(flow, attempts, now)
+        self.ways.reached(key, way, now=now)
 
     def next_timer(self) -> float | None:
         """Return when `handle_timer` must be called, or `None`. It may come early, never late."""
@@ -201,6 +190,7 @@ class Stack:
         now: float,
         headers: Iterable[tuple[str, str]] = (),
         via: tuple[str, str, int] | None = None,
+        tls_hostname: str = "",
     ) -> UacUsage:
         """
         Place a call. `via` is the hop to send it to, when that is not what the URI names.
@@ -210,7 +200,7 @@ class Stack:
         self._now = now
         target = SipUri.parse(uri)
         if via is not None:
-            hop = Hop(via[0], via[1], via[2], "the hop that was asked for", via[0] == "tls", trusted=True)
+            hop = Hop(*via, "the hop that was asked for", via[0] == "tls", trusted=True, fixed=True)
         else:
             hop = hop_for_uri(target, "Request-URI", trusted=True)
         from_value = from_uri if "<" in from_uri else f"<{from_uri}>"
@@ -228,13 +218,20 @@ class Stack:
             items.append(("Content-Type", "application/sdp"))
         request = Request("INVITE", uri, headers=Headers(items), body=sdp)
         usage = UacUsage(self, request)
-        usage.start(Plan(None, (hop,), f"to {hop}"), now=now)
+        usage.tls_hostname = tls_hostname
+        usage.start(Plan(None, (hop,), ""), now=now)
         return usage
 
     @property
     def call_count(self) -> int:
         """Usages that are not forgotten yet."""
         return len(self._dialogs_of)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing that we sent, or mean to send, waits for the peer: no BYE is on its way any more."""
+        waiting = any(exchange.is_waiting for exchange in self._client.values())
+        return not waiting and not self.ways and not any(usage.is_leaving for usage in self._dialogs_of)
 
     @property
     def transaction_count(self) -> int:
@@ -269,31 +266,21 @@ class Stack:
             self.transmit(response_flow(exchange.request, flow), data, usage, now=now)
             return
 
-        def reached(flow: Flow | None, attempts: tuple[Attempt, ...], now: float) -> None:
-            if flow is None:
+        def found(way: Way, now: float) -> None:
+            if way.flow is None:
                 self.counters["response_unsendable"] += 1
             else:
-                self.transmit(flow, data, usage, now=now)
+                self.transmit(way.flow, data, usage, now=now)
 
         host, port = dial_back_address(exchange.request, flow)
         hop = Hop(flow.transport, host, port, "Via", flow.transport == "tls")
-        self.reach(Plan(None, (hop,), "back to the Via"), flow, reached, now=now)
-
-    def reach(self, plan: Plan, near: Flow | None, reached: Reached, *, now: float) -> None:
-        """Call `reached` with a flow: at once where nothing needs resolving or connecting, else after `Reach`."""
-        if plan.flow is not None:
-            reached(plan.flow, (), now)
-            return
-        if not plan.hops:
-            reached(None, (Attempt("no hop", "", plan.text),), now)
-            return
-        flow = self._addresses.direct_flow(plan.hops[0], near)
-        if flow is not None:
-            reached(flow, (), now)
-            return
-        key = self.next_key()
-        self._reaching[key] = reached
-        self._outputs.append(Reach(key, plan.hops, near.remote[0] if near else ""))
+        self.ways.find(
+            Plan(None, (hop,), "back to the Via"),
+            flow,
+            found,
+            now=now,
+            tls_hostname=usage.tls_hostname if usage else "",
+        )
 
     def is_open(self, flow: Flow) -> bool:
         return flow.connection is None or flow.connection in self._open
@@ -310,8 +297,8 @@ class Stack:
         self._client[exchange.key] = exchange
 
     def forget_client(self, exchange: ClientExchange) -> None:
-        if exchange.key is not None:
-            self._client.pop(exchange.key, None)
+        for key in exchange.keys:
+            self._client.pop(key, None)
 
     def forget_server(self, exchange: ServerExchange) -> None:
         self._server.pop(_server_key(exchange.request, exchange.request.method), None)

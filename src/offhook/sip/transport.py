@@ -14,7 +14,7 @@ from typing import Protocol, cast
 
 from .flow import Address, Flow, format_address
 from .framing import FramingError, KeepAlive, StreamFramer
-from .resolver import Target
+from .route import Target
 
 __all__ = ["Listener", "SipTransport", "TransportLimits", "TransportUser", "parse_listen"]
 

@@ -31,7 +31,7 @@ from .offers import Offers
 from .own_requests import OwnRequests
 from .reasons import create_reason, reasons_of
 from .refers import Refers
-from .route import Attempt, Plan, RouteError, plan_in_dialog
+from .route import Attempt, Plan, RouteError, Way, plan_in_dialog
 from .transaction import LocalProtocolError
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ class InviteUsage:
         self.tracer: Callable[[Trace], None] | None = None
         self.early_traces: list[Trace] = []
         "What was noted before `tracer` was set; bounded."
+        self.tls_hostname = ""
+        "What the peer's certificate must show where a route names a bare address."
         self.owner: object | None = None
         "What the driver hangs here: its face of this usage."
         self._answered = False
@@ -89,6 +91,11 @@ class InviteUsage:
     @property
     def call_id(self) -> str:
         return self.invite.call_id
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether a BYE is still to be sent: it waits for the ACK."""
+        return self._hangup is not None and self.state != "ended"
 
     @property
     def refer_count(self) -> int:
@@ -392,17 +399,17 @@ class InviteUsage:
         ack = self._with_agent(dialog.create_ack(cseq))
         assert self.flow is not None
 
-        def reached(flow: Flow | None, attempts: tuple[Attempt, ...], now: float) -> None:
-            if flow is None:
-                text = "; ".join(str(attempt) for attempt in attempts)
+        def found(way: Way, now: float) -> None:
+            if way.flow is None:
+                text = "; ".join(str(attempt) for attempt in way.attempts)
                 self.note(RoutingDecision(now, "ACK", f"could not send ACK: {text}"))
                 return
-            ack.headers.prepend("Via", self.stack.via_for(flow))
+            ack.headers.prepend("Via", self.stack.via_for(way.flow))
             data = bytes(ack)
-            self._acks[(dialog.remote_tag, cseq)] = (flow, data)
-            self.stack.transmit(flow, data, self, now=now)
+            self._acks[(dialog.remote_tag, cseq)] = (way.flow, data)
+            self.stack.transmit(way.flow, data, self, now=now)
 
-        self.stack.reach(self._plan(dialog), self.flow, reached, now=now)
+        self.stack.ways.find(self._plan(dialog), self.flow, found, now=now, tls_hostname=self.tls_hostname)
 
     def _start(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any, Literal
 
 __all__ = ["Fallback", "Project", "SrtpMode", "Trunk", "WebhookEndpoint"]
@@ -31,6 +31,13 @@ class Trunk:
     name: str
     sources: tuple[IPv4Network | IPv6Network, ...]
     "Addresses that its requests come from."
+    tls_hostname: str = ""
+    "What its certificate must show where a route names a bare address; empty: that address."
+
+    def holds(self, address: str) -> bool:
+        """Whether an address is one of its sources."""
+        ip = _parse_address(address)
+        return ip is not None and any(ip in source for source in self.sources if source.version == ip.version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +72,16 @@ class Project:
     """
     srtp: SrtpMode = "optional"
     "Whether calls may, or must, have their sound encrypted by SDES keys."
+
+    def trunk_at(self, address: str) -> Trunk | None:
+        """Return the first trunk that calls from this address."""
+        return next((trunk for trunk in self.trunks if trunk.holds(address)), None)
+
+
+def _parse_address(address: str) -> IPv4Address | IPv6Address | None:
+    try:
+        ip = ip_address(address.split("%")[0])
+    except ValueError:
+        return None
+    # A dual-stack socket shows IPv4 peers as ::ffff:192.0.2.1.
+    return ip.ipv4_mapped or ip if isinstance(ip, IPv6Address) else ip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Protocol
 
 from .project import Project
@@ -66,24 +65,9 @@ class ConfiguredProjects:
         return known
 
     def may_call(self, project: Project, address: str) -> bool:
-        ip = _parse_address(address)
-        return ip is not None and any(
-            ip in source
-            for trunk in project.trunks
-            for source in trunk.sources
-            if source.version == ip.version
-        )
+        return project.trunk_at(address) is not None
 
 
 def _digits(number: str) -> str:
     """Return a number without the `+` that some carriers leave out."""
     return number.removeprefix("+")
-
-
-def _parse_address(address: str) -> IPv4Address | IPv6Address | None:
-    try:
-        ip = ip_address(address.split("%")[0])
-    except ValueError:
-        return None
-    # A dual-stack socket shows IPv4 peers as ::ffff:192.0.2.1.
-    return ip.ipv4_mapped or ip if isinstance(ip, IPv6Address) else ip

@@ -128,12 +128,12 @@ async def test_a_2xx_after_our_504_still_counts():
 
 
 async def test_an_unreachable_peer_is_a_502_that_names_the_hop():
-    attempt = Attempt("Record-Route, 192.0.2.1:5060", "tcp", "connect timed out", 110)
+    attempt = Attempt("192.0.2.1:5060 from Record-Route", "tcp", "connect timed out", 110)
     transfer, _, _ = make(ReferUnsendable("no way to the peer", (attempt,)))
     error = await failure(transfer)
     assert (error.status, error.code) == (502, "refer_unreachable")
-    assert error.details["hop"] == "Record-Route, 192.0.2.1:5060"
-    assert error.details["attempts"] == ["tcp Record-Route, 192.0.2.1:5060: connect timed out"]
+    assert error.details["hop"] == "192.0.2.1:5060 from Record-Route"
+    assert error.details["attempts"] == ["tcp 192.0.2.1:5060 from Record-Route: connect timed out"]
 
 
 async def test_a_notify_before_the_2xx_is_kept():

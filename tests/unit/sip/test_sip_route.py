@@ -34,7 +34,7 @@ class TestStreams:
             TLS,
             alive=False,
         )
-        assert only_hop(plan) == ("tls", "54.172.60.0", 5061, "Route")
+        assert only_hop(plan) == ("tls", "54.172.60.0", 5061, "Record-Route")
         assert "connection is gone" in plan.text
 
     def test_then_to_the_contact(self):
@@ -54,7 +54,7 @@ class TestStreams:
 class TestUdp:
     def test_routes_come_first(self):
         plan = plan_in_dialog(dialog("<sip:192.0.2.1;lr>", "<sip:192.0.2.2;lr>"), UDP, alive=True)
-        assert only_hop(plan) == ("udp", "192.0.2.1", None, "Route")
+        assert only_hop(plan) == ("udp", "192.0.2.1", None, "Record-Route")
 
     @pytest.mark.parametrize(
         "host",

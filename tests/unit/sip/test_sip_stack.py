@@ -21,7 +21,7 @@ from offhook.sip.events import (
 from offhook.sip.flow import Flow
 from offhook.sip.message import Request, create_response, parse_message
 from offhook.sip.refer import ReferPending
-from offhook.sip.route import Attempt
+from offhook.sip.route import Attempt, Way
 from offhook.sip.stack import Incoming, Reach, Stack, StackConfig, Transmit, UsageEvent
 from offhook.sip.transaction import LocalProtocolError
 
@@ -355,7 +355,7 @@ class TestResponseRouting:
         assert (reach.hops[0].transport, reach.hops[0].host, reach.hops[0].port) == ("tcp", PEER[0], 5080)
         new = Flow("tcp", US, (PEER[0], 5080), 9)
         agent.stack.connection_opened(new)
-        agent.stack.reached(reach.key, new, (), now=0.0)
+        agent.stack.reached(reach.key, Way(new), now=0.0)
         assert brief(agent.take()) == [486]
         assert agent.flows[-1] == new
 
@@ -811,7 +811,7 @@ class TestStreams:
         assert reach.peer == PEER[0]
         new = Flow("tls", (US[0], 51111), ("203.0.113.9", 5061), 7)
         agent.stack.connection_opened(new)
-        agent.stack.reached(reach.key, new, (), now=0.1)
+        agent.stack.reached(reach.key, Way(new), now=0.1)
         (bye,) = agent.take()
         assert agent.flows == [new]
         # Nobody can reach us at the ephemeral port of a connection that we dialled.
@@ -839,7 +839,7 @@ class TestStreams:
         (reach,) = agent.reaches
         new = Flow("tls", (US[0], 51111), ("203.0.113.9", 5061), 7)
         agent.stack.connection_opened(new)
-        agent.stack.reached(reach.key, new, (), now=0.2)
+        agent.stack.reached(reach.key, Way(new), now=0.2)
         (second,) = agent.take()
         assert second.cseq == first.cseq
         assert second.top_via.branch != first.top_via.branch
@@ -853,11 +853,11 @@ class TestStreams:
         agent.stack.connection_lost(TLS, now=0.0)
         key = usage.refer("tel:+1", now=0.0)
         agent.take()
-        attempt = Attempt("Route, 203.0.113.9:5061", "tls", "Connection refused", 111)
-        agent.stack.reached(agent.reaches[0].key, None, (attempt,), now=3.0)
+        attempt = Attempt("203.0.113.9:5061 from Record-Route", "tls", "Connection refused", 111)
+        agent.stack.reached(agent.reaches[0].key, Way(None, (attempt,)), now=3.0)
         agent.take()
         assert agent.told(Replied) == [Replied(key, None, "unreachable", (attempt,))]
-        assert "could not send REFER: tls Route, 203.0.113.9:5061: Connection refused" in [
+        assert "tls 203.0.113.9:5061 from Record-Route: Connection refused" in [
             getattr(note, "text", "") for note in notes
         ]
         assert usage.state == "confirmed"
@@ -946,8 +946,8 @@ class TestCalling:
     def test_unreachable(self, agent):
         agent.stack.invite("sip:bob@nowhere.example", from_uri="sip:a@b", sdp=SDP, now=0.0)
         agent.take()
-        attempt = Attempt("Request-URI, nowhere.example", "udp", "no address")
-        agent.stack.reached(agent.reaches[0].key, None, (attempt,), now=2.0)
+        attempt = Attempt("nowhere.example from Request-URI", "udp", "no address")
+        agent.stack.reached(agent.reaches[0].key, Way(None, (attempt,)), now=2.0)
         agent.take()
         assert agent.told(Refused) == [Refused(None, "unreachable", (attempt,))]
 
@@ -985,7 +985,7 @@ class TestCalling:
         usage = agent.stack.invite("sip:bob@nowhere.example", from_uri="sip:a@b", sdp=SDP, now=0.0)
         agent.take()
         usage.hangup(now=0.1)
-        agent.stack.reached(agent.reaches[0].key, UDP, (), now=2.0)
+        agent.stack.reached(agent.reaches[0].key, Way(UDP), now=2.0)
         assert agent.take() == []
         assert len(agent.told(Refused)) == 1
 
@@ -1000,7 +1000,7 @@ class TestCalling:
     def test_lost_connection_fails_the_call(self, agent):
         agent.stack.invite("sip:bob@192.0.2.77;transport=tcp", from_uri="sip:a@b", sdp=SDP, now=0.0)
         agent.take()
-        agent.stack.reached(agent.reaches[0].key, TCP, (), now=0.1)
+        agent.stack.reached(agent.reaches[0].key, Way(TCP), now=0.1)
         assert brief(agent.take()) == ["INVITE"]
         agent.stack.connection_lost(TCP, now=0.2)
         agent.take()
