@@ -45,9 +45,12 @@ class Resolver:
             transport = hop.transport or "udp"
             return await self._addresses(transport, hop.host, hop.port, hop.host)
         transports = [hop.transport] if hop.transport else await self._transports(hop)
+        targets: list[Target] = []
         for transport in transports:
-            if targets := await self._services(transport, hop.host):
-                return targets
+            if len(targets) < MAX_TARGETS:
+                targets += await self._services(transport, hop.host)
+        if targets:
+            return targets[:MAX_TARGETS]
         # RFC 3263 section 4.2: no SRV, so the name's addresses with the default port.
         transport = hop.transport or ("tls" if hop.secure else "udp")
         return await self._addresses(transport, hop.host, DEFAULT_PORTS[transport], hop.host)

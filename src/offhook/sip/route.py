@@ -196,7 +196,10 @@ def prefer_tcp(plan: Plan) -> Plan:
         if hop.transport in ("udp", None) and not hop.fixed and not hop.secure:
             hops.append(replace(hop, transport="tcp", fixed=True))
         hops.append(hop)
-    return replace(plan, hops=tuple(hops))
+    if len(hops) == len(plan.hops):
+        return plan
+    why = "too large for a datagram, so TCP comes first"
+    return replace(plan, hops=tuple(hops), text=f"{plan.text}; {why}" if plan.text else why)
 
 
 def refusal(transport: str, host: str, port: int, *, peer: str) -> str | None:

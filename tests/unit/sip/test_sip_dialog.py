@@ -138,3 +138,21 @@ def test_header_that_would_break_the_line_is_refused():
     dialog = Dialog.from_invite(create_invite(), "ours")
     with pytest.raises(ValueError, match="line break"):
         dialog.create_request("REFER", headers=[("Refer-To", "<tel:+1>\r\nRoute: <sip:evil>")])
+
+
+@pytest.mark.parametrize("flavour", ["", ";method=REFER"])
+def test_strict_router_loses_what_a_request_uri_cannot_have(flavour):
+    """RFC 3261 section 12.2.1.1, and the table in section 19.1.1."""
+    route = f"<sip:192.0.2.1;ftag=x{flavour}?Subject=a>"
+    dialog = Dialog.from_invite(create_invite([route, "<sip:192.0.2.9:5070>"]), "ours")
+    bye = dialog.create_request("BYE")
+    assert bye.uri == "sip:192.0.2.1;ftag=x"
+    assert bye.headers.get_all("Route") == ["<sip:192.0.2.9:5070>", CONTACT]
+
+
+def test_loose_first_hop_keeps_a_strict_one_behind_it_as_it_is():
+    """Section 16.12: the proxy, not we, makes room for the strict router that follows it."""
+    routes = ["<sip:192.0.2.9;lr>", "<sip:192.0.2.1>"]
+    bye = Dialog.from_invite(create_invite(routes), "ours").create_request("BYE")
+    assert f"<{bye.uri}>" == CONTACT
+    assert bye.headers.get_all("Route") == routes

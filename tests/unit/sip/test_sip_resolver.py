@@ -33,6 +33,11 @@ ZONE = {
     ("backup.example.com", "A"): [a("192.0.2.20")],
     ("udp.example.com", "A"): [a("192.0.2.30")],
     ("plain.example.net", "A"): [a(f"192.0.2.{n}") for n in range(40, 50)],
+    ("two.example.org", "NAPTR"): [naptr(10, "SIP+D2T"), naptr(20, "SIP+D2U")],
+    ("_sip._tcp.two.example.org", "SRV"): [srv(10, 5060, "t.example.org")],
+    ("_sip._udp.two.example.org", "SRV"): [srv(10, 5060, "u.example.org")],
+    ("t.example.org", "A"): [a("192.0.2.70")],
+    ("u.example.org", "A"): [a("192.0.2.71")],
     ("broken.example.net", "A"): [a("192.0.2.60")],
     ("_sip._udp.broken.example.net", "SRV"): [srv(10, 5060, "gone.invalid")],
 }
@@ -70,6 +75,11 @@ async def test_naptr_chooses_the_transport_and_srv_the_order():
         ("tcp", "2001:db8::10", 5080),
         ("tcp", "192.0.2.20", 5070),
     ]
+
+
+async def test_targets_of_the_next_transport_follow_when_there_is_room():
+    """RFC 3263 section 4.3: one request may fail over from one service to another."""
+    assert await resolve("two.example.org") == [("tcp", "192.0.2.70", 5060), ("udp", "192.0.2.71", 5060)]
 
 
 async def test_sips_takes_tls_only():

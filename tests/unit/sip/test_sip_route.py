@@ -56,6 +56,14 @@ class TestUdp:
         plan = plan_in_dialog(dialog("<sip:192.0.2.1;lr>", "<sip:192.0.2.2;lr>"), UDP, alive=True)
         assert only_hop(plan) == ("udp", "192.0.2.1", None, "Record-Route")
 
+    def test_route_behind_a_nat_is_followed_by_the_source(self):
+        """The proxy that wrote the first Route is the one that sent us the INVITE."""
+        plan = plan_in_dialog(dialog("<sip:10.0.0.5;lr>"), UDP, alive=True)
+        assert [(hop.host, hop.rule) for hop in plan.hops] == [
+            ("10.0.0.5", "Record-Route"),
+            (PUBLIC[0], "INVITE's source address"),
+        ]
+
     @pytest.mark.parametrize(
         "host",
         ["172.25.75.240", "10.0.0.4", "192.168.1.9", "100.64.3.3", "127.0.0.1", "169.254.1.1", "0.0.0.0"],
@@ -129,6 +137,7 @@ def test_transport_of_a_uri(uri, transport):
         ("0.0.0.0", 5060, "198.51.100.7", "one host"),
         ("192.0.2.1", 22, "198.51.100.7", "below 1024"),
         ("127.0.0.1", 22, "127.0.0.1", "below 1024"),
+        ("::ffff:127.0.0.1", 5060, "198.51.100.7", "loopback"),
     ],
 )
 def test_addresses_that_a_peer_must_not_name(host, port, peer, fault):
