@@ -33,6 +33,7 @@ from offhook.server.passthrough_model import ModelUpstreams
 from offhook.server.sideband_limits import SidebandLimits
 from offhook.sip.endpoint import Endpoint, EndpointConfig
 from offhook.sip.flow import format_address
+from offhook.sip.session_timer import SessionTimerConfig
 from offhook.tenants import ConfiguredProjects
 from offhook.webhooks.delivery import DeliverySettings, WebhookAnnouncer
 
@@ -131,6 +132,11 @@ class Node:
                 listen=config.sip.listen,
                 public_host=config.sip.public_host,
                 user_agent=f"Offhook/{__version__}",
+                session=SessionTimerConfig(
+                    interval=config.sip.session_expires_s,
+                    min_se=config.sip.min_se_s,
+                    always=config.sip.refresh_always,
+                ),
                 tls=server_tls,
                 tls_client=client_context(certificates.ca),
             ),

@@ -85,6 +85,12 @@ class SipTable(_Table):
     "`transport:host:port`, IPv6 hosts in brackets."
     public_host: str = ""
     "What Contact says, when it is not the bound address."
+    session_expires_s: Annotated[int, Field(ge=0, le=2**31 - 1)] = 1800
+    "The session timer's interval where the caller does not ask for one (RFC 4028). 0: no session timers."
+    min_se_s: Annotated[int, Field(ge=1, le=2**31 - 1)] = 90
+    "Callers that ask for less are answered 422. Below 90 breaks the RFC, and is for tests."
+    refresh_always: bool = False
+    "Send refreshes to callers that know no session timers, too."
 
     @field_validator("listen")
     @classmethod

@@ -62,7 +62,7 @@ class Node:
     A running node. Use as a context manager; leaving it sends SIGTERM and waits.
 
     `base_url` is what an SDK's `base_url` is set to; `sip` gives host and port by transport. `engine` is what the
-    configuration's table of that name says.
+    configuration's table of that name says, `sip` what it says there besides the addresses.
     """
 
     def __init__(
@@ -76,10 +76,12 @@ class Node:
         unsubscribed_seats: int = 0,
         engine: str = 'kind = "scripted"',
         log_level: str = "INFO",
+        sip: str = "",
     ) -> None:
         self.folder = folder
         self._log_level = log_level
         self._engine = engine
+        self._sip = sip
         self.seats = [Seat.reserve(number, tuple(events)) for number in range(seats)]
         self.unsubscribed = [
             Seat.reserve(seats + number, ("realtime.call.ended",)) for number in range(unsubscribed_seats)
@@ -205,6 +207,7 @@ class Node:
         yield f"data_dir = {json.dumps(str(self.data_dir))}"
         yield "shutdown_grace_s = 1"
         yield '[sip]\nlisten = ["udp:127.0.0.1:0", "tcp:127.0.0.1:0", "tls:127.0.0.1:0"]'
+        yield self._sip
         yield f'[media]\nports = "{self.media_ports[0]}-{self.media_ports[1]}"'
         yield f"[calls]\nring_timeout_s = {ring_timeout_s}"
         yield f"[engine]\n{self._engine}"

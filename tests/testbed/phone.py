@@ -233,6 +233,9 @@ class PhoneCall:
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
+    def leg_refreshed(self, leg: Leg, offer: bytes, response: Response) -> None:
+        """The session timer's affair."""
+
     def leg_refer_updated(self, leg: Leg, update: ReferUpdate) -> None:
         """The phone sends no REFER."""
 

@@ -59,7 +59,7 @@ VERDICTS = {
     "insuf": 400,
     "unkscm": 416,
     "novelsc": 416,
-    "unksm2": 405,  # 3.3.4: unknown schemes in To and From are no fault
+    "unksm2": 405,  # 3.3.4: the schemes are no fault in a parser's eyes; a registrar says 400, and we are none
     "bext01": 420,
     "invut": 415,
     "regaut01": 405,
@@ -70,7 +70,7 @@ VERDICTS = {
     "cparam01": 405,
     "cparam02": 405,
     "regescrt": 405,
-    "sdp01": CALL,  # 3.3.15: 406 is allowed, and so is answering with the SDP that every UA must take
+    "sdp01": 406,  # 3.3.15: its Accept leaves no room for the SDP that answers a call
     # 3.4 Backward compatibility.
     "inv2543": CALL,
 }

@@ -19,7 +19,7 @@ from offhook.realtime.session_config import ConfigError, SessionConfig
 from offhook.sip.events import LegEnded
 from offhook.sip.flow import format_address
 from offhook.sip.leg import Leg, LegListener
-from offhook.sip.message import Request
+from offhook.sip.message import Request, Response
 from offhook.sip.reasons import create_reason
 from offhook.sip.refer import ReferUpdate
 from offhook.tenants import Project
@@ -266,6 +266,10 @@ class Call(LegListener):
         if self.state is not CallState.ENDED:
             self._media.acknowledged(ack)
 
+    def leg_refreshed(self, leg: Leg, offer: bytes, response: Response) -> None:
+        if self._media is not None and self.state is not CallState.ENDED:
+            self._media.refreshed(offer, response)
+
     def leg_refer_updated(self, leg: Leg, update: ReferUpdate) -> None:
         self._transfer.updated(update)
         if self._transfer.completed:
@@ -279,7 +283,9 @@ class Call(LegListener):
             cause = "the caller hung up" + (f" ({ended.reason_header})" if ended.reason_header else "")
             self._end(EndReason.REMOTE_HANGUP, Result.SUCCESS, cause)
         else:
-            self._end(EndReason.FAILED, Result.CLIENT_ERROR, ended.text or ended.cause)
+            expired = ended.cause == "session_expired"
+            reason = EndReason.SESSION_EXPIRED if expired else EndReason.FAILED
+            self._end(reason, Result.CLIENT_ERROR, ended.text or ended.cause)
 
     # Ringing.
 

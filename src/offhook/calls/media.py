@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from offhook import ids
 from offhook.audio.frames import Law
@@ -13,7 +13,7 @@ from offhook.media.port import MediaPort
 from offhook.sip.flow import format_address
 from offhook.sip.headers import HeaderError
 from offhook.sip.leg import Leg
-from offhook.sip.message import Request
+from offhook.sip.message import Request, Response
 from offhook.sip.multipart import find_body
 from offhook.sip.offers import has_sdp
 from offhook.tenants import SrtpMode
@@ -66,6 +66,7 @@ class CallMedia:
         self._version = 0
         self._own_offer: bytes | None = None
         self._start: Callable[[negotiate.MediaPlan], None] | None = None
+        self._plan: negotiate.MediaPlan | None = None
 
     @property
     def is_agreed(self) -> bool:
@@ -125,6 +126,20 @@ class CallMedia:
             return
         self._move(self.port, plan)
 
+    def refreshed(self, offer: bytes, response: Response) -> None:
+        """Take the peer's answer to our SDP as it stood; a session timer's re-INVITE asks for no change."""
+        if self.port is None or not self.is_agreed or not response.body:
+            return
+        try:
+            plan = negotiate.complete(offer, offer_of(response))
+        except negotiate.NotAcceptable as error:
+            text = f"the answer to our refresh cannot be used, the sound stays: {error}"
+            self._timeline.record("sdp", text)
+            return
+        # What digits may come as is ours to say, and the same whoever offered.
+        if self._plan is None or replace(plan, dtmf_receive=self._plan.dtmf_receive) != self._plan:
+            self._move(self.port, plan)
+
     def close(self) -> None:
         """Give the port back, and note what went over it."""
         port, agreed = self.port, self.is_agreed
@@ -162,7 +177,7 @@ class CallMedia:
             leg.respond(request, 200, body=self._own_offer, content_type="application/sdp")
 
     def _agreed(self, plan: negotiate.MediaPlan, port: MediaPort) -> None:
-        self.codec, self._keys = plan.codec, plan.srtp
+        self.codec, self._keys, self._plan = plan.codec, plan.srtp, plan
         self._timeline.record(
             "sdp",
             f"agreed on {plan.codec} with {format_address(plan.remote)} from port {port.port}{_protected(plan)}",
@@ -172,6 +187,7 @@ class CallMedia:
         )
 
     def _move(self, port: MediaPort, plan: negotiate.MediaPlan) -> None:
+        self._plan = plan
         port.update(plan)
         if plan.codec != self.codec:
             self._timeline.record("sdp", f"the codec changes from {self.codec} to {plan.codec}")
@@ -211,12 +227,12 @@ def _protected(plan: negotiate.MediaPlan) -> str:
     return f" by SRTP, {plan.srtp.suite.name}" if plan.srtp else ""
 
 
-def offer_of(request: Request) -> bytes:
-    """Return the SDP of an INVITE, UPDATE or ACK, also from a multipart body. Raises `NotAcceptable`."""
+def offer_of(message: Request | Response) -> bytes:
+    """Return the SDP of an INVITE, UPDATE, ACK or 200, also from a multipart body. Raises `NotAcceptable`."""
     try:
-        offer = find_body(request, "application/sdp")
+        offer = find_body(message, "application/sdp")
     except HeaderError as error:
         raise negotiate.NotAcceptable(f"the body cannot be read: {error}") from None
     if not offer:
-        raise negotiate.NotAcceptable(f"{request.method} has no SDP")
+        raise negotiate.NotAcceptable(f"{message.cseq.method} has no SDP")
     return offer

@@ -23,6 +23,7 @@ from .events import (
     Offered,
     Provisional,
     ReferUpdated,
+    Refreshed,
     Refused,
     Replied,
     Requested,
@@ -31,6 +32,7 @@ from .flow import Flow, format_address
 from .leg import Leg, LegListener, LegRequestError
 from .own_addresses import Listening
 from .resolver import Resolver
+from .session_timer import SessionTimerConfig
 from .stack import DEFAULT_ALLOW, Incoming, Stack, StackConfig, Transmit, UsageEvent
 from .transaction import TimerValues
 from .transport import SipTransport, TransportLimits, parse_listen
@@ -63,6 +65,8 @@ class EndpointConfig:
     "Seconds that an accepted REFER may be silent before its outcome is `timeout`."
     keep_alive: float = 30.0
     "Seconds between pings on connections that hold a dialog."
+    session: SessionTimerConfig = field(default_factory=SessionTimerConfig)
+    "Session timers (RFC 4028)."
 
 
 def admit_all(flow: Flow) -> bool:
@@ -107,6 +111,7 @@ class Endpoint:
                 timers=config.timers,
                 refer_notify_timeout=config.refer_notify_timeout,
                 keep_alive=config.keep_alive,
+                session=config.session,
             ),
             new_token=sip_token,
             accept_calls=on_invite is not None,
@@ -400,6 +405,8 @@ def _call_listener(listener: LegListener, leg: Leg, event: LegEvent) -> None:
             listener.leg_requested(leg, request)
         case ReferUpdated(update):
             listener.leg_refer_updated(leg, update)
+        case Refreshed(offer, answering):
+            listener.leg_refreshed(leg, offer, answering)
         case Ended(ended):
             listener.leg_ended(leg, ended)
         case Replied():

@@ -21,12 +21,13 @@ __all__ = [
     "Offered",
     "Provisional",
     "ReferUpdated",
+    "Refreshed",
     "Refused",
     "Replied",
     "Requested",
 ]
 
-EndCause = Literal["remote_bye", "local_bye", "no_ack", "timeout", "unreachable"]
+EndCause = Literal["remote_bye", "local_bye", "no_ack", "timeout", "unreachable", "session_expired"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,14 @@ class ReferUpdated:
 
 
 @dataclass(frozen=True, slots=True)
+class Refreshed:
+    """A re-INVITE of the session timer's was answered; it offered the SDP that stood."""
+
+    offer: bytes
+    response: Response
+
+
+@dataclass(frozen=True, slots=True)
 class Replied:
     """The final response to request number `key` that this leg sent, or why there is none."""
 
@@ -127,6 +136,7 @@ LegEvent = (
     | Offered
     | Requested
     | ReferUpdated
+    | Refreshed
     | Replied
     | Ended
 )

@@ -58,6 +58,10 @@ class LegListener(Protocol):
     def leg_refer_updated(self, leg: Leg, update: ReferUpdate) -> None:
         """What became of a REFER of ours. May come up to 32 s after `leg_ended`."""
 
+    def leg_refreshed(self, leg: Leg, offer: bytes, response: Response) -> None:
+        """The session timer sent `offer`, our SDP as it stood, by re-INVITE; the 200 has the peer's SDP."""
+        return
+
     def leg_ended(self, leg: Leg, ended: LegEnded) -> None:
         """The leg is over: once, for every leg that was answered."""
 

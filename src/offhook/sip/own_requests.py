@@ -92,6 +92,7 @@ class OwnRequests:
         content_type: str | None,
         refer: Refer | None,
         now: float,
+        key: int | None = None,
     ) -> int:
         """Send a request as soon as it may be sent; return its key. Raises `LocalProtocolError`, `HeaderError`."""
         usage = self._usage
@@ -99,7 +100,7 @@ class OwnRequests:
             raise LocalProtocolError(f"no dialog to send {method} in: the leg is {usage.state}")
         # Judge the headers now, where the caller can see the fault.
         Headers(headers)
-        own = _OwnRequest(usage.stack.next_key(), method, headers, body, content_type, refer)
+        own = _OwnRequest(key or usage.stack.next_key(), method, headers, body, content_type, refer)
         self._waiting.append(own)
         self.send_waiting(now=now)
         return own.key
@@ -145,6 +146,7 @@ class OwnRequests:
         items = list(own.headers)
         if own.method in _WITH_CONTACT:
             items.insert(0, ("Contact", usage.contact()))
+        items += usage.session.request_headers(own.method)
         items.append(("User-Agent", usage.stack.config.user_agent))
         request = dialog.create_request(
             own.method, headers=items, body=own.body, content_type=own.content_type
@@ -182,6 +184,7 @@ class OwnRequests:
         self._offering.discard(own.key)
         if is_2xx and own.method in ("INVITE", "UPDATE"):
             dialog.refresh_target(response)
+            self._usage.session.receive_2xx(response, own.body, now=now)
         if (after := self._retry_after(own, response)) is not None:
             own.due = now + after
             self._waiting.insert(0, own)

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 from .headers import HeaderError, parse_content_type
 from .message import METHODS, Request
+from .session_timer import SessionTimerConfig, is_too_small
 
 __all__ = ["Refusal", "refuse_body", "refuse_request"]
 
 SCHEMES = frozenset(("sip", "sips", "tel"))
-ACCEPTED_TYPES = ("application/sdp", "multipart/mixed", "multipart/alternative", "multipart/related")
+SDP = "application/sdp"
+_COVER_SDP = frozenset((SDP, "application/*", "*/*"))
+ACCEPTED_TYPES = (SDP, "multipart/mixed", "multipart/alternative", "multipart/related")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,12 @@ class Refusal:
 
 
 def refuse_request(
-    request: Request, *, allow: Collection[str], supported: Collection[str], merged: bool
+    request: Request,
+    *,
+    allow: Collection[str],
+    supported: Collection[str],
+    session: SessionTimerConfig,
+    merged: bool,
 ) -> Refusal | None:
     """
     Return why a request other than ACK and CANCEL is refused, in the RFC's order; `None` if it is not.
@@ -44,7 +52,15 @@ def refuse_request(
     missing = [tag for tag in request.headers.values("Require") if tag.lower() not in supported]
     if missing:
         return Refusal(420, headers=(("Unsupported", ", ".join(missing)),))
-    return refuse_body(request) if request.method in ("INVITE", "UPDATE") else None
+    if request.method not in ("INVITE", "UPDATE"):
+        return None
+    refused = refuse_body(request)
+    if refused is None and request.method == "INVITE" and not _takes_sdp(request):
+        # The answer to a call is SDP, so there is nothing that we could say (RFC 4475 section 3.3.15).
+        return Refusal(406, headers=(("Warning", f'399 offhook "the answer would be {SDP}"'),))
+    if refused is None and is_too_small(request, session):
+        return Refusal(422, headers=(("Min-SE", str(session.min_se)),))
+    return refused
 
 
 def refuse_body(request: Request) -> Refusal | None:
@@ -60,6 +76,17 @@ def refuse_body(request: Request) -> Refusal | None:
     except HeaderError as exc:
         return Refusal(400, f"Bad Request ({exc.header})")
     return None if known else Refusal(415, headers=(("Accept", ", ".join(ACCEPTED_TYPES)),))
+
+
+def _takes_sdp(request: Request) -> bool:
+    """Section 20.1: no Accept means SDP. An empty one is taken for a slip: nobody calls to hear nothing."""
+    ranges = request.headers.values("Accept")
+    return not ranges or any(_covers_sdp(media_range) for media_range in ranges)
+
+
+def _covers_sdp(media_range: str) -> bool:
+    name, *params = media_range.lower().replace(" ", "").split(";")
+    return name in _COVER_SDP and not any(param.rstrip("0") in ("q=", "q=0.") for param in params)
 
 
 def _is_optional(request: Request) -> bool:

@@ -33,8 +33,10 @@ from .reasons import reasons_of
 from .responses import dial_back_address, note_source, response_flow
 from .route import Hop, Plan, Way, hop_for_uri
 from .screening import ACCEPTED_TYPES, refuse_request
+from .session_timer import SessionTimerConfig
 from .timer_heap import Timed, TimerHeap
 from .transaction import TimerValues
+from .transaction.keys import MAGIC_COOKIE, MergeKey, ServerKey, merge_key, server_key
 from .uac import UacUsage
 from .uas import UasUsage
 from .uri import SipUri
@@ -44,7 +46,6 @@ from .ways import Reach, Ways
 __all__ = ["Incoming", "Listening", "Output", "Reach", "Stack", "StackConfig", "Transmit", "UsageEvent"]
 
 DEFAULT_ALLOW = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "NOTIFY", "UPDATE")
-MAGIC_COOKIE = "z9hG4bK"
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class StackConfig:
     "How long an accepted REFER may be silent before its outcome is `timeout`."
     keep_alive: float = 30.0
     "Seconds between CRLF pings on a connection that holds a dialog; carriers close quiet ones after about 120."
+    session: SessionTimerConfig = field(default_factory=SessionTimerConfig)
     max_transactions: int = 50_000
     "Requests being answered at one time; above it new ones are dropped, so that a flood cannot fill the memory."
 
@@ -88,7 +90,6 @@ class UsageEvent:
 
 
 Output = Transmit | Reach | Incoming | UsageEvent
-ServerKey = tuple[str, ...]
 
 
 class Stack:
@@ -107,15 +108,17 @@ class Stack:
         self.counters: Counter[str] = Counter()
         "How often things happened that have no other trace: `malformed`, `stray_response`, `stray_ack`, ..."
         self.allow = ", ".join(config.allow)
-        self.capabilities = [("Allow", self.allow), ("Supported", ", ".join(config.supported))]
+        self.supported = (*config.supported, *(("timer",) if config.session.interval else ()))
+        self.capabilities = [("Allow", self.allow), ("Supported", ", ".join(self.supported))]
         self._accept_calls = accept_calls
-        self._now = now
+        self.now = now
+        "The time of the latest input."
         self._addresses = OwnAddresses(config.public_host)
         self._outputs: list[Output] = []
         self._timers = TimerHeap()
         self._sequence = 0
         self._server: dict[ServerKey, ServerExchange] = {}
-        self._merged: dict[tuple[str, str, int, str], ServerExchange] = {}
+        self._merged: dict[MergeKey, ServerExchange] = {}
         self._client: dict[tuple[str, str], ClientExchange] = {}
         self._dialogs: dict[DialogId, InviteUsage] = {}
         self._dialogs_of: dict[InviteUsage, list[DialogId]] = {}
@@ -139,7 +142,7 @@ class Stack:
 
     def connection_lost(self, flow: Flow, *, now: float) -> None:
         """Note that a connection closed: what waits on it goes another way or fails."""
-        self._now = now
+        self.now = now
         assert flow.connection is not None
         self._open.discard(flow.connection)
         self._keep_alives.forget(flow.connection)
@@ -148,7 +151,7 @@ class Stack:
 
     def receive(self, data: bytes, flow: Flow, *, now: float) -> None:
         """Handle one message: a datagram, or what the framer cut out of a stream. Never raises for bad input."""
-        self._now = now
+        self.now = now
         try:
             message = parse_message(data)
             if isinstance(message, Request):
@@ -162,7 +165,7 @@ class Stack:
 
     def reached(self, key: int, way: Way, *, now: float) -> None:
         """Answer a `Reach`."""
-        self._now = now
+        self.now = now
         self.ways.reached(key, way, now=now)
 
     def next_timer(self) -> float | None:
@@ -171,7 +174,7 @@ class Stack:
 
     def handle_timer(self, *, now: float) -> None:
         """Fire everything that is due."""
-        self._now = now
+        self.now = now
         self._timers.handle_timer(now=now)
 
     def outputs(self) -> list[Output]:
@@ -197,7 +200,7 @@ class Stack:
 
         Raises `UriError`, `HeaderError` and `RouteError` for what cannot be sent.
         """
-        self._now = now
+        self.now = now
         target = SipUri.parse(uri)
         if via is not None:
             hop = Hop(*via, "the hop that was asked for", via[0] == "tls", trusted=True, fixed=True)
@@ -301,8 +304,8 @@ class Stack:
             self._client.pop(key, None)
 
     def forget_server(self, exchange: ServerExchange) -> None:
-        self._server.pop(_server_key(exchange.request, exchange.request.method), None)
-        key = _merge_key(exchange.request)
+        self._server.pop(server_key(exchange.request, exchange.request.method), None)
+        key = merge_key(exchange.request)
         if self._merged.get(key) is exchange:
             del self._merged[key]
 
@@ -317,7 +320,7 @@ class Stack:
 
     def hold(self, flow: Flow) -> None:
         """Keep a connection alive for one more dialog."""
-        self._keep_alives.hold(flow, now=self._now)
+        self._keep_alives.hold(flow, now=self.now)
 
     def is_held(self, connection: int) -> bool:
         return self._keep_alives.holds(connection)
@@ -330,7 +333,7 @@ class Stack:
     def _receive_request(self, request: Request, data: bytes, flow: Flow, now: float) -> None:
         note_source(request, flow)
         method = request.method
-        exchange = self._server.get(_server_key(request, "INVITE" if method == "ACK" else method))
+        exchange = self._server.get(server_key(request, "INVITE" if method == "ACK" else method))
         if exchange is not None:
             if exchange.usage is not None:
                 self._note_wire(exchange.usage, "in", flow, data, now)
@@ -346,6 +349,9 @@ class Stack:
                 usage.receive_ack(request, now=now)
         elif len(self._server) >= self.config.max_transactions:
             self.counters["overload"] += 1
+        elif usage is not None and not usage.allowance.take(method, now=now):
+            self.counters["too_many_in_dialog"] += 1
+            self._respond_stateless(request, 500, [("Retry-After", "5")], flow)
         else:
             self._serve(request, data, flow, usage, now)
 
@@ -354,21 +360,25 @@ class Stack:
     ) -> None:
         exchange = ServerExchange(self, request, flow)
         exchange.usage = usage
-        self._server[_server_key(request, request.method)] = exchange
+        self._server[server_key(request, request.method)] = exchange
         if request.method == "CANCEL":
             self._cancel(exchange, data, now)
             return
-        merge_key = _merge_key(request)
-        other = self._merged.get(merge_key)
+        copy_key = merge_key(request)
+        other = self._merged.get(copy_key)
         # One that was refused already is no second path but a second try: a carrier that fails over to us again.
         merged = other is not None and request.to.tag is None and not other.transaction.is_refused
         refused = refuse_request(
-            request, allow=self.config.allow, supported=self.config.supported, merged=merged
+            request,
+            allow=self.config.allow,
+            supported=self.supported,
+            session=self.config.session,
+            merged=merged,
         )
         if refused is not None:
             exchange.respond(refused.status, refused.reason, now=now, headers=refused.headers)
             return
-        self._merged[merge_key] = exchange
+        self._merged[copy_key] = exchange
         if usage is not None:
             usage.receive_request(exchange, now=now)
         elif request.to.tag is not None:
@@ -402,7 +412,7 @@ class Stack:
 
     def _cancel(self, exchange: ServerExchange, data: bytes, now: float) -> None:
         """RFC 3261 section 9.2: 200 to the CANCEL, then 487 to the INVITE unless it has its final response."""
-        target = self._server.get(_server_key(exchange.request, "INVITE"))
+        target = self._server.get(server_key(exchange.request, "INVITE"))
         if target is None:
             exchange.respond(481, now=now)
             return
@@ -431,15 +441,17 @@ class Stack:
             note_source(request, flow)
             # One line of ASCII: the fault quotes what the peer sent.
             fault = "".join(c if " " <= c <= "~" else "?" for c in exc.text)[:120]
-            response = create_response(
-                request,
-                exc.status_hint,
-                to_tag=self.new_token(),
-                headers=[("Warning", f'399 {self.config.user_agent.partition("/")[0]} "{_quotable(fault)}"')],
-            )
-            self.transmit(response_flow(request, flow), bytes(response), None, now=self._now)
+            warning = f'399 {self.config.user_agent.partition("/")[0]} "{_quotable(fault)}"'
+            self._respond_stateless(request, exc.status_hint, [("Warning", warning)], flow)
         except (HeaderError, ValueError):
             self.counters["dropped"] += 1
+
+    def _respond_stateless(
+        self, request: Request, status: int, headers: list[tuple[str, str]], flow: Flow
+    ) -> None:
+        """Answer once and remember nothing (RFC 3261 section 8.2.7)."""
+        response = create_response(request, status, to_tag=self.new_token(), headers=headers)
+        self.transmit(response_flow(request, flow), bytes(response), None, now=self.now)
 
     # Responses.
 
@@ -466,21 +478,6 @@ class Stack:
                 data,
             )
         )
-
-
-def _server_key(request: Request, method: str) -> ServerKey:
-    """Return what makes two requests of that method one transaction (RFC 3261 section 17.2.3)."""
-    via = request.top_via
-    branch = via.branch or ""
-    if branch.startswith(MAGIC_COOKIE) and len(branch) > len(MAGIC_COOKIE):
-        return (branch, via.host.lower(), str(via.port or ""), method)
-    # RFC 2543 peers: no branch to rely on.
-    tag = request.from_.tag or ""
-    return ("", request.uri, tag, request.call_id, str(request.cseq.number), str(via), method)
-
-
-def _merge_key(request: Request) -> tuple[str, str, int, str]:
-    return (request.call_id, request.from_.tag or "", request.cseq.number, request.method)
 
 
 def _quotable(text: str) -> str:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["UacUsage"]
 
+MAX_RAISES = 3
+"How often one call asks for a longer session: the UAS and each proxy on the way may say 422 once."
+
 
 class UacUsage(InviteUsage):
     """A call that we place. The first 2xx makes the call; further ones, of other forks, are ended at once."""
@@ -28,12 +31,15 @@ class UacUsage(InviteUsage):
         self._dialogs: dict[str, Dialog] = {}
         self._cancelled = False
         self._cancel_sent = False
-        self._exchange = ClientExchange(
-            stack, self, invite, on_response=self._receive_response, on_failure=self._invite_failed
-        )
+        self._exchange = self._exchange_of(invite)
+        self._plan_of_invite: Plan | None = None
+        self._raises = 0
 
     def start(self, plan: Plan, *, now: float) -> None:
         """Send the INVITE."""
+        for name, value in self.session.first_headers():
+            self.invite.headers.add(name, value)
+        self._plan_of_invite = plan
         self._exchange.start(plan, now=now)
 
     def hangup(self, *, now: float, reason_header: str | None = None) -> None:
@@ -55,6 +61,8 @@ class UacUsage(InviteUsage):
             self._receive_provisional(response, now)
         elif response.status < 300:
             self._receive_answer(response, now)
+        elif response.status == 422 and self._raise_interval(response, now):
+            return
         else:
             self._end_unanswered(response, f"{response.status} {response.reason}", (), now)
 
@@ -92,7 +100,29 @@ class UacUsage(InviteUsage):
             return
         self._answered = True
         self._set_state("confirmed", f"received {response.status}", now)
+        self.session.receive_2xx(response, self.invite.body, now=now)
         self.emit(Answered(response))
+
+    def _exchange_of(self, invite: Request) -> ClientExchange:
+        return ClientExchange(
+            self.stack, self, invite, on_response=self._receive_response, on_failure=self._invite_failed
+        )
+
+    def _raise_interval(self, response: Response, now: float) -> bool:
+        """RFC 4028 section 7.3: ask again for the session that the peer takes; `False` when that cannot help."""
+        self._raises += 1
+        headers = self.session.raise_interval(response)
+        if not headers or self._raises > MAX_RAISES or self._cancelled or self.state == "ended":
+            return False
+        again = self.invite.headers.copy()
+        again.remove("Via")
+        for name, value in (("CSeq", f"{self.invite.cseq.number + 1} INVITE"), *headers):
+            again.set(name, value)
+        self.invite = Request("INVITE", self.invite.uri, headers=again, body=self.invite.body)
+        self._exchange = self._exchange_of(self.invite)
+        assert self._plan_of_invite is not None
+        self._exchange.start(self._plan_of_invite, now=now)
+        return True
 
     def _learn_dialog(self, response: Response) -> None:
         tag = response.to.tag or ""

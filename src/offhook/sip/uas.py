@@ -72,7 +72,8 @@ class UasUsage(InviteUsage):
         """
         if not self._is_unanswered("answer"):
             return
-        items = [("Contact", self.contact()), *self.stack.capabilities, *headers]
+        session = self.session.answer_headers(self.invite, sdp, now=now)
+        items = [("Contact", self.contact()), *self.stack.capabilities, *session, *headers]
         content_type = "application/sdp" if sdp else None
         response = self._exchange.respond(200, now=now, headers=items, body=sdp, content_type=content_type)
         self._answered = True

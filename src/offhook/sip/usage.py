@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from offhook.trace import RoutingDecision, StateChange, WireMessage
 
 from .acceptances import Acceptances
+from .allowance import Allowance
 from .dialog import Dialog
 from .events import (
     Acknowledged,
@@ -22,6 +23,7 @@ from .events import (
     LegEvent,
     Offered,
     ReferUpdated,
+    Replied,
     Requested,
 )
 from .exchange import ClientExchange, ServerExchange
@@ -32,6 +34,8 @@ from .own_requests import OwnRequests
 from .reasons import create_reason, reasons_of
 from .refers import Refers
 from .route import Attempt, Plan, RouteError, Way, plan_in_dialog
+from .session_refresh import SessionRefresh
+from .session_timer import SessionTimer
 from .transaction import LocalProtocolError
 
 if TYPE_CHECKING:
@@ -58,6 +62,10 @@ class InviteUsage:
         "The last ACK received."
         self.armed: float | None = None
         self.tracer: Callable[[Trace], None] | None = None
+        self.session = SessionRefresh(
+            self, SessionTimer(stack.config.session, owns_call_id=self.role == "uac")
+        )
+        self.allowance = Allowance(now=stack.now)
         self.early_traces: list[Trace] = []
         "What was noted before `tracer` was set; bounded."
         self.tls_hostname = ""
@@ -126,6 +134,8 @@ class InviteUsage:
         headers = list(headers)
         if status < 300 and request.method in ("INVITE", "UPDATE"):
             headers = [("Contact", self.contact()), ("Allow", self.stack.allow), *headers]
+            if status >= 200:
+                headers = [*self.session.answer_headers(request, body, now=now), *headers]
         elif status == 405:
             # RFC 3261 section 8.2.1.
             headers = [("Allow", self.stack.allow), *headers]
@@ -150,6 +160,7 @@ class InviteUsage:
         headers: Iterable[tuple[str, str]] = (),
         body: bytes = b"",
         content_type: str | None = None,
+        key: int | None = None,
     ) -> int:
         """
         Send a request in the dialog, and return its key: a `Replied` with it follows.
@@ -161,7 +172,7 @@ class InviteUsage:
         if method in ("ACK", "CANCEL", "BYE", "REFER"):
             raise LocalProtocolError(f"{method} has a method of its own")
         return self._own.add(
-            method, headers=list(headers), body=body, content_type=content_type, refer=None, now=now
+            method, headers=list(headers), body=body, content_type=content_type, refer=None, now=now, key=key
         )
 
     def refer(
@@ -252,6 +263,7 @@ class InviteUsage:
             self._refers.next_timer(),
             self._acceptances.next_timer(),
             self._own.next_timer(),
+            self.session.next_timer(),
             self._release_at,
         )
         return min([deadline for deadline in deadlines if deadline is not None], default=None)
@@ -264,12 +276,18 @@ class InviteUsage:
             self._send_bye("no_ack", reason or create_reason("SIP", 408, "no ACK"), text, now)
         self._refers.handle_timer(now=now)
         self._own.handle_timer(now=now)
+        self.session.handle_timer(now=now)
         if self._release_at is not None and now >= self._release_at:
             self._release()
         self.stack.arm(self)
 
+    def expire(self, text: str, *, now: float) -> None:
+        """End the leg because its session timer ran out."""
+        self._send_bye("session_expired", create_reason("SIP", 408, "Session timer expired"), text, now)
+
     def emit(self, event: LegEvent) -> None:
-        self.stack.emit(self, event)
+        if not (isinstance(event, Replied) and self.session.receive_reply(event, now=self.stack.now)):
+            self.stack.emit(self, event)
 
     def note(self, trace: Trace) -> None:
         """Hand a trace on, or keep it until somebody asks."""
@@ -305,6 +323,7 @@ class InviteUsage:
                 exchange.respond(487, now=now)
         self._open.clear()
         self._own.end()
+        self.session.stop()
         self._refers.end(by_peer=cause == "remote_bye")
         if was_answered:
             self.emit(Ended(LegEnded(cause, reason_header, text)))

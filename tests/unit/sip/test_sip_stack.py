@@ -397,8 +397,8 @@ class TestRefusingRequests:
         assert agent.receive(message("CANCEL")) == [481]
 
     def test_required_extension(self, agent):
-        assert agent.receive(message("INVITE", extra=["Require: 100rel, timer"])) == [420]
-        assert agent.sent[0].headers.values("Unsupported") == ["100rel", "timer"]
+        assert agent.receive(message("INVITE", extra=["Require: 100rel, precondition"])) == [420]
+        assert agent.sent[0].headers.values("Unsupported") == ["100rel", "precondition"]
 
     def test_supported_extension_may_be_required(self):
         assert Agent(supported=("timer",)).receive(message("INVITE", extra=["Require: timer"])) == [100]

@@ -40,7 +40,7 @@ from .turns import Answered, HeardEnded, HeardStarted, TurnTaking
 
 __all__ = ["CallPlan", "Digits", "Outcome", "Phone", "PhoneError", "Turn"]
 
-ALLOW = ("INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "REFER", "NOTIFY")
+ALLOW = ("INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "REFER", "NOTIFY", "UPDATE")
 _TICK_S = 0.010
 _AHEAD = 2 * FRAME_SAMPLES
 "How much sound waits in the port: enough that a late tick leaves no gap, little enough to know when it is sent."
@@ -253,7 +253,8 @@ class Phone(LegListener):
     def leg_offered(self, leg: Leg, request: Request) -> None:
         assert self._port is not None
         if not request.body:
-            leg.respond(request, 488)
+            # An UPDATE without SDP is a session timer's; a re-INVITE without it wants an offer.
+            leg.respond(request, 200 if request.method == "UPDATE" else 488)
             return
         local = negotiate.LocalMedia(
             host=self._port.host,
