@@ -137,6 +137,7 @@ class Node:
                     min_se=config.sip.min_se_s,
                     always=config.sip.refresh_always,
                 ),
+                refer_notify_timeout=config.calls.refer_outcome_s,
                 tls=server_tls,
                 tls_client=client_context(certificates.ca),
             ),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import time
 from typing import Protocol
 
-__all__ = ["Clock", "SystemClock"]
+__all__ = ["Clock", "SystemClock", "iso_time"]
 
 
 class Clock(Protocol):
@@ -26,3 +27,9 @@ class SystemClock:
 
     def wall(self) -> float:
         return time.time()
+
+
+def iso_time(wall: float) -> str:
+    """Return Unix seconds as ISO 8601 in UTC, to the millisecond."""
+    moment = datetime.datetime.fromtimestamp(wall, datetime.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

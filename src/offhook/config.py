@@ -24,6 +24,7 @@ from pydantic_settings import (
 )
 
 from offhook import ids
+from offhook.calls.target import TargetPattern
 from offhook.realtime.engines.upstream.target import Upstream, guess_kind
 from offhook.realtime.relayed_config import parse_relayed
 from offhook.realtime.session_config import DEFAULT_MODEL, parse_accept
@@ -144,6 +145,8 @@ class CallsTable(_Table):
     max_concurrent: Annotated[int, Field(gt=0)] = 400
     session_limit_s: Annotated[float, Field(gt=0)] = 3600.0
     webhook_timeout_s: Annotated[float, Field(gt=0, le=60)] = 10.0
+    refer_outcome_s: Annotated[float, Field(gt=0, le=600)] = 60.0
+    "How long the outcome of a REFER that the peer took may be awaited in silence."
 
 
 class BrainTable(_Table):
@@ -324,6 +327,15 @@ class ProjectTable(_Table):
     passthrough: str | None = None
     "The same for this project alone. Absent: `server.passthrough`. Empty: off."
     srtp: Literal["off", "optional", "required"] = "optional"
+    refer_targets: tuple[str, ...] = ()
+    "Where calls may be transferred to; empty: anywhere."
+
+    @field_validator("refer_targets")
+    @classmethod
+    def _patterns(cls, targets: tuple[str, ...]) -> tuple[str, ...]:
+        for target in targets:
+            TargetPattern.parse(target)
+        return targets
 
     def to_project(self) -> Project:
         return Project(
@@ -348,6 +360,7 @@ class ProjectTable(_Table):
             ),
             passthrough=self.passthrough,
             srtp=self.srtp,
+            refer_targets=self.refer_targets,
         )
 
 

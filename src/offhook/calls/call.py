@@ -32,8 +32,9 @@ from .playout import CallPlayout
 from .record import EndReason, Result, Termination
 from .services import CallServices
 from .state import CallState, Lifecycle
+from .target import check_target_uri
 from .timeline import Timeline
-from .transfer import Transfer, check_target_uri
+from .transfer import Transfer
 
 __all__ = ["Call"]
 
@@ -93,7 +94,12 @@ class Call(LegListener):
             offer, self._settings, self.timeline, session_id=int(self.created_at), srtp=project.srtp
         )
         self._transfer = Transfer(
-            leg, timeout_s=self._settings.refer_timeout_s, on_update=self._refer_updated
+            leg,
+            call_id=call_id,
+            clock=services.clock,
+            timeout_s=self._settings.refer_timeout_s,
+            playout_wait_s=self._settings.playout_wait_s,
+            on_update=self._refer_updated,
         )
         leg.listener = self
         leg.trace = self.timeline.trace
@@ -162,26 +168,33 @@ class Call(LegListener):
         self._leg.refuse(status_code)
         self._end(EndReason.REJECTED, Result.SUCCESS, f"the app rejected with {status_code}", status_code)
 
-    async def refer(self, target_uri: object, *, repeated: bool = False) -> None:
-        """Transfer the caller (API rows R15 to R19). Returns when the peer has taken the REFER."""
-        target = check_target_uri(target_uri)
-        if repeated and self._transfer.has_taken(target):
-            return
+    async def refer(
+        self,
+        target_uri: object,
+        *,
+        repeated: bool = False,
+        wait_for_playout: bool = False,
+        request_id: str = "",
+    ) -> bool:
+        """
+        Transfer the caller (API rows R15 to R19). Returns True when the peer has taken the REFER.
+
+        With `wait_for_playout` the agent is let finish first; False means that this goes on past the answer.
+        """
+        target = check_target_uri(target_uri, self.project.refer_targets)
+        if repeated and self._transfer.knows(target):
+            return await self._transfer.repeat()
         self._life.check_refer()
         if self.state is CallState.ACCEPTED and self._establishing is not None:
             # The app was told 200 and cannot see how long the phone still rings.
             await asyncio.wait((self._establishing,))
             self._life.check_refer()
-        if (allow := self._leg.invite.headers.values("Allow")) and "REFER" not in allow:
-            raise CallError(
-                502,
-                f"The peer does not take REFER: its INVITE allows {', '.join(allow)}. "
-                "Enable call transfer on the trunk.",
-                code="refer_not_supported",
-                type="server_error",
-                details={"target_uri": target, "allow": allow},
-            )
-        await self._transfer.refer(target)
+        said = self._runner.said if wait_for_playout and self._runner is not None else None
+        return await self._transfer.refer(target, request_id=request_id, said=said)
+
+    def refers(self) -> list[dict[str, Any]]:
+        """Return what was asked for with `refer`, from the first, as `GET .../refers` shows it."""
+        return self._transfer.to_api()
 
     async def hangup(self, *, repeated: bool = False) -> None:
         """End the call: BYE when answered, else 480 (API rows R20, R21)."""
@@ -227,7 +240,7 @@ class Call(LegListener):
             "engine": self._engine,
             "session": self._runner.session.describe() if self._runner else self._last_session,
             "usage": self._usage,
-            "refers": self._transfer.to_api(),
+            "refers": self._transfer.brief(),
             "termination": self.termination.to_api() if self.termination else None,
         }
 
@@ -430,8 +443,9 @@ class Call(LegListener):
     # The end.
 
     def _refer_updated(self, update: dict[str, Any]) -> None:
+        said = " ".join(str(part) for part in (update["sip_status"], update["reason"]) if part)
         title = f"transfer {update['refer']} to {update['target_uri']}: {update['status']}"
-        self.timeline.record("call", title, sip_status=update["sip_status"], reason=update["reason"])
+        self.timeline.record("call", title + (f", {said}" if said else ""), **update)
         if self._runner is not None:
             self._runner.publish_extension({"type": "call.refer.updated", "call_id": self.id, **update})
         self._news.refer_updated(update)
@@ -473,6 +487,7 @@ class Call(LegListener):
         self._stop_ringing()
         self._decided.set()
         self._playout.close()
+        self._transfer.call_ended()
         self._media.close()
         self.timeline.record("call", f"ended: {cause}", **termination.to_api())
         data = termination.to_api()

@@ -95,6 +95,10 @@ class HostedCall:
         """The upstream closed a sideband in good order, which it does when the call is over (row S16)."""
         self._move(HostedState.ENDED)
 
+    def refers(self) -> list[dict[str, Any]]:
+        """Return nothing: the REFERs are the upstream's."""
+        return []
+
     def describe(self) -> dict[str, Any]:
         """Return the body of `GET /v1/realtime/calls/{id}`: as an own call's, where there is something to say."""
         return {

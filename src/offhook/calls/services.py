@@ -30,6 +30,8 @@ class CallSettings:
     "How long a sideband that came before the accept is held (API row S11)."
     refer_timeout_s: float = 8.0
     "How long `/refer` waits for the peer's final response (API row R17)."
+    playout_wait_s: float = 30.0
+    "How long `/refer?wait_for_playout=true` lets the agent finish."
     session_limit_s: float = 3600.0
     "How long a session may last (API row S20)."
 

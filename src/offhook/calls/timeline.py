@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from offhook.clock import Clock
+from offhook.clock import Clock, iso_time
 from offhook.trace import RoutingDecision, StateChange, WireMessage
 
 from .redaction import redact
@@ -128,8 +127,7 @@ class Timeline:
         )
 
     def _iso(self, at: float) -> str:
-        moment = datetime.datetime.fromtimestamp(at + self._wall_offset, datetime.UTC)
-        return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return iso_time(at + self._wall_offset)
 
 
 # What `logging` refuses to have overwritten, and what the log's lines have fields of their own for.

@@ -38,6 +38,7 @@ from offhook.realtime.outbox import (
     SessionExpired,
     SessionNote,
 )
+from offhook.realtime.saying import Saying
 
 __all__ = ["Attachment", "Listener", "Playout", "SessionRunner"]
 
@@ -127,6 +128,8 @@ class SessionRunner:
         self._encoding: deque[RetrievedItem] = deque()
         self._ending: str | None = None
         self._close_code = 1000
+        self._saying = Saying()
+        self._until_said: list[tuple[asyncio.Future[bool], int]] = []
         session.start(clock.monotonic(), clock.wall())
 
     @property
@@ -182,6 +185,28 @@ class SessionRunner:
     def playout_drained(self) -> None:
         """The last queued sample was sent."""
         self._do(self._drained)
+
+    def said(self) -> asyncio.Future[bool]:
+        """
+        Return a future that is done once the caller has heard all that the agent is saying.
+
+        It is `False` when that was cut short, or the session has ended. Cancel it when it is not wanted any more.
+        """
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._until_said.append((future, self._saying.cuts))
+        self._do(self._progress)
+        return future
+
+    def _tell_said(self) -> None:
+        cuts, is_over = self._saying.cuts, self.closed or not self._saying.busy
+        waiting, self._until_said = self._until_said, []
+        for future, cuts_before in waiting:
+            if future.done():
+                continue
+            if is_over or cuts > cuts_before:
+                future.set_result(not self.closed and cuts == cuts_before)
+            else:
+                self._until_said.append((future, cuts_before))
 
     def _drained(self) -> None:
         # Something may have been queued between the sender's call and now.
@@ -260,6 +285,7 @@ class SessionRunner:
         attachments, self._attachments = self._attachments, {}
         for attachment in attachments.values():
             attachment.listener.close(self._close_code, reason)
+        self._tell_said()
 
     # The pump.
 
@@ -277,6 +303,8 @@ class SessionRunner:
                 self._guarded(self._take, handle, args)
         finally:
             self._pumping = False
+        if self._until_said:
+            self._tell_said()
         self._arm()
 
     def _take(self, handle: Callable[..., None], args: tuple[Any, ...]) -> None:
@@ -333,6 +361,7 @@ class SessionRunner:
             if (attachment := self._attachments.get(output.to)) is not None:
                 attachment.listener.send(orjson.dumps(output.event))
             return
+        self._saying.receive(output.event)
         frame: bytes | None = None
         audio_only = self.session.sip and output.event["type"] == _AUDIO_EVENT
         for attachment in list(self._attachments.values()):

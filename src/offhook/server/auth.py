@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from starlette.datastructures import Headers
 
 from offhook.calls.errors import CallError
-from offhook.tenants import Project, Projects
+from offhook.tenants import Project, Projects, key_id
 
-__all__ = ["authenticate"]
+__all__ = ["authenticate", "key_id_of"]
 
 KEY_PROTOCOL = "openai-insecure-api-key."
 PROJECT_PROTOCOL = "openai-project."
@@ -41,6 +41,13 @@ def authenticate(headers: Headers, projects: Projects, *, subprotocols: Iterable
             code="mismatched_project",
         )
     return project
+
+
+def key_id_of(headers: Headers, projects: Projects) -> str:
+    """Return the id of the key that opened this request; empty for one that nothing opened."""
+    opening = (key for key in _keys(headers, ()) if key and projects.by_api_key(key) is not None)
+    key = next(opening, None)
+    return key_id(key) if key is not None else ""
 
 
 def _keys(headers: Headers, subprotocols: Iterable[str]) -> list[str | None]:

@@ -14,10 +14,11 @@ from starlette.responses import Response
 from offhook.calls.errors import CallError
 from offhook.tenants import Project
 
-from .auth import authenticate
+from .auth import authenticate, key_id_of
 from .body import optional_object, read_json, refuse_unknown, type_name
 from .context import request_id_of
 from .errors import documented
+from .refers import REFER_BODY, audit_refer, find_refer, refer_target, refer_under_way
 from .services import ServerServices
 
 if TYPE_CHECKING:
@@ -28,9 +29,7 @@ __all__ = ["CallRoutes"]
 
 CallId = Annotated[str, Path(description="The call's id, as `realtime.call.incoming` gave it. Opaque.")]
 
-MAX_TARGET_URI = 512
-
-Act = Callable[["Call", Any], Awaitable[None]]
+Act = Callable[["Call", Any], Awaitable[Response | None]]
 
 
 class CallRoutes:
@@ -54,19 +53,24 @@ class CallRoutes:
         for verb, route, errors, body in (
             ("accept", self.accept, (400, 401, 404, 409, 413, 503), _ACCEPT),
             ("reject", self.reject, (400, 401, 404, 409, 413), _REJECT),
-            ("refer", self.refer, (400, 401, 404, 409, 413, 502, 504), _REFER),
+            ("refer", self.refer, (400, 401, 403, 404, 409, 413, 502, 504), REFER_BODY),
             ("hangup", self.hangup, (401, 404), None),
         ):
             extra: dict[str, Any] = {"security": SECURITY}
             if body is not None:
                 extra["requestBody"] = body
+            done: dict[int | str, dict[str, Any]] = {200: {"description": "Done. The body is empty."}}
+            if verb == "refer":
+                done[202] = {
+                    "description": "It waits for the agent's last word; `Location` says where it is shown."
+                }
             # A path's parameter takes slashes too: an id is opaque, and %2F in it is decoded before routing.
             router.add_api_route(
                 f"/calls/{{call_id:path}}/{verb}",
                 route,
                 methods=["POST"],
                 response_class=Response,
-                responses={200: {"description": "Done. The body is empty."}, **documented(*errors)},
+                responses={**done, **documented(*errors)},
                 openapi_extra=extra,
                 operation_id=f"{verb}_call",
             )
@@ -76,6 +80,8 @@ class CallRoutes:
         for path, route, errors, name in (
             ("/calls", self.list_calls, (400, 401), "list_calls"),
             ("/calls/{call_id:path}/timeline", self.timeline, (401, 404), "get_call_timeline"),
+            ("/calls/{call_id:path}/refers", self.list_refers, (401, 404), "list_call_refers"),
+            ("/calls/{call_id:path}/refers/{number}", self.get_refer, (400, 401, 404), "get_call_refer"),
             ("/calls/{call_id:path}", self.get, (401, 404), "get_call"),
         ):
             router.add_api_route(
@@ -113,18 +119,40 @@ class CallRoutes:
 
         return await self._do("reject", request, call_id, act)
 
-    async def refer(self, request: Request, call_id: CallId) -> Response:
+    async def refer(
+        self,
+        request: Request,
+        call_id: CallId,
+        wait_for_playout: Annotated[
+            bool, Query(description="Send the REFER when the caller has heard what the agent is saying.")
+        ] = False,
+    ) -> Response:
         """
         Transfer the caller: sends a SIP REFER.
 
         200 means that the peer took it (2xx), which is not yet a completed transfer: that is told by
-        `realtime.call.refer.updated`. Anything else is an error within 8 s that has the peer's status in `details`.
+        `realtime.call.refer.updated` and `GET .../refers/{number}`. Anything else is an error within 8 s that has the
+        peer's status in `details`; with `wait_for_playout` also 202, when the agent still speaks by then.
         """
+        project, target, error = self._authenticate(request), None, None
 
-        async def act(call: Call, body: Any) -> None:
-            body = optional_object(body)
-            refuse_unknown(body, ("target_uri",))
-            await call.refer(_target_uri(body), repeated=_is_repeat(request))
+        async def act(call: Call, body: Any) -> Response | None:
+            nonlocal target, error
+            try:
+                target = refer_target(optional_object(body))
+                taken = await call.refer(
+                    target,
+                    repeated=_is_repeat(request),
+                    wait_for_playout=wait_for_playout,
+                    request_id=request_id_of(request.scope),
+                )
+            except CallError as refusal:
+                error = refusal
+                raise
+            finally:
+                key_id = key_id_of(request.headers, self._projects)
+                audit_refer(request, project, key_id, call_id, target, error)
+            return None if taken else refer_under_way(request, call.refers())
 
         return await self._do("refer", request, call_id, act)
 
@@ -180,6 +208,22 @@ class CallRoutes:
         project = self._authenticate(request)
         return _json(self._find(project.id, call_id).describe())
 
+    async def list_refers(self, request: Request, call_id: CallId) -> Response:
+        """Return the call's transfers, from the first: each step of each, with its time."""
+        project = self._authenticate(request)
+        found = self._find(project.id, call_id).refers()
+        return _json({"object": "list", "data": found, "has_more": False})
+
+    async def get_refer(
+        self,
+        request: Request,
+        call_id: CallId,
+        number: Annotated[int, Path(description="Which of the call's transfers; from 1.")],
+    ) -> Response:
+        """Return one transfer: where to, what has become of it, and each step with its time."""
+        project = self._authenticate(request)
+        return _json(find_refer(self._find(project.id, call_id).refers(), number))
+
     async def timeline(self, request: Request, call_id: CallId) -> Response:
         """Return everything that happened to a call: SIP messages, webhook attempts, requests, turns, its end."""
         project = self._authenticate(request)
@@ -223,8 +267,8 @@ class CallRoutes:
         call = self._calls.find(project.id, call_id)
         status, error = 500, "internal error"
         try:
-            await act(call, await read_json(request) if has_body else None)
-            status, error = 200, ""
+            answer = await act(call, await read_json(request) if has_body else None) or Response()
+            status, error = answer.status_code, ""
         except CallError as refusal:
             status, error = refusal.status, refusal.message
             raise
@@ -239,7 +283,7 @@ class CallRoutes:
                 request_id=request_id_of(request.scope),
                 duration_ms=round((self._clock.monotonic() - started_at) * 1000, 1),
             )
-        return Response()
+        return answer
 
 
 def _is_repeat(request: Request) -> bool:
@@ -267,32 +311,6 @@ def _reject_status(body: dict[str, Any]) -> int:
             param="status_code",
         )
     return status
-
-
-def _target_uri(body: dict[str, Any]) -> str:
-    if "target_uri" not in body:
-        raise CallError(
-            400,
-            "Missing required parameter: 'target_uri'.",
-            code="missing_required_parameter",
-            param="target_uri",
-        )
-    target = body["target_uri"]
-    if not isinstance(target, str):
-        raise CallError(
-            400,
-            f"Invalid type for 'target_uri': expected a string, but got {type_name(target)} instead.",
-            code="invalid_type",
-            param="target_uri",
-        )
-    if len(target) > MAX_TARGET_URI:
-        raise CallError(
-            400,
-            f"Invalid value for 'target_uri': it is longer than {MAX_TARGET_URI} characters.",
-            code="invalid_value",
-            param="target_uri",
-        )
-    return target
 
 
 async def _slowly(calls: Iterable[Call | HostedCall]) -> AsyncIterator[Call | HostedCall]:
@@ -363,19 +381,4 @@ _REJECT = _body(
         "additionalProperties": False,
     },
     required=False,
-)
-_REFER = _body(
-    "Where to.",
-    {
-        "required": ["target_uri"],
-        "properties": {
-            "target_uri": {
-                "type": "string",
-                "description": "A `tel:`, `sip:` or `sips:` URI.",
-                "maxLength": MAX_TARGET_URI,
-            }
-        },
-        "additionalProperties": False,
-    },
-    required=True,
 )

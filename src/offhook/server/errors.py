@@ -112,6 +112,7 @@ def _of_framework(request: Request, error: HTTPException) -> CallError:
 _MEANINGS = {
     400: "The request is wrong: `param` says where. Nothing happened; the call goes on as it was.",
     401: "No API key, a key that no project has, or an `OpenAI-Project` header that names another project.",
+    403: "The project's configuration does not allow it.",
     404: "The call is unknown, over, or another project's: one answer for all three.",
     409: "The call is in a state in which this cannot be done.",
     413: "The body is over 1 MiB.",

@@ -275,6 +275,7 @@ class Endpoint:
             del self._replies[key]
             if not future.done() or future.cancelled():
                 usage.stop_waiting(key, now=self.now())
+                self.pump()
 
     def guard(self, usage: InviteUsage, tracer: Callable[[Trace], None]) -> Callable[[Trace], None]:
         def guarded(trace: Trace) -> None:

@@ -122,6 +122,8 @@ class OwnRequests:
         """The leg is over: nothing that waits will be sent."""
         waiting, self._waiting = self._waiting, []
         for own in waiting:
+            if own.refer is not None:
+                own.refer.transaction_failed("the call ended before it could be sent", was_sent=False)
             self._usage.emit(Replied(own.key, None, "the leg ended"))
 
     def next_timer(self) -> float | None:
@@ -165,7 +167,9 @@ class OwnRequests:
         ) -> None:
             self._offering.discard(own.key)
             if own.refer is not None:
-                own.refer.transaction_failed()
+                text = "; ".join((reason, *map(str, attempts)))
+                own.refer.transaction_failed(text, was_sent=exchange.transaction is not None)
+                self._on_refer_replied()
             usage.emit(Replied(own.key, None, reason, attempts))
             self.send_waiting(now=now)
 

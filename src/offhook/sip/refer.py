@@ -3,6 +3,10 @@ What became of one REFER: its response, the NOTIFYs of its subscription, or thei
 
 RFC 3515 (REFER), RFC 4488 (`Refer-Sub: false`), RFC 6665 (NOTIFY). A pure object: feed it what the
 dialog received and `now`, then drain `outputs()`; `next_timer()` says when to call `handle_timer`.
+
+Every REFER gets one verdict: `completed`, `completed_unconfirmed`, `failed`, `unknown` or `timeout`. Of these,
+`completed_unconfirmed`, `unknown` and `timeout` are guesses. The target's own answer, which only a NOTIFY brings,
+corrects a guess, once.
 """
 
 from __future__ import annotations
@@ -21,10 +25,15 @@ __all__ = [
     "ReferTimeout",
     "ReferUnsendable",
     "ReferUpdate",
+    "explaining_headers",
     "parse_sipfrag",
 ]
 
-ReferKind = Literal["progress", "completed", "completed_unconfirmed", "failed", "unknown", "timeout"]
+ReferKind = Literal[
+    "accepted", "progress", "completed", "completed_unconfirmed", "failed", "unknown", "timeout"
+]
+
+_GUESSES = ("completed_unconfirmed", "unknown", "timeout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +44,18 @@ class ReferUpdate:
     "Which REFER of the leg, from 1."
     kind: ReferKind
     """
-    `progress`: on its way. `completed`: the target answered. `completed_unconfirmed`: the peer took the call over
-    and will not say more. `failed`: refused by the peer or by the target; the call stays. `unknown`: the
-    subscription ended without a verdict. `timeout`: accepted, then silence. A later update may still
-    correct the last three.
+    `accepted`: the peer's 2xx. `progress`: on its way. `completed`: the target answered. `completed_unconfirmed`: the
+    peer took the call over and will not say more. `failed`: refused by the peer or by the target, or it could not
+    be sent; the call stays. `unknown`: nobody will say. `timeout`: silence, before the 2xx or after it. A later
+    update may still correct `completed_unconfirmed`, `unknown` and `timeout`.
     """
     sip_status: int | None = None
     "The target's status, from the NOTIFY; or the peer's to the REFER itself."
     reason: str = ""
     sipfrag: bytes = b""
     "The NOTIFY's body as received."
+    headers: tuple[tuple[str, str], ...] = ()
+    "In which the peer explains a refusal; see `explaining_headers`."
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +94,15 @@ class ReferUnsendable(Exception):  # noqa: N818
         self.attempts = attempts
 
 
+def explaining_headers(response: Response) -> tuple[tuple[str, str], ...]:
+    """Return the headers in which carriers say why they refused, such as X-Twilio-Error."""
+    return tuple(
+        (name, value)
+        for name, value in response.headers
+        if name.lower() in ("reason", "warning") or name.lower().startswith("x-")
+    )
+
+
 def parse_sipfrag(body: bytes) -> tuple[int, str] | None:
     """Return status and reason from a `message/sipfrag` body's first line, or `None` (RFC 3420)."""
     line = body.lstrip(b"\r\n").split(b"\n", 1)[0].strip().decode("utf-8", "replace")
@@ -98,21 +118,24 @@ class Refer:
     """
     The sender's side of one REFER.
 
-    `is_pending` is true until the outcome is known, so that a second REFER can be refused; a REFER
-    that nobody answered stays pending until its transaction ends.
+    `is_pending` is true until the verdict, so that a second REFER can be refused; one that nobody answered stays
+    pending until its transaction ends.
     """
 
     def __init__(self, number: int, cseq: int, *, notify_timeout: float) -> None:
         self.number = number
         self.cseq = cseq
-        self.is_pending = True
         self._notify_timeout = notify_timeout
         self._timers: dict[str, float] = {}
         self._outputs: list[ReferUpdate] = []
         self._verdict: ReferKind | None = None
         self._accepted = False
         self._was_late = False
-        self._remote_bye = False
+        self._ended_by: Literal["peer", "us"] | None = None
+
+    @property
+    def is_pending(self) -> bool:
+        return self._verdict is None
 
     # Inputs.
 
@@ -121,46 +144,49 @@ class Refer:
         if response.status < 200:
             return
         if response.status >= 300:
-            self._settle("failed", response.status, response.reason)
-        else:
-            self._accepted = True
+            self._settle("failed", response.status, response.reason, headers=explaining_headers(response))
+        elif self._verdict is None:
             self._receive_2xx(response, now)
 
     def give_up_waiting(self) -> None:
-        """Note that the asker was told "no answer"; a 2xx that comes now is news and becomes an update."""
+        """Note that the asker was told "no answer"; a 2xx that comes now still counts."""
         self._was_late = True
 
-    def transaction_failed(self) -> None:
-        """Note that the REFER will never be answered: timed out, or it could not be sent."""
-        if not self._accepted and self._verdict is None:
-            self.is_pending = False
+    def transaction_failed(self, reason: str, *, was_sent: bool) -> None:
+        """Note that the REFER will never be answered: it timed out, or could not be sent."""
+        if self._accepted:
+            return
+        if not was_sent:
+            self._settle("failed", None, reason)
+        elif self._ended_by == "peer":
+            self._settle("unknown", None, "the peer ended the call without an answer to the REFER")
+        else:
+            self._settle("timeout", None, f"{reason} to REFER")
 
     def receive_notify(self, request: Request, *, now: float) -> None:
         """Handle a NOTIFY of this REFER's subscription; it may come before the 2xx (RFC 3515 section 2.4.4)."""
         self._accepted = True
         state = (request.headers.get("Subscription-State") or "").partition(";")[0].strip().lower()
         parsed = parse_sipfrag(request.body)
-        if parsed is not None and parsed[0] >= 200:
-            kind: ReferKind = "completed" if parsed[0] < 300 else "failed"
-            self._settle(kind, parsed[0], parsed[1], request.body)
+        status, reason = parsed or (None, "")
+        if status is not None and status >= 200:
+            self._settle("completed" if status < 300 else "failed", status, reason, request.body)
         elif state == "terminated":
-            status, reason = parsed or (None, "")
             self._settle("unknown", status, reason or "subscription ended without a verdict", request.body)
         elif self._verdict is None:
-            status, reason = parsed or (None, "")
             self._timers["notify"] = now + self._notify_timeout
             self._outputs.append(ReferUpdate(self.number, "progress", status, reason, request.body))
+            self._settle_if_over()
 
     def receive_bye(self) -> None:
         """Handle the peer's BYE: after a 2xx to REFER it is how most carriers say that they took over."""
-        self._remote_bye = True
-        if self._accepted:
-            self._settle("completed_unconfirmed", None, "the peer ended the call after accepting the REFER")
+        self._ended_by = self._ended_by or "peer"
+        self._settle_if_over()
 
     def hung_up(self) -> None:
         """Note that we ended the call before the outcome was known."""
-        if self._accepted:
-            self._settle("unknown", None, "we ended the call before the outcome was known")
+        self._ended_by = self._ended_by or "us"
+        self._settle_if_over()
 
     def next_timer(self) -> float | None:
         return min(self._timers.values(), default=None)
@@ -178,26 +204,40 @@ class Refer:
     # Verdicts.
 
     def _receive_2xx(self, response: Response, now: float) -> None:
-        if self._verdict is not None:
-            return
+        was_accepted, self._accepted = self._accepted, True
         if (response.headers.get("Refer-Sub") or "").partition(";")[0].strip().lower() == "false":
             reason = "the peer accepted and sends no NOTIFY (Refer-Sub: false)"
             self._settle("completed_unconfirmed", response.status, reason)
-        elif self._remote_bye:
-            self.receive_bye()
-        else:
-            self.is_pending = True
-            self._timers.setdefault("notify", now + self._notify_timeout)
-            if self._was_late:
-                reason = f"{response.reason} (after we had stopped waiting)"
-                self._outputs.append(ReferUpdate(self.number, "progress", response.status, reason))
+            return
+        self._timers.setdefault("notify", now + self._notify_timeout)
+        if not was_accepted:  # a NOTIFY that came first has said as much
+            late = " (after we had stopped waiting)" if self._was_late else ""
+            self._outputs.append(
+                ReferUpdate(self.number, "accepted", response.status, response.reason + late)
+            )
+        self._settle_if_over()
 
-    def _settle(self, kind: ReferKind, status: int | None, reason: str, sipfrag: bytes = b"") -> None:
+    def _settle_if_over(self) -> None:
+        if not self._accepted or self._ended_by is None:
+            return
+        if self._ended_by == "peer":
+            reason = "the peer ended the call after accepting the REFER"
+            self._settle("completed_unconfirmed", None, reason)
+        else:
+            self._settle("unknown", None, "we ended the call before the outcome was known")
+
+    def _settle(
+        self,
+        kind: ReferKind,
+        status: int | None,
+        reason: str,
+        sipfrag: bytes = b"",
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> None:
         """Give the verdict once. Only the target's own answer corrects one that was a guess."""
-        is_guess = self._verdict in ("completed_unconfirmed", "unknown", "timeout")
-        if self._verdict is not None and not (is_guess and kind in ("completed", "failed") and sipfrag):
+        is_correction = self._verdict in _GUESSES and kind in ("completed", "failed") and sipfrag
+        if self._verdict is not None and not is_correction:
             return
         self._verdict = kind
-        self.is_pending = False
         self._timers = {}
-        self._outputs.append(ReferUpdate(self.number, kind, status, reason, sipfrag))
+        self._outputs.append(ReferUpdate(self.number, kind, status, reason, sipfrag, headers))

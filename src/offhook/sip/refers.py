@@ -31,6 +31,7 @@ class Refers:
         """Note that `refer` is request number `key`."""
         self._refers.append(refer)
         self._by_key[key] = refer
+        self.drain()  # it may have failed at once
 
     def find(self, event_params: str) -> Refer | None:
         """
@@ -50,7 +51,9 @@ class Refers:
         if refer := self._by_key.get(key):
             refer.give_up_waiting()
             if not was_sent:
-                refer.transaction_failed()
+                reason = "it was not sent: the ACK to our 200 did not come"
+                refer.transaction_failed(reason, was_sent=False)
+                self.drain()
 
     def end(self, *, by_peer: bool) -> None:
         """Note that the call is over."""

@@ -1,6 +1,15 @@
 """Who uses this node: projects, their keys, the trunks that may call them and the endpoints told about calls."""
 
-from .project import Fallback, Project, SrtpMode, Trunk, WebhookEndpoint
+from .project import Fallback, Project, SrtpMode, Trunk, WebhookEndpoint, key_id
 from .repository import ConfiguredProjects, Projects
 
-__all__ = ["ConfiguredProjects", "Fallback", "Project", "Projects", "SrtpMode", "Trunk", "WebhookEndpoint"]
+__all__ = [
+    "ConfiguredProjects",
+    "Fallback",
+    "Project",
+    "Projects",
+    "SrtpMode",
+    "Trunk",
+    "WebhookEndpoint",
+    "key_id",
+]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any, Literal
 
-__all__ = ["Fallback", "Project", "SrtpMode", "Trunk", "WebhookEndpoint"]
+__all__ = ["Fallback", "Project", "SrtpMode", "Trunk", "WebhookEndpoint", "key_id"]
 
 SrtpMode = Literal["off", "optional", "required"]
+
+
+def key_id(api_key: str) -> str:
+    """Return what logs may call a key: `key_` and the first 12 hex digits of its SHA-256."""
+    return f"key_{hashlib.sha256(api_key.encode()).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,8 @@ class Project:
     """
     srtp: SrtpMode = "optional"
     "Whether calls may, or must, have their sound encrypted by SDES keys."
+    refer_targets: tuple[str, ...] = ()
+    "Where its calls may be transferred to, such as `tel:+1`; none: anywhere."
 
     def trunk_at(self, address: str) -> Trunk | None:
         """Return the first trunk that calls from this address."""

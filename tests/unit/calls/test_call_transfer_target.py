@@ -3,7 +3,7 @@
 import pytest
 
 from offhook.calls.errors import CallError
-from offhook.calls.transfer import check_target_uri
+from offhook.calls.target import check_target_uri
 
 
 @pytest.mark.parametrize(

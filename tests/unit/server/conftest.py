@@ -11,6 +11,7 @@ import pytest_asyncio
 from openai import AsyncOpenAI
 
 from offhook.calls.errors import CallError, call_not_found
+from offhook.calls.target import check_target_uri
 from offhook.calls.timeline import Timeline
 from offhook.clock import SystemClock
 from offhook.server import HttpServer, ServerServices, create_app
@@ -66,6 +67,8 @@ class FakeCall:
         self.timeline = Timeline(call_id, CLOCK)
         self.asked = []
         self.error = None
+        self.keeps_talking = False
+        self.request_ids = []
         self.runner = FakeRunner()
         self.decided = asyncio.Event()
         if state != "ringing":
@@ -83,8 +86,16 @@ class FakeCall:
     async def reject(self, status_code=603, *, repeated=False):
         await self._take("reject", status_code)
 
-    async def refer(self, target_uri, *, repeated=False):
+    async def refer(self, target_uri, *, repeated=False, wait_for_playout=False, request_id=""):
+        check_target_uri(target_uri)
         await self._take("refer", target_uri)
+        self.request_ids.append(request_id)
+        return not (wait_for_playout and self.keeps_talking)
+
+    def refers(self):
+        return [
+            {"object": "realtime.call.refer", "refer": 1, "target_uri": target} for _, target in self.asked
+        ]
 
     async def hangup(self, *, repeated=False):
         await self._take("hangup")

@@ -26,6 +26,12 @@ def kinds(refer):
     return [(update.kind, update.sip_status) for update in refer.outputs()]
 
 
+def taken(refer, now=0.0):
+    """Let the peer take the REFER."""
+    refer.receive_response(response(202, "Accepted"), now=now)
+    assert kinds(refer) == [("accepted", 202)]
+
+
 @pytest.mark.parametrize("status", [302, 403, 481, 503, 603])
 def test_refused(refer, status):
     refer.receive_response(response(status, "No"), now=0.0)
@@ -38,13 +44,13 @@ def test_trying(refer):
     refer.receive_response(response(202), now=0.0)
     refer.receive_notify(notify(b"SIP/2.0 100 Trying"), now=0.1)
     refer.receive_notify(notify(b"SIP/2.0 180 Ringing\r\n"), now=0.2)
-    assert kinds(refer) == [("progress", 100), ("progress", 180)]
+    assert kinds(refer) == [("accepted", 202), ("progress", 100), ("progress", 180)]
     assert refer.is_pending
 
 
 @pytest.mark.parametrize("state", ["terminated;reason=noresource", "active;expires=30"])
 def test_target_answered(refer, state):
-    refer.receive_response(response(202), now=0.0)
+    taken(refer)
     refer.receive_notify(notify(b"SIP/2.0 200 OK\r\n", state), now=0.1)
     assert kinds(refer) == [("completed", 200)]
     assert not refer.is_pending
@@ -52,7 +58,7 @@ def test_target_answered(refer, state):
 
 
 def test_completed_is_said_once(refer):
-    refer.receive_response(response(202), now=0.0)
+    taken(refer)
     refer.receive_notify(notify(b"SIP/2.0 200 OK"), now=0.1)
     refer.receive_notify(notify(b"SIP/2.0 200 OK", "terminated"), now=0.2)
     refer.receive_notify(notify(b"", "terminated"), now=0.3)
@@ -62,7 +68,7 @@ def test_completed_is_said_once(refer):
 
 @pytest.mark.parametrize("status", [302, 404, 486, 503, 603])
 def test_target_failed(refer, status):
-    refer.receive_response(response(202), now=0.0)
+    taken(refer)
     refer.receive_notify(notify(b"SIP/2.0 %d Sorry\r\nReason: x\r\n" % status, "terminated"), now=0.1)
     (update,) = refer.outputs()
     assert (update.kind, update.sip_status, update.reason) == ("failed", status, "Sorry")
@@ -70,7 +76,7 @@ def test_target_failed(refer, status):
 
 
 def test_bye_after_202_is_a_blind_transfer(refer):
-    refer.receive_response(response(202), now=0.0)
+    taken(refer)
     refer.receive_bye()
     assert kinds(refer) == [("completed_unconfirmed", None)]
 
@@ -79,7 +85,7 @@ def test_bye_that_overtakes_the_202(refer):
     refer.receive_bye()
     assert kinds(refer) == []
     refer.receive_response(response(202), now=0.1)
-    assert kinds(refer) == [("completed_unconfirmed", None)]
+    assert kinds(refer) == [("accepted", 202), ("completed_unconfirmed", None)]
 
 
 def test_bye_after_a_refusal_is_no_transfer(refer):
@@ -89,7 +95,7 @@ def test_bye_after_a_refusal_is_no_transfer(refer):
 
 
 def test_final_notify_after_the_bye_confirms(refer):
-    refer.receive_response(response(202), now=0.0)
+    taken(refer)
     refer.receive_bye()
     refer.receive_notify(notify(b"SIP/2.0 200 OK", "terminated"), now=0.1)
     assert kinds(refer) == [("completed_unconfirmed", None), ("completed", 200)]
@@ -114,7 +120,8 @@ def test_2xx_after_we_stopped_waiting_still_counts(refer):
     assert refer.is_pending
     refer.receive_response(response(202, "Accepted"), now=9.0)
     (update,) = refer.outputs()
-    assert (update.kind, update.sip_status) == ("progress", 202)
+    assert (update.kind, update.sip_status) == ("accepted", 202)
+    assert update.reason == "Accepted (after we had stopped waiting)"
     assert refer.is_pending
     refer.receive_notify(notify(b"SIP/2.0 200 OK"), now=10.0)
     assert kinds(refer) == [("completed", 200)]
@@ -122,14 +129,14 @@ def test_2xx_after_we_stopped_waiting_still_counts(refer):
 
 @pytest.mark.parametrize("body", [b"SIP/2.0 100 Trying", b"", b"nonsense"])
 def test_subscription_that_ends_without_a_verdict(refer, body):
-    refer.receive_response(response(202), now=0.0)
+    taken(refer)
     refer.receive_notify(notify(body, "terminated;reason=timeout"), now=0.1)
     assert [kind for kind, _ in kinds(refer)] == ["unknown"]
     assert not refer.is_pending
 
 
 def test_silence_after_202(refer):
-    refer.receive_response(response(202), now=1.0)
+    taken(refer, now=1.0)
     assert refer.next_timer() == 61.0
     refer.receive_notify(notify(b"SIP/2.0 180 Ringing"), now=20.0)
     assert refer.next_timer() == 80.0
@@ -141,7 +148,7 @@ def test_silence_after_202(refer):
 
 
 def test_late_verdict_corrects_the_timeout(refer):
-    refer.receive_response(response(202), now=0.0)
+    taken(refer)
     refer.handle_timer(now=60.0)
     refer.receive_notify(notify(b"SIP/2.0 486 Busy", "terminated"), now=70.0)
     assert kinds(refer) == [("timeout", None), ("failed", 486)]
@@ -149,13 +156,48 @@ def test_late_verdict_corrects_the_timeout(refer):
 
 def test_no_answer_at_all(refer):
     refer.give_up_waiting()
-    refer.transaction_failed()
-    assert kinds(refer) == []
+    assert refer.is_pending
+    refer.transaction_failed("no answer", was_sent=True)
+    assert kinds(refer) == [("timeout", None)]
     assert not refer.is_pending
 
 
+def test_it_could_not_be_sent(refer):
+    refer.transaction_failed("unreachable; tcp 192.0.2.1:5060: connect timed out", was_sent=False)
+    (update,) = refer.outputs()
+    assert (update.kind, update.sip_status) == ("failed", None)
+    assert "192.0.2.1:5060" in update.reason
+
+
+def test_the_peer_hangs_up_and_never_answers(refer):
+    refer.receive_bye()
+    refer.transaction_failed("no answer", was_sent=True)
+    assert kinds(refer) == [("unknown", None)]
+
+
+def test_a_notify_is_an_answer_even_if_the_2xx_is_lost(refer):
+    refer.receive_notify(notify(b"SIP/2.0 100 Trying"), now=0.0)
+    refer.transaction_failed("no answer", was_sent=True)
+    refer.receive_notify(notify(b"SIP/2.0 200 OK", "terminated"), now=1.0)
+    assert kinds(refer) == [("progress", 100), ("completed", 200)]
+
+
+def test_we_hang_up_before_the_2xx(refer):
+    refer.hung_up()
+    assert kinds(refer) == []
+    refer.receive_response(response(202), now=0.1)
+    assert kinds(refer) == [("accepted", 202), ("unknown", None)]
+
+
+def test_a_refusal_brings_what_explains_it(refer):
+    headers = [("X-Twilio-Error", "32201 no"), ("Warning", "399 x"), ("User-Agent", "y")]
+    refer.receive_response(response(403, "Forbidden", headers), now=0.0)
+    (update,) = refer.outputs()
+    assert update.headers == (("X-Twilio-Error", "32201 no"), ("Warning", "399 x"))
+
+
 def test_our_own_hangup_leaves_it_unknown(refer):
-    refer.receive_response(response(202), now=0.0)
+    taken(refer)
     refer.hung_up()
     assert [kind for kind, _ in kinds(refer)] == ["unknown"]
 

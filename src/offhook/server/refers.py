@@ -1,0 +1,100 @@
+"""What is asked of `/refer`, and how its parts of a call are shown."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from offhook.calls.errors import CallError
+from offhook.calls.target import MAX_TARGET_URI
+from offhook.tenants import Project
+
+from .body import refuse_unknown, type_name
+from .context import request_id_of
+
+__all__ = ["REFER_BODY", "audit_refer", "find_refer", "refer_target", "refer_under_way"]
+
+log = logging.getLogger("offhook.server")
+
+REFER_BODY: dict[str, Any] = {
+    "required": True,
+    "description": "Where to.",
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["target_uri"],
+                "properties": {
+                    "target_uri": {
+                        "type": "string",
+                        "description": "A `tel:`, `sip:` or `sips:` URI; behind `?` it may have `Replaces`.",
+                        "maxLength": MAX_TARGET_URI,
+                    }
+                },
+                "additionalProperties": False,
+            }
+        }
+    },
+}
+
+
+def refer_target(body: dict[str, Any]) -> str:
+    """Return `target_uri`, not judged yet. Raises `CallError` 400."""
+    refuse_unknown(body, ("target_uri",))
+    if "target_uri" not in body:
+        raise CallError(
+            400,
+            "Missing required parameter: 'target_uri'.",
+            code="missing_required_parameter",
+            param="target_uri",
+        )
+    target = body["target_uri"]
+    if not isinstance(target, str):
+        raise CallError(
+            400,
+            f"Invalid type for 'target_uri': expected a string, but got {type_name(target)} instead.",
+            code="invalid_type",
+            param="target_uri",
+        )
+    return target
+
+
+def refer_under_way(request: Request, refers: list[dict[str, Any]]) -> Response:
+    """Return the answer to a refer that waits for the agent and goes on without its asker."""
+    where = request.url.path.removesuffix("/refer")
+    return Response(status_code=202, headers={"location": f"{where}/refers/{len(refers)}"})
+
+
+def find_refer(refers: list[dict[str, Any]], number: int) -> dict[str, Any]:
+    """Return one of a call's transfers. Raises `CallError` 404."""
+    if not 1 <= number <= len(refers):
+        raise CallError(
+            404, f"This call has no transfer {number}; it has had {len(refers)}.", code="refer_not_found"
+        )
+    return refers[number - 1]
+
+
+def audit_refer(
+    request: Request, project: Project, key_id: str, call_id: str, target: object, error: CallError | None
+) -> None:
+    """Log who sent a caller where: a stolen key is used for that first. The key's id is no key."""
+    status = error.status if error is not None else 200
+    denied = error is not None and error.status == 403
+    shown = target[:MAX_TARGET_URI] if isinstance(target, str) else None
+    log.log(
+        logging.WARNING if denied else logging.INFO,
+        "refer was %s",
+        "denied" if denied else f"answered {status}" if error is not None else "taken",
+        extra={
+            "event": "audit.refer.denied" if denied else "audit.refer",
+            "call_id": call_id,
+            "project_id": project.id,
+            "key_id": key_id,
+            "target_uri": shown,
+            "code": error.code if error is not None else None,
+            "request_id": request_id_of(request.scope),
+        },
+    )
