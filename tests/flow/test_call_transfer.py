@@ -63,6 +63,7 @@ async def test_a_transfer_that_succeeds(node: Node, answered: Answered) -> None:
         assert (await sideband.wait_closed())[0] == 1000
         updates = sideband.of_type("call.refer.updated")
         assert [(update["status"], update["sip_status"]) for update in updates] == [
+            ("accepted", 202),
             ("progress", 100),
             ("progress", 180),
             ("completed", 200),
@@ -70,8 +71,8 @@ async def test_a_transfer_that_succeeds(node: Node, answered: Answered) -> None:
         assert {update["target_uri"] for update in updates} == {TARGET}
         assert sideband.of_type("call.ended")[0]["reason"] == "transferred"
 
-    told = [await answered.app.next("realtime.call.refer.updated") for _ in range(3)]
-    assert sorted(webhook.event.data.sip_status for webhook in told) == [100, 180, 200]
+    told = [await answered.app.next("realtime.call.refer.updated") for _ in range(4)]
+    assert sorted(webhook.event.data.sip_status for webhook in told) == [100, 180, 200, 202]
     described = await node.describe(answered.app.seat, answered.call_id)
     assert described["refers"][0]["status"] == "completed"
     entries = await node.timeline(answered.app.seat, answered.call_id)

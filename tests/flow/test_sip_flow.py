@@ -198,7 +198,7 @@ def test_transfer_under_loss_has_one_outcome():
                 usage.respond(request, 202, now=world.now)
                 notify(usage, b"SIP/2.0 100 Trying\r\n")
                 world.at(1.0, lambda: notify(usage, b"SIP/2.0 200 OK\r\n"))
-            case ReferUpdated(update) if update.kind != "progress":
+            case ReferUpdated(update) if update.kind not in ("accepted", "progress"):
                 outcomes[update.kind] += 1
                 usage.hangup(now=world.now)
             case Replied(_, response) if side == CALLEE:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,8 @@ class Node:
     A running node. Use as a context manager; leaving it sends SIGTERM and waits.
 
     `base_url` is what an SDK's `base_url` is set to; `sip` gives host and port by transport. `engine` is what the
-    configuration's table of that name says, `sip` what it says there besides the addresses.
+    configuration's table of that name says, `sip` and `calls` what those say besides, and `seat_lines` what the projects
+    of some seats say besides, by their numbers.
     """
 
     def __init__(
@@ -77,8 +78,12 @@ class Node:
         engine: str = 'kind = "scripted"',
         log_level: str = "INFO",
         sip: str = "",
+        calls: str = "",
+        seat_lines: Mapping[int, str] | None = None,
     ) -> None:
         self.folder = folder
+        self._calls = calls
+        self._seat_lines = seat_lines or {}
         self._log_level = log_level
         self._engine = engine
         self._sip = sip
@@ -209,14 +214,15 @@ class Node:
         yield '[sip]\nlisten = ["udp:127.0.0.1:0", "tcp:127.0.0.1:0", "tls:127.0.0.1:0"]'
         yield self._sip
         yield f'[media]\nports = "{self.media_ports[0]}-{self.media_ports[1]}"'
-        yield f"[calls]\nring_timeout_s = {ring_timeout_s}"
+        yield f"[calls]\nring_timeout_s = {ring_timeout_s}\n{self._calls}"
         yield f"[engine]\n{self._engine}"
         if script is not None:
             path = self.folder / "script.json"
             path.write_text(json.dumps(script))
             yield f"script = {json.dumps(str(path))}"
-        for seat in (*self.seats, *self.unsubscribed):
+        for number, seat in enumerate((*self.seats, *self.unsubscribed)):
             yield f'[[projects]]\nid = "{seat.project}"\napi_keys = ["{seat.api_key}"]'
+            yield self._seat_lines.get(number, "")
             yield '[[projects.trunks]]\nname = "loopback"\nsources = ["127.0.0.0/8"]'
             yield f'[[projects.webhooks]]\nurl = "{seat.url}"\nsecret = "{seat.secret}"'
             yield f"events = {json.dumps(list(seat.events))}"

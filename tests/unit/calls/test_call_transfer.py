@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from offhook.calls.errors import CallError
-from offhook.calls.transfer import Transfer
-from offhook.sip.message import Response
+from offhook.calls.transfer import REPEATED_S, Transfer
+from offhook.sip.headers import Headers
+from offhook.sip.message import Request, Response
 from offhook.sip.refer import ReferAnswer, ReferPending, ReferTimeout, ReferUnsendable, ReferUpdate
 from offhook.sip.route import Attempt
 
@@ -19,13 +20,21 @@ class FakeLeg:
     def __init__(self, *answers):
         self.answers = list(answers)
         self.sent = []
+        self.referred_by = []
         self.state = "confirmed"
+        self.invite = Request(
+            "INVITE",
+            "sip:proj_a@192.0.2.9",
+            headers=Headers([("To", "The office <sip:+1555@trunk.example;transport=tls>")]),
+            body=b"",
+        )
 
     @property
     def refer_count(self):
         return len(self.sent)
 
-    async def refer(self, refer_to, *, timeout):
+    async def refer(self, refer_to, *, referred_by, timeout):
+        self.referred_by.append(referred_by)
         answer = self.answers.pop(0)
         if isinstance(answer, ReferPending):
             raise answer
@@ -40,10 +49,28 @@ class FakeLeg:
         )
 
 
-def make(*answers):
+class FakeClock:
+    def __init__(self):
+        self.now = 1_760_000_000.0
+
+    def wall(self):
+        return self.now
+
+    monotonic = wall
+
+
+def make(*answers, timeout_s=8.0, playout_wait_s=30.0):
     updates = []
     leg = FakeLeg(*answers)
-    return Transfer(leg, timeout_s=8, on_update=updates.append), leg, updates
+    transfer = Transfer(
+        leg,
+        call_id="rtc_u0_1",
+        clock=FakeClock(),
+        timeout_s=timeout_s,
+        playout_wait_s=playout_wait_s,
+        on_update=updates.append,
+    )
+    return transfer, leg, updates
 
 
 async def failure(transfer, target=TARGET):
@@ -61,7 +88,11 @@ async def test_success_is_told_by_the_peers_2xx_and_then_by_notify():
     transfer.updated(ReferUpdate(1, "progress", 180, "Ringing"))
     transfer.updated(ReferUpdate(1, "completed", 200, "OK"))
     assert transfer.completed
-    assert [(one["status"], one["sip_status"]) for one in updates] == [("progress", 180), ("completed", 200)]
+    assert [(one["status"], one["sip_status"]) for one in updates] == [
+        ("accepted", 202),
+        ("progress", 180),
+        ("completed", 200),
+    ]
 
 
 async def test_a_repeat_while_the_first_is_unanswered_shares_its_answer():
@@ -140,25 +171,168 @@ async def test_a_notify_before_the_2xx_is_kept():
     answer = asyncio.get_running_loop().create_future()
     transfer, _, _ = make(answer)
     task = asyncio.create_task(transfer.refer(TARGET))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
     transfer.updated(ReferUpdate(1, "progress", 100, "Trying"))
     answer.set_result(202)
     await task
     assert transfer.to_api()[0]["status"] == "progress"
 
 
-async def test_a_request_that_is_broken_off_leaves_its_repeat_with_an_answer():
-    """As when the node shuts down while the peer is silent."""
-    transfer, _, _ = make(asyncio.get_running_loop().create_future())
+async def test_an_app_that_breaks_off_its_request_does_not_break_off_the_transfer():
+    answer = asyncio.get_running_loop().create_future()
+    transfer, leg, _ = make(answer)
     first = asyncio.create_task(transfer.refer(TARGET))
     repeat = asyncio.create_task(transfer.refer(TARGET))
     await asyncio.sleep(0)
     first.cancel()
-    with pytest.raises(CallError) as raised:
-        await repeat
-    assert raised.value.status == 503
+    await asyncio.sleep(0)
+    assert not repeat.done()
+    answer.set_result(202)
+    assert await repeat is True
     assert first.cancelled()
-    assert not transfer.has_taken(TARGET)
+    assert len(leg.sent) == 1
+
+
+async def test_a_repeat_after_a_refusal_gets_the_same_refusal_for_a_minute():
+    transfer, leg, _ = make(403)
+    await failure(transfer)
+    assert transfer.knows(TARGET)
+    assert not transfer.knows("tel:+15550199")
+    with pytest.raises(CallError) as caught:
+        await transfer.repeat()
+    assert (caught.value.code, len(leg.sent)) == ("refer_rejected", 1)
+    transfer._clock.now += REPEATED_S
+    assert not transfer.knows(TARGET)
+
+
+async def test_the_resource_has_each_step_with_its_time():
+    transfer, _, _ = make(202)
+    await transfer.refer(TARGET, request_id="req_1")
+    transfer._clock.now += 1.5
+    transfer.updated(ReferUpdate(1, "progress", 180, "Ringing"))
+    transfer.updated(ReferUpdate(1, "failed", 486, "Busy Here"))
+    assert transfer.to_api() == [
+        {
+            "object": "realtime.call.refer",
+            "refer": 1,
+            "target_uri": TARGET,
+            "status": "failed",
+            "sip_status": 486,
+            "reason": "Busy Here",
+            "request_id": "req_1",
+            "call_id": "rtc_u0_1",
+            "created_at": 1_760_000_000,
+            "updates": [
+                {"at": "2025-10-09T08:53:20.000Z", "status": "pending", "sip_status": None, "reason": ""},
+                {
+                    "at": "2025-10-09T08:53:20.000Z",
+                    "status": "accepted",
+                    "sip_status": 202,
+                    "reason": "Accepted",
+                },
+                {
+                    "at": "2025-10-09T08:53:21.500Z",
+                    "status": "progress",
+                    "sip_status": 180,
+                    "reason": "Ringing",
+                },
+                {
+                    "at": "2025-10-09T08:53:21.500Z",
+                    "status": "failed",
+                    "sip_status": 486,
+                    "reason": "Busy Here",
+                },
+            ],
+            "dropped": 0,
+        }
+    ]
+
+
+async def test_a_flood_of_notifys_is_counted_and_its_verdict_kept():
+    transfer, _, updates = make(202)
+    await transfer.refer(TARGET)
+    for _ in range(1_000):
+        transfer.updated(ReferUpdate(1, "progress", 100, "Trying"))
+    transfer.updated(ReferUpdate(1, "completed", 200, "OK"))
+    shown = transfer.to_api()[0]
+    assert (shown["status"], len(shown["updates"]), shown["dropped"]) == ("completed", 101, 902)
+    assert len(updates) == 100
+
+
+async def test_who_refers_is_whom_the_caller_called():
+    transfer, leg, _ = make(202)
+    await transfer.refer(TARGET)
+    assert leg.referred_by == ["<sip:+1555@trunk.example>"]
+
+
+# `wait_for_playout`.
+
+
+async def waiting(*answers, **options):
+    """Ask for a transfer that waits; return it with the future that says when the agent has been heard."""
+    transfer, leg, updates = make(*answers, **options)
+    said = asyncio.get_running_loop().create_future()
+    asked = asyncio.create_task(transfer.refer(TARGET, said=lambda: said))
+    await asyncio.sleep(0.01)
+    return transfer, leg, updates, said, asked
+
+
+async def test_the_refer_waits_until_the_agent_has_been_heard():
+    _, leg, _, said, asked = await waiting(202)
+    assert leg.sent == []
+    said.set_result(True)
+    assert await asked is True
+    assert leg.sent == [f"<{TARGET}>"]
+
+
+async def test_an_interrupted_agent_stays_with_the_caller():
+    transfer, leg, updates, said, asked = await waiting(202, 202)
+    said.set_result(False)
+    with pytest.raises(CallError) as caught:
+        await asked
+    assert (caught.value.status, caught.value.code) == (409, "refer_interrupted")
+    assert (leg.sent, updates[-1]["status"]) == ([], "cancelled")
+    await transfer.refer(TARGET)
+    transfer.updated(ReferUpdate(1, "completed", 200, "OK"))
+    assert [one["status"] for one in transfer.to_api()] == ["cancelled", "completed"]
+
+
+async def test_a_call_that_ends_meanwhile_is_gone():
+    transfer, leg, updates, _, asked = await waiting()
+    leg.state = "ended"
+    transfer.call_ended()
+    with pytest.raises(CallError) as caught:
+        await asked
+    assert (caught.value.status, caught.value.code) == (404, "call_id_not_found")
+    assert (leg.sent, updates[-1]["status"]) == ([], "cancelled")
+
+
+async def test_a_second_wish_meanwhile_is_a_conflict_and_the_same_one_is_the_same():
+    transfer, leg, _, said, asked = await waiting(202)
+    assert (await failure(transfer, "tel:+15550199")).code == "refer_pending"
+    again = asyncio.create_task(transfer.refer(TARGET))
+    await asyncio.sleep(0)
+    said.set_result(True)
+    assert await asked is await again is True
+    assert len(leg.sent) == 1
+
+
+async def test_an_answer_that_would_be_late_says_that_it_goes_on():
+    transfer, leg, updates, said, asked = await waiting(202, timeout_s=0.05)
+    assert await asked is False
+    assert transfer.to_api()[0]["status"] == "pending"
+    said.set_result(True)
+    await asyncio.sleep(0.02)
+    assert len(leg.sent) == 1
+    assert [one["status"] for one in updates] == ["accepted"]
+
+
+async def test_an_agent_that_talks_without_end_is_not_waited_for():
+    _, leg, updates, said, asked = await waiting(202, playout_wait_s=0.05)
+    assert await asked is True
+    assert said.cancelled()
+    assert len(leg.sent) == 1
+    assert "still talking after 0.05 s" in updates[0]["reason"]
 
 
 @pytest.mark.parametrize(

@@ -701,7 +701,7 @@ class TestRefer:
         agent.receive(create_response(refer, 202))
         assert [(event.key, event.response.status) for event in agent.told(Replied)] == [(key, 202)]
         assert self.notify(agent, usage, 2, f"refer;id={refer.cseq.number}") == [200]
-        assert [event.update.kind for event in agent.told(ReferUpdated)] == ["completed"]
+        assert [event.update.kind for event in agent.told(ReferUpdated)] == ["accepted", "completed"]
 
     def test_notify_before_the_202(self, agent):
         usage = agent.confirmed()
@@ -775,9 +775,13 @@ class TestRefer:
         _, refer = self.refer(agent, usage)
         agent.receive(create_response(refer, 202))
         agent.receive(message("BYE", branch="b", cseq=2, to_tag=usage.dialog.local_tag))
-        assert [event.update.kind for event in agent.told(ReferUpdated)] == ["completed_unconfirmed"]
+        assert [event.update.kind for event in agent.told(ReferUpdated)] == [
+            "accepted",
+            "completed_unconfirmed",
+        ]
         assert self.notify(agent, usage, 3, "refer") == [200]
         assert [event.update.kind for event in agent.told(ReferUpdated)] == [
+            "accepted",
             "completed_unconfirmed",
             "completed",
         ]
