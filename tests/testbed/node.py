@@ -62,8 +62,8 @@ class Node:
     A running node. Use as a context manager; leaving it sends SIGTERM and waits.
 
     `base_url` is what an SDK's `base_url` is set to; `sip` gives host and port by transport. `engine` is what the
-    configuration's table of that name says, `sip` and `calls` what those say besides, and `seat_lines` what the projects
-    of some seats say besides, by their numbers.
+    configuration's table of that name says, `sip` and `calls` what those say besides, and `seat_lines` what the
+    projects of some seats say besides, by their numbers.
     """
 
     def __init__(
