@@ -181,6 +181,7 @@ class Node:
         """Take no new calls; give the others `server.shutdown_grace_s`, then end them with BYE; close everything."""
         self._ready = False
         grace_s = self._config.server.shutdown_grace_s
+        self._endpoint.drain()
         await asyncio.gather(
             self._manager.close(grace_s=grace_s),
             self._sessions.close(grace_s=grace_s),

@@ -7,7 +7,16 @@ from collections import Counter
 
 import pytest
 
-from offhook.sip.events import Answered, Confirmed, Ended, ReferUpdated, Refused, Replied, Requested
+from offhook.sip.events import (
+    Answered,
+    Confirmed,
+    Ended,
+    Offered,
+    ReferUpdated,
+    Refused,
+    Replied,
+    Requested,
+)
 from offhook.sip.flow import Flow
 from offhook.sip.stack import Incoming, Stack, StackConfig, Transmit, UsageEvent
 
@@ -36,7 +45,7 @@ class World:
         self.events = {CALLER: Counter(), CALLEE: Counter()}
         self.on_event = lambda side, usage, event: None
         self.on_incoming = lambda usage: None
-        self.sent = 0
+        self.sent = self.glares = 0
 
     def at(self, delay, action):
         heapq.heappush(self.queue, (self.now + delay, next(self.order), action))
@@ -74,6 +83,7 @@ class World:
         match output:
             case Transmit(flow, data):
                 self.sent += 1
+                self.glares += data.startswith(b"SIP/2.0 491")
                 copies = 2 if self.random.random() < self.duplicate else 1
                 for _ in range(copies):
                     if self.random.random() >= self.loss:
@@ -211,6 +221,90 @@ def test_transfer_under_loss_has_one_outcome():
     assert outcomes == {"completed": 200}
     assert replies == {202: 200}
     assert world.events[CALLER]["Ended"] == world.events[CALLEE]["Ended"] == 200
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_offers_that_cross_under_loss_all_come_through(seed):
+    """Both sides offer at random moments: every offer has one outcome, and 491 is not the last word."""
+    calls, each = 60, 3
+    world = World(f"offers {seed}", loss=0.1, duplicate=0.05)
+    outcomes, offered = Counter(), Counter()
+
+    def offer(usage):
+        if usage.state == "confirmed":
+            usage.request(
+                world.random.choice(("INVITE", "UPDATE")),
+                now=world.now,
+                body=SDP,
+                content_type="application/sdp",
+            )
+            offered["sent"] += 1
+
+    def event(side, usage, event):
+        match event:
+            case Answered() | Confirmed():
+                for _ in range(each):
+                    world.at(world.random.uniform(1.0, 4.0), lambda: offer(usage))
+                if side == CALLER:
+                    world.at(100.0, lambda: usage.hangup(now=world.now))
+            case Offered(request):
+                answer = lambda: usage.respond(  # noqa: E731 - said when it is due
+                    request, 200, now=world.now, body=SDP, content_type="application/sdp"
+                )
+                world.at(world.random.uniform(0.0, 0.3), answer)
+            case Replied(_, response):
+                outcomes[response.status if response else None] += 1
+
+    world.on_incoming, world.on_event = lambda usage: usage.answer(SDP, now=world.now), event
+    for number in range(calls):
+        world.at(number * 0.01, world.place_call)
+    world.run()
+    assert offered["sent"] >= calls * each * 2 * 0.95
+    assert sum(outcomes.values()) == offered["sent"]
+    assert outcomes[200] >= offered["sent"] * 0.98
+    assert world.glares > 20
+    assert world.events[CALLER]["Ended"] == world.events[CALLEE]["Ended"] == calls
+    for stack in world.stacks.values():
+        assert (stack.call_count, stack.transaction_count) == (0, 0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_bye_at_any_moment_leaves_nothing_behind(seed):
+    """Either side hangs up while it rings, is answered, offers, or is being transferred."""
+    calls = 150
+    world = World(f"bye {seed}", loss=0.1, duplicate=0.05)
+    usages = []
+
+    def busy(usage):
+        if usage.state == "confirmed":
+            usage.request("INVITE", now=world.now, body=SDP, content_type="application/sdp")
+            if usage.role == "uas":
+                usage.refer("tel:+15551234567", now=world.now)
+
+    def incoming(usage):
+        usages.append(usage)
+        usage.ring(now=world.now)
+        world.at(0.5, lambda: usage.answer(SDP, now=world.now) if usage.state == "early" else None)
+        world.at(world.random.uniform(0.0, 3.0), lambda: usage.hangup(now=world.now))
+
+    def place():
+        usages.append(usage := world.place_call())
+        world.at(world.random.uniform(0.0, 3.0), lambda: usage.hangup(now=world.now))
+
+    def event(side, usage, event):
+        match event:
+            case Answered() | Confirmed():
+                world.at(world.random.uniform(0.0, 1.0), lambda: busy(usage))
+            case Offered(request) | Requested(request):
+                world.at(0.2, lambda: usage.respond(request, 200, now=world.now))
+
+    world.on_incoming, world.on_event = incoming, event
+    for number in range(calls):
+        world.at(number * 0.01, place)
+    world.run()
+    assert {usage.state for usage in usages} == {"ended"}
+    for stack in world.stacks.values():
+        assert (stack.call_count, stack.transaction_count) == (0, 0)
 
 
 def test_a_callee_that_never_hears_the_ack_hangs_up_after_32_seconds():

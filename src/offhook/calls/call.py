@@ -468,7 +468,8 @@ class Call(LegListener):
         """BYE once answered, 480 before; nothing when the call is over. `said` is the Reason that the peer gets."""
         if self.state is not CallState.ENDED:
             rings = self.state in (CallState.RINGING, CallState.ACCEPTED)
-            self._leg.hangup(reason_header=said or create_reason("Q.850", *reason.q850))
+            why = create_reason("SIP", 480, cause) if rings else create_reason("Q.850", *reason.q850)
+            self._leg.hangup(reason_header=said or why)
             self._end(reason, result, cause, 480 if rings else None)
 
     def _end(

@@ -191,6 +191,10 @@ class Endpoint:
             return False
         return True
 
+    def drain(self) -> None:
+        """Answer OPTIONS outside of calls 503 from now on: dispatchers take a node out that says so."""
+        self._stack.draining = True
+
     async def close(self) -> None:
         """Stop listening and close every socket. Sends nothing: hang up, and `settle`, first."""
         self._closed = True

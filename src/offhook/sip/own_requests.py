@@ -36,7 +36,7 @@ _OF_SUBSCRIPTIONS = frozenset(("REFER", "NOTIFY", "SUBSCRIBE"))
 
 OnResponse = Callable[[ClientExchange, Response, float], None]
 OnFailure = Callable[[ClientExchange, str, tuple[Attempt, ...], float], None]
-Start = Callable[[Request, Dialog, OnResponse, OnFailure, float], None]
+Start = Callable[[Request, Dialog, OnResponse, OnFailure, float], ClientExchange]
 
 
 @dataclass(slots=True, eq=False)
@@ -77,6 +77,7 @@ class OwnRequests:
         self._on_gone = on_gone
         self._waiting: list[_OwnRequest] = []
         self._offering: set[int] = set()
+        self._invites: dict[int, ClientExchange] = {}
 
     @property
     def offer(self) -> bool:
@@ -118,8 +119,15 @@ class OwnRequests:
                 self._waiting.remove(own)
                 self._send(own, now)
 
-    def end(self) -> None:
-        """The leg is over: nothing that waits will be sent."""
+    def end(self, *, now: float) -> None:
+        """
+        The leg is over: nothing that waits will be sent.
+
+        An INVITE on its way has 64*T1 left: the peer repeats no 2xx to it once it knows that the call is over.
+        """
+        for exchange in self._invites.values():
+            exchange.give_up(now=now)
+        self._invites.clear()
         waiting, self._waiting = self._waiting, []
         for own in waiting:
             if own.refer is not None:
@@ -165,7 +173,7 @@ class OwnRequests:
         def on_failure(
             exchange: ClientExchange, reason: str, attempts: tuple[Attempt, ...], now: float
         ) -> None:
-            self._offering.discard(own.key)
+            self._settle(own)
             if own.refer is not None:
                 text = "; ".join((reason, *map(str, attempts)))
                 own.refer.transaction_failed(text, was_sent=exchange.transaction is not None)
@@ -173,7 +181,13 @@ class OwnRequests:
             usage.emit(Replied(own.key, None, reason, attempts))
             self.send_waiting(now=now)
 
-        self._start(request, dialog, on_response, on_failure, now)
+        exchange = self._start(request, dialog, on_response, on_failure, now)
+        if own.method == "INVITE" and own.key in self._offering:
+            self._invites[own.key] = exchange
+
+    def _settle(self, own: _OwnRequest) -> None:
+        self._offering.discard(own.key)
+        self._invites.pop(own.key, None)
 
     def _receive_reply(self, own: _OwnRequest, dialog: Dialog, response: Response, now: float) -> None:
         if own.refer is not None:
@@ -185,7 +199,7 @@ class OwnRequests:
             if self._usage.receive_2xx(response, now=now):
                 return
             self._send_ack(dialog, response.cseq.number, now)
-        self._offering.discard(own.key)
+        self._settle(own)
         if is_2xx and own.method in ("INVITE", "UPDATE"):
             dialog.refresh_target(response)
             self._usage.session.receive_2xx(response, own.body, now=now)

@@ -110,6 +110,7 @@ class Stack:
         self.allow = ", ".join(config.allow)
         self.supported = (*config.supported, *(("timer",) if config.session.interval else ()))
         self.capabilities = [("Allow", self.allow), ("Supported", ", ".join(self.supported))]
+        self.draining = False  # OPTIONS gets 503, as an INVITE would (RFC 3261 section 11.2)
         self._accept_calls = accept_calls
         self.now = now
         "The time of the latest input."
@@ -250,7 +251,6 @@ class Stack:
         return self._sequence
 
     def new_number(self, below: int) -> int:
-        """Return a random number below `below`."""
         return int(self.new_token(), 16) % below
 
     def arm(self, timed: Timed) -> None:
@@ -400,7 +400,9 @@ class Stack:
                 exchange.respond(480, now=now)
             case "OPTIONS":
                 accept = ("Accept", ", ".join(ACCEPTED_TYPES))
-                exchange.respond(200, now=now, headers=[*self.capabilities, accept])
+                # Without Retry-After, which would keep the peer's BYEs away as well (section 21.5.4).
+                status = 503 if self.draining else 200
+                exchange.respond(status, now=now, headers=[*self.capabilities, accept])
             case "BYE" | "UPDATE" | "PRACK" | "INFO":
                 exchange.respond(481, now=now)
             case "NOTIFY":
@@ -427,8 +429,6 @@ class Stack:
             usage.receive_cancel(reasons_of(exchange.request), now=now)
         elif usage is not None:
             usage.respond(target.request, 487, now=now)
-        else:
-            target.respond(487, now=now)
 
     def _refuse_malformed(self, exc: MessageError, flow: Flow) -> None:
         """Answer without a transaction what could be read well enough; the rest is dropped and counted."""

@@ -322,7 +322,7 @@ class InviteUsage:
             if not exchange.is_answered:
                 exchange.respond(487, now=now)
         self._open.clear()
-        self._own.end()
+        self._own.end(now=now)
         self.session.stop()
         self._refers.end(by_peer=cause == "remote_bye")
         if was_answered:
@@ -437,7 +437,7 @@ class InviteUsage:
         on_response: Callable[[ClientExchange, Response, float], None],
         on_failure: Callable[[ClientExchange, str, tuple[Attempt, ...], float], None],
         now: float,
-    ) -> None:
+    ) -> ClientExchange:
         exchange = ClientExchange(
             self.stack,
             self,
@@ -447,6 +447,7 @@ class InviteUsage:
             replan=lambda: self._plan(dialog),
         )
         exchange.start(self._plan(dialog), now=now)
+        return exchange
 
     def _plan(self, dialog: Dialog) -> Plan:
         assert self.flow is not None

@@ -15,12 +15,13 @@ class InviteClientTransaction(Transaction):
     The ACK to a 2xx is the dialog's affair: every 2xx, repeated or forked, comes out as `ResponseReceived`.
     """
 
-    __slots__ = ("_ack", "_retransmit_after", "request")
+    __slots__ = ("_ack", "_given_up", "_retransmit_after", "request")
 
     def __init__(self, request: Request, *, reliable: bool, timers: TimerValues, now: float) -> None:
         super().__init__(State.CALLING, reliable=reliable, timers=timers)
         self.request = request
         self._ack: Request | None = None
+        self._given_up = False
         self._retransmit_after = timers.t1
         self._outputs.append(Send(request))
         self._timers["B"] = now + 64 * timers.t1
@@ -35,7 +36,8 @@ class InviteClientTransaction(Transaction):
             self._outputs.append(ResponseReceived(response))
             if response.status < 200:
                 self.state = State.PROCEEDING
-                self._timers = {}
+                # A 1xx ends the wait for a first response, not the wait that `give_up` bounds.
+                self._timers = {"B": self._timers["B"]} if self._given_up else {}
             else:
                 self.state = State.COMPLETED
                 self._ack = create_ack(self.request, response)
@@ -47,12 +49,13 @@ class InviteClientTransaction(Transaction):
 
     def give_up(self, *, now: float) -> None:
         """
-        Wait 64*T1 for a final response, not for ever: a CANCEL was sent (RFC 3261 section 9.1).
+        Wait 64*T1 for a final response, not for ever: a CANCEL (RFC 3261 section 9.1) or a BYE was sent.
 
         `Terminated(timed_out=True)` follows when none comes.
         """
         if self.state in (State.CALLING, State.PROCEEDING):
             self._timers["B"] = now + 64 * self._values.t1
+            self._given_up = True
 
     def _receive_2xx(self, response: Response, now: float) -> None:
         if self.state in (State.CALLING, State.PROCEEDING):
