@@ -50,7 +50,9 @@ class SessionRefresh:
         return headers
 
     def receive_2xx(self, response: Response, sdp: bytes, *, now: float) -> None:
-        """Handle a 2xx to an INVITE or UPDATE of ours that had `sdp`."""
+        """Handle a 2xx to an INVITE or UPDATE of ours that had `sdp`. One that comes after the call is too late."""
+        if self._usage.state == "ended":
+            return
         self._sdp = sdp or self._sdp
         self._timer.receive_2xx(response, now=now)
         self._drain(now)
@@ -65,6 +67,8 @@ class SessionRefresh:
         if replied.key != self._key:
             return False
         self._key = None
+        if self._usage.state == "ended":
+            return True
         response = replied.response
         if response is not None and response.status < 300:
             if self._method == "INVITE":
