@@ -124,6 +124,7 @@ class Node:
                     media_ports=config.media.port_range,
                     ring_timeout_s=config.calls.ring_timeout_s,
                     session_limit_s=config.calls.session_limit_s,
+                    media_timeout_s=config.media.timeout_s,
                 ),
             ),
         )

@@ -108,6 +108,8 @@ class MediaTable(_Table):
     "A literal address for SDP; required when bound to 0.0.0.0."
     ports: str = "20000-20998"
     "Two for each call."
+    timeout_s: Annotated[float, Field(ge=0, le=86_400)] = 30
+    "How long a call may go on with no RTP from its peer, unless it is on hold. 0: for ever."
 
     @property
     def port_range(self) -> tuple[int, int]:

@@ -109,7 +109,8 @@ async def test_the_peers_real_port_is_not_the_one_in_its_sdp(app: DeveloperApp, 
     async with Rtp() as named, Rtp() as real:
         invite = write(PLAIN, udp, app.seat.project, rtp=named.port)
         call, call_id = await establish(udp, app, invite, **QUICK)
-        await real.speak(call.media, 300, loud=True)
+        # It is on probation for half a second.
+        await real.speak(call.media, 900, loud=True)
         quiet = time.monotonic()
         await asyncio.gather(real.speak(call.media, 600, loud=False), real.hears(quiet))
         assert not [at for at, _, _ in named.came if at > quiet]

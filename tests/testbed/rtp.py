@@ -52,13 +52,19 @@ class Rtp:
         self.timestamp = self.timestamp + samples & 0xFFFFFFFF
         return header + payload
 
-    def event(self, to: tuple[str, int], digit: str, payload_type: int, steps: Iterable[int]) -> None:
-        """Send packets of one digit's event: step n says n frames, and negative steps carry the end bit."""
+    def event(
+        self, to: tuple[str, int], digit: str, payload_type: int, steps: Iterable[int], *, frame: int = 160
+    ) -> None:
+        """
+        Send packets of one digit's event: step n says n frames, and negative steps carry the end bit.
+
+        `frame` is 20 ms of the event's clock.
+        """
         code = "0123456789*#ABCD".index(digit)
         for at, step in enumerate(steps):
-            payload = struct.pack("!BBH", code, 10 | (0x80 if step < 0 else 0), abs(step) * 160)
+            payload = struct.pack("!BBH", code, 10 | (0x80 if step < 0 else 0), abs(step) * frame)
             self.send_raw(self.packet(payload, payload_type=payload_type, marker=at == 0, samples=0), to)
-        self.timestamp = self.timestamp + 1600 & 0xFFFFFFFF
+        self.timestamp = self.timestamp + 10 * frame & 0xFFFFFFFF
 
     async def speak(self, to: tuple[str, int], ms: int, *, loud: bool, frame_ms: int = 20) -> None:
         """Send that much sound, in real time. Loud is a square wave."""
@@ -77,6 +83,14 @@ class Rtp:
             for at, data, _ in self.came
             if at > since and len(data) == 172 and sum((byte & 0x7F) < 0x50 for byte in data[12:]) > 40
         )
+
+    def pressed(self, payload_type: int, since: float = 0.0) -> str:
+        """Return the digits whose events came, each once, as a far end would read them."""
+        starts: dict[int, int] = {}
+        for at, data, _ in self.came:
+            if at > since and len(data) == 16 and data[1] & 0x7F == payload_type:
+                starts[_RTP.unpack_from(data)[3]] = data[12]
+        return "".join("0123456789*#ABCD"[code] for code in starts.values())
 
     async def hears(self, since: float, packets: int = 5, timeout: float = 4.0) -> None:
         try:

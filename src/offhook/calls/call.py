@@ -11,7 +11,6 @@ from typing import Any
 from offhook import ids
 from offhook.media import negotiate
 from offhook.media.port import MediaPort, NoFreePort
-from offhook.media.stats import MediaEvent
 from offhook.realtime.engine import AudioFormat, EngineStart, EngineUnavailable, UpstreamUnavailable
 from offhook.realtime.outbox import SessionNote
 from offhook.realtime.runner import SessionRunner
@@ -25,12 +24,13 @@ from offhook.sip.refer import ReferUpdate
 from offhook.tenants import Project
 
 from .admission import Refusal
+from .dtmf import DigitOrder
 from .errors import CallError, call_not_found
 from .media import CallMedia
 from .news import CallNews
-from .playout import CallPlayout
 from .record import EndReason, Result, Termination
 from .services import CallServices
+from .sound import CallSound
 from .state import CallState, Lifecycle
 from .target import check_target_uri
 from .timeline import Timeline
@@ -88,11 +88,16 @@ class Call(LegListener):
         self._engine: dict[str, Any] | None = None
         self._last_session: dict[str, Any] | None = None
         self._usage: Mapping[str, Any] | None = None
-        self._playout = CallPlayout()
         self._prompt = False
         self._media = CallMedia(
-            offer, self._settings, self.timeline, session_id=int(self.created_at), srtp=project.srtp
+            offer,
+            self._settings,
+            self.timeline,
+            session_id=int(self.created_at),
+            srtp=project.srtp,
+            signalling_host=leg.flow.remote[0] if leg.flow else "",
         )
+        self._sound = CallSound(call_id, leg, self.timeline, services, on_timeout=self._media_timed_out)
         self._transfer = Transfer(
             leg,
             call_id=call_id,
@@ -184,17 +189,28 @@ class Call(LegListener):
         target = check_target_uri(target_uri, self.project.refer_targets)
         if repeated and self._transfer.knows(target):
             return await self._transfer.repeat()
-        self._life.check_refer()
-        if self.state is CallState.ACCEPTED and self._establishing is not None:
-            # The app was told 200 and cannot see how long the phone still rings.
-            await asyncio.wait((self._establishing,))
-            self._life.check_refer()
+        await self._be_answered("refer it")
         said = self._runner.said if wait_for_playout and self._runner is not None else None
         return await self._transfer.refer(target, request_id=request_id, said=said)
 
     def refers(self) -> list[dict[str, Any]]:
         """Return what was asked for with `refer`, from the first, as `GET .../refers` shows it."""
         return self._transfer.to_api()
+
+    async def dtmf(self, order: DigitOrder) -> None:
+        """Press keys on the line to the caller."""
+        await self._be_answered("send digits")
+        if self._media.port is None or not self._media.is_agreed:
+            raise CallError(409, "The call has no media.", code="call_has_no_media")
+        await self._sound.digits.send(order, self._media.port)
+
+    async def _be_answered(self, what: str) -> None:
+        """Raise `CallError` unless the phone was answered; wait for that when the app has accepted."""
+        self._life.check_accepted(what)
+        if self.state is CallState.ACCEPTED and self._establishing is not None:
+            # The app was told 200 and cannot see how long the phone still rings.
+            await asyncio.wait((self._establishing,))
+            self._life.check_accepted(what)
 
     async def hangup(self, *, repeated: bool = False) -> None:
         """End the call: BYE when answered, else 480 (API rows R20, R21)."""
@@ -237,6 +253,7 @@ class Call(LegListener):
             "transport": flow.transport if flow else None,
             "remote": format_address(flow.remote) if flow else None,
             "codec": self._media.codec,
+            "media": self._sound.describe(),
             "engine": self._engine,
             "session": self._runner.session.describe() if self._runner else self._last_session,
             "usage": self._usage,
@@ -266,7 +283,7 @@ class Call(LegListener):
             self._hang_up(EndReason.FAILED, Result.CLIENT_ERROR, f"no common sound: {error}", said)
             return
         self._life.confirmed()
-        self._open_playout()
+        self._sound.open()
 
     def leg_offered(self, leg: Leg, request: Request) -> None:
         """Take a re-INVITE or UPDATE: a new offer moves the media, none repeats what stands."""
@@ -282,6 +299,12 @@ class Call(LegListener):
     def leg_refreshed(self, leg: Leg, offer: bytes, response: Response) -> None:
         if self._media is not None and self.state is not CallState.ENDED:
             self._media.refreshed(offer, response)
+
+    def leg_requested(self, leg: Leg, request: Request) -> None:
+        if request.method == "INFO" and self.state is not CallState.ENDED:
+            self._sound.digits.informed(request)
+        else:
+            super().leg_requested(leg, request)
 
     def leg_refer_updated(self, leg: Leg, update: ReferUpdate) -> None:
         self._transfer.updated(update)
@@ -353,7 +376,7 @@ class Call(LegListener):
             session,
             engine,
             clock=self._services.clock,
-            playout=self._playout,
+            playout=self._sound.playout,
             on_note=self._noted,
             on_expired=self._session_expired,
             on_failed=self._engine_failed,
@@ -394,37 +417,16 @@ class Call(LegListener):
             raise
 
     def _answer(self, port: MediaPort, runner: SessionRunner) -> None:
-        start = partial(
-            port.start,
-            pacer=self._services.pacer,
-            on_frame=runner.receive_audio,
-            on_digit=self._digit,
-            on_drained=runner.playout_drained,
-            on_event=self._media_event,
-            prompt=self._prompt,
-            law=self._media.law,
-        )
+        start = partial(self._sound.start, port, runner, prompt=self._prompt, law=self._media.law)
         sdp = self._media.open(self._leg.invite, port, start)
         self._life.answered()
         self.answered_at = self._services.clock.wall()
         self._leg.answer(sdp)
         self._news.answered()
 
-    def _media_event(self, event: MediaEvent) -> None:
-        self.timeline.record("media", event.text, at=event.at, event=event.kind)
-        if event.kind == "receiving":
-            # The caller's sound is here, so ours can be heard, whatever became of the ACK.
-            self._open_playout()
-
-    def _open_playout(self) -> None:
-        if self._media.is_agreed and self.state is not CallState.ENDED:
-            assert self._media.port is not None
-            self._playout.open(self._media.port)
-
-    def _digit(self, digit: str) -> None:
-        self.timeline.record("media", f"digit {digit}")
-        if self._runner is not None:
-            self._runner.receive_digit(digit)
+    def _media_timed_out(self, cause: str) -> None:
+        said = create_reason("Q.850", 102, cause)
+        self._hang_up(EndReason.MEDIA_TIMEOUT, Result.CLIENT_ERROR, cause, said)
 
     def _noted(self, note: SessionNote) -> None:
         details = dict[str, Any](note.details)
@@ -487,7 +489,7 @@ class Call(LegListener):
         self.ended_at = self._services.clock.wall()
         self._stop_ringing()
         self._decided.set()
-        self._playout.close()
+        self._sound.close()
         self._transfer.call_ended()
         self._media.close()
         self.timeline.record("call", f"ended: {cause}", **termination.to_api())
@@ -516,7 +518,7 @@ class Call(LegListener):
             # An ended call is kept to be looked at: its story, not its buffers.
             self._last_session = runner.session.describe()
             self._runner = self._establishing = None
-            self._playout = CallPlayout()
+            self._sound.forget()
 
     def _stop_ringing(self) -> None:
         if self._ring_timer is not None:

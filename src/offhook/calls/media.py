@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from offhook import ids
 from offhook.audio.frames import Law
@@ -45,6 +45,7 @@ class CallMedia:
         *,
         session_id: int,
         srtp: SrtpMode,
+        signalling_host: str = "",
     ) -> None:
         """`plan` is what the INVITE's offer leads to; `None` when it has none. `srtp` is what the project wants."""
         self.law: Law = plan.codec if plan is not None else DEFAULT_LAW
@@ -61,6 +62,7 @@ class CallMedia:
         self._settings = settings
         self._timeline = timeline
         self._session_id = session_id
+        self._signalling_host = signalling_host
         self._srtp: SrtpMode = srtp
         self._keys: SrtpKeys | None = None
         self._version = 0
@@ -100,7 +102,7 @@ class CallMedia:
         assert leg.ack is not None
         if not has_sdp(leg.ack):
             raise negotiate.NotAcceptable("the ACK has no answer to the offer in our 200")
-        plan = negotiate.complete(self._own_offer, offer_of(leg.ack))
+        plan = negotiate.complete(self._own_offer, offer_of(leg.ack), signalling_host=self._signalling_host)
         start, self._start, self._own_offer = self._start, None, None
         start(plan)
         self._agreed(plan, self.port)
@@ -120,7 +122,7 @@ class CallMedia:
         if offer is None or self.port is None or not self.is_agreed:
             return
         try:
-            plan = negotiate.complete(offer, offer_of(ack))
+            plan = negotiate.complete(offer, offer_of(ack), signalling_host=self._signalling_host)
         except negotiate.NotAcceptable as error:
             self._timeline.record("sdp", f"the answer in the ACK cannot be used, the sound stays: {error}")
             return
@@ -131,7 +133,7 @@ class CallMedia:
         if self.port is None or not self.is_agreed or not response.body:
             return
         try:
-            plan = negotiate.complete(offer, offer_of(response))
+            plan = negotiate.complete(offer, offer_of(response), signalling_host=self._signalling_host)
         except negotiate.NotAcceptable as error:
             text = f"the answer to our refresh cannot be used, the sound stays: {error}"
             self._timeline.record("sdp", text)
@@ -141,16 +143,10 @@ class CallMedia:
             self._move(self.port, plan)
 
     def close(self) -> None:
-        """Give the port back, and note what went over it."""
-        port, agreed = self.port, self.is_agreed
-        self.port = None
-        if port is None:
-            return
-        if agreed:
-            stats = port.stats()
-            totals = f"rtp: {stats.packets_in} packets in, {stats.packets_out} out, {stats.lost} lost"
-            self._timeline.record("media", totals, **asdict(stats))
-        port.close()
+        """Give the port back."""
+        port, self.port = self.port, None
+        if port is not None:
+            port.close()
 
     def _take(self, leg: Leg, request: Request, port: MediaPort) -> None:
         # Each description that differs has a higher version, or the peer may take it for the one before.
@@ -211,6 +207,7 @@ class CallMedia:
             session_version=self._version,
             # In an offer of ours the order counts: what is in use comes first.
             codecs=(first, *(law for law in _LAWS if law != first)),
+            signalling_host=self._signalling_host,
             own_ports=self._settings.media_ports,
             srtp=srtp_terms(self._srtp, self._keys),
         )

@@ -30,6 +30,7 @@ class EndReason(StrEnum):
     CANCELLED = "cancelled"
     UNANSWERED = "unanswered"
     TRANSFERRED = "transferred"
+    MEDIA_TIMEOUT = "media_timeout"
     SESSION_EXPIRED = "session_expired"
     FAILED = "failed"
     SHUTDOWN = "shutdown"

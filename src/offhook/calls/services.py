@@ -34,6 +34,8 @@ class CallSettings:
     "How long `/refer?wait_for_playout=true` lets the agent finish."
     session_limit_s: float = 3600.0
     "How long a session may last (API row S20)."
+    media_timeout_s: float = 30.0
+    "How long a call may go on with no RTP from its peer, unless it is on hold; 0: for ever."
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,12 +53,13 @@ class Lifecycle:
                 code="call_already_accepted",
             )
 
-    def check_refer(self) -> None:
+    def check_accepted(self, what: str) -> None:
+        """`what` is asked of the call, for the error's text: `refer it`."""
         self._refuse_if_over()
         if self.state is CallState.RINGING:
             raise CallError(
                 409,
-                "The call has not been accepted yet. Accept it before you refer it.",
+                f"The call has not been accepted yet. Accept it before you {what}.",
                 code="call_not_accepted",
             )
 

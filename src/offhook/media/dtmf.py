@@ -13,10 +13,14 @@ from typing import Final
 
 from offhook.audio.frames import FRAME_MS, FRAME_SAMPLES, SAMPLE_RATE
 
-__all__ = ["DIGITS", "EVENT_SIZE", "DtmfReceiver", "DtmfSender", "check_digits"]
+__all__ = ["DIGITS", "EVENT_SIZE", "PAUSES_MS", "DtmfReceiver", "DtmfSender", "check_digits"]
 
 DIGITS: Final = "0123456789*#ABCD"
 """The event codes 0 to 15, in order (section 3.2)."""
+
+PAUSES_MS: Final = {"w": 500, ",": 2000}
+"""What stands between digits to be sent, and how long nothing is sent then, as on dialling strings elsewhere."""
+_PAUSE: Final = -1
 
 #  0                   1                   2                   3
 #  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
@@ -29,16 +33,24 @@ _END: Final = 0x80
 _VOLUME: Final = 10
 _ENDS: Final = 3
 _LONGEST: Final = 0xFFFF
+_STEPS: Final = 2 * FRAME_MS * 48
+"""Two packets' worth of the fastest clock that events come with; at 8 kHz it is a quarter of a second."""
 
 _STALE: Final = 10 * SAMPLE_RATE
 """How far an event may lie before the last one and still be its late companion; beyond it, the clock was set anew."""
 
 
-def check_digits(digits: str) -> str:
-    """Return digits in capitals. Raises `ValueError` for anything but `0`-`9`, `*`, `#`, `A`-`D`."""
-    if wrong := next((digit for digit in digits if digit.upper() not in DIGITS), None):
-        raise ValueError(f"{wrong!r} is no DTMF digit: use 0-9, *, #, A-D")
-    return digits.upper()
+def check_digits(digits: str, *, pauses: bool = False) -> str:
+    """
+    Return digits in capitals. Raises `ValueError` for anything but `0`-`9`, `*`, `#`, `A`-`D`.
+
+    With `pauses`, `w` and `,` stand as they are.
+    """
+    taken = "".join(PAUSES_MS) if pauses else ""
+    if wrong := next((each for each in digits if each not in taken and each.upper() not in DIGITS), None):
+        more = ", and w or , for a pause" if pauses else ""
+        raise ValueError(f"{wrong!r} is no DTMF digit: use 0-9, *, #, A-D{more}")
+    return "".join(each if each in taken else each.upper() for each in digits)
 
 
 class DtmfReceiver:
@@ -91,7 +103,7 @@ class DtmfReceiver:
         ended (section 2.5.1.3). And some gateways move the timestamp with each packet, against section 2.5.1.2,
         which shows as a duration that goes on growing.
         """
-        segment = self._duration >= _LONGEST - 2 * FRAME_SAMPLES and advance <= _LONGEST + FRAME_SAMPLES
+        segment = self._duration >= _LONGEST - _STEPS and advance <= _LONGEST + _STEPS
         moving = duration > self._duration and advance <= 2 * (duration - self._duration)
         if segment or moving:
             self._timestamp, self._duration = timestamp, duration
@@ -120,12 +132,20 @@ class DtmfSender:
         return self._event is not None or bool(self._waiting)
 
     def send(self, digits: str, duration_ms: int = 100, gap_ms: int = 60) -> None:
-        """Queue digits. Times are rounded up to whole frames; the press lasts 40 ms or more. Raises `ValueError`."""
+        """
+        Queue digits and pauses. Times are rounded up to whole frames; the press lasts 40 ms or more.
+
+        Raises `ValueError`.
+        """
         if not 0 < duration_ms <= 8000 or not 0 <= gap_ms <= 8000:
             raise ValueError(f"duration_ms={duration_ms}, gap_ms={gap_ms}: give 1 to 8000 and 0 to 8000")
         frames = max(2, -(-duration_ms // FRAME_MS))
         gap = max(_ENDS - 1, -(-gap_ms // FRAME_MS))
-        self._waiting.extend((DIGITS.index(digit), frames, gap) for digit in check_digits(digits))
+        for each in check_digits(digits, pauses=True):
+            if each in PAUSES_MS:
+                self._waiting.append((_PAUSE, 0, PAUSES_MS[each] // FRAME_MS))
+            else:
+                self._waiting.append((DIGITS.index(each), frames, gap))
 
     def clear(self) -> None:
         """Drop what was not begun."""
@@ -144,7 +164,7 @@ class DtmfSender:
         step = self._step
         if step >= frames + gap:
             self._event = None
-        if step >= frames + _ENDS:
+        if step >= frames + _ENDS or code == _PAUSE:
             return None
         # Packet n covers n frames; the last is repeated, to survive loss (section 2.5.1.4).
         ending = _END if step >= frames else 0

@@ -1,14 +1,16 @@
 """
 Which source a stream listens to, and where it therefore sends (symmetric RTP, made safe).
 
-The address in the SDP came by the signalling, which was checked; it is believed at once. If sound comes from
-elsewhere, as through a NAT, one source is learned after several packets that follow each other, and then kept
-until the next re-INVITE. Others are counted and dropped. Nothing is ever sent to an address that is neither the
-SDP's nor has sent us such packets.
+The address in the SDP came by the signalling, which was checked; it is believed at once. If nothing comes from there,
+but from elsewhere, one source is learned when it has sent for a while, with packets that follow each other, and is then
+kept until the next re-INVITE. Where the host of the signalling is not that of the SDP, the peer is behind a NAT, and
+its sound comes from that host too: it need not wait. Others are counted and dropped. Nothing is ever sent to an address
+that is neither the SDP's nor has sent us such packets.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,6 +22,11 @@ Source = tuple[Any, ...]
 """An address as sockets give it: (host, port), and two more for IPv6."""
 
 PROBATION: Final = 4
+"""So many packets must follow each other."""
+PROBATION_S: Final = 0.5
+"""So long must a source send with nothing from the SDP's address, or whoever guesses a port gets in first."""
+MAX_STEP: Final = 50
+"""A candidate that left out more packets than this begins anew."""
 MAX_CANDIDATES: Final = 8
 
 
@@ -27,7 +34,10 @@ MAX_CANDIDATES: Final = 8
 class _Candidate:
     ssrc: int
     sequence: int
-    packets: list[tuple[bytes, float]] = field(default_factory=list)
+    since: float
+    count: int = 0
+    run: int = 0
+    packets: deque[tuple[bytes, float]] = field(default_factory=lambda: deque(maxlen=PROBATION))
 
 
 class Latch:
@@ -42,11 +52,14 @@ class Latch:
         "_previous",
         "expected",
         "foreign",
+        "signalling_host",
         "source",
     )
 
-    def __init__(self, expected: Address) -> None:
+    def __init__(self, expected: Address, signalling_host: str = "") -> None:
         self.expected = expected
+        self.signalling_host = signalling_host
+        "Where the peer's SIP comes from; empty when not known."
         self.source: Source | None = None
         "The locked source, or `None` before there is one."
         self.foreign = 0
@@ -101,17 +114,28 @@ class Latch:
         candidate = self._candidates.get(source)
         if candidate is None and len(self._candidates) >= MAX_CANDIDATES:
             # The one that got least far makes room: one packet each from many sources must not keep a caller out.
-            del self._candidates[min(self._candidates, key=lambda each: len(self._candidates[each].packets))]
-        if candidate is None or candidate.ssrc != ssrc or candidate.sequence != sequence:
-            candidate = self._candidates[source] = _Candidate(ssrc, sequence)
+            del self._candidates[min(self._candidates, key=lambda each: self._candidates[each].count)]
+        ahead = 0 if candidate is None else sequence - candidate.sequence & 0xFFFF
+        if candidate is None or candidate.ssrc != ssrc or ahead > MAX_STEP:
+            candidate = self._candidates[source] = _Candidate(ssrc, sequence, now)
+        elif ahead and candidate.run < PROBATION:
+            candidate.run = 0
+            candidate.packets.clear()
         candidate.packets.append((data, now))
         candidate.sequence = sequence + 1 & 0xFFFF
-        if len(candidate.packets) < PROBATION:
+        candidate.count += 1
+        candidate.run += 1
+        if candidate.run < PROBATION or now - candidate.since < self._probation_s(source):
             self.foreign += 1
             return None
-        self.foreign -= PROBATION - 1
+        self.foreign -= len(candidate.packets) - 1
         self._lock(source)
-        return candidate.packets
+        return list(candidate.packets)
+
+    def _probation_s(self, source: Source) -> float:
+        """Return how long a source must send, beside its packets: the SDP's and a NAT's need not wait."""
+        behind_nat = source[0] == self.signalling_host != self.expected[0]
+        return 0.0 if behind_nat or source[:2] == self.expected else PROBATION_S
 
     def _lock(self, source: Source) -> None:
         self.source = source

@@ -36,6 +36,7 @@ _CODECS: Final[dict[str, Law]] = {"PCMU": "PCMU", "PCMA": "PCMA"}
 _PAYLOAD_TYPE: Final[dict[Law, int]] = {"PCMU": 0, "PCMA": 8}
 _OFFERED_EVENT_TYPE: Final = 101
 _EVENTS: Final = "0-15"
+_LONGEST_PACKET_MS: Final = 60
 
 
 class NotAcceptable(Exception):  # noqa: N818 - the name of the SIP answer it becomes
@@ -59,6 +60,10 @@ class LocalMedia:
     "What we want; the answer gives no more than the offer allows."
     allow_loopback: bool = False
     "Take loopback addresses although our own is none."
+    rtcp_mux: bool = True
+    "Take reports on the port of the sound, from a peer that proposes it."
+    signalling_host: str = ""
+    "Where the peer's SIP comes from, for peers behind a NAT."
     own_ports: tuple[int, int] | None = None
     "First and last of our media ports: an offer that names one of them at our own address is refused."
     srtp: SrtpTerms | None = None
@@ -78,8 +83,14 @@ class MediaPlan:
     direction: Direction = "sendrecv"
     "Ours: `recvonly` means that we send nothing."
     ptime_ms: int = FRAME_MS
+    "How much sound each packet has that we send; the peer's may have any."
     dtmf_receive: frozenset[int] = frozenset()
     "Payload types that digits may come as, `dtmf_payload_type` among them."
+    comfort_noise: frozenset[int] = frozenset()
+    "Payload types that the peer may send comfort noise as, besides 13."
+    rtcp_mux: bool = False
+    "Reports share the port of the sound (RFC 5761)."
+    signalling_host: str = ""
     held: bool = False
     "The peer put us on hold, by direction or by the address 0.0.0.0 (RFC 3264 section 8.4)."
     srtp: SrtpKeys | None = None
@@ -145,9 +156,11 @@ def offer(local: LocalMedia) -> bytes:
     return bytes(SessionDescription(_session_lines(local, "0 0"), [media]))
 
 
-def complete(offer: bytes, answer: bytes, *, allow_loopback: bool = False) -> MediaPlan:
+def complete(
+    offer: bytes, answer: bytes, *, allow_loopback: bool = False, signalling_host: str = ""
+) -> MediaPlan:
     """
-    Return what the peer's answer to our offer agreed on.
+    Return what the peer's answer to our offer agreed on. `signalling_host` is as in `LocalMedia`.
 
     Raises `NotAcceptable` when the audio stream was refused or the answer does not fit the offer.
     """
@@ -166,7 +179,12 @@ def complete(offer: bytes, answer: bytes, *, allow_loopback: bool = False) -> Me
         raise NotAcceptable(str(error)) from None
     # The peer may send digits under its own number or, as RFC 3264 section 5.1 has it, under ours.
     events = frozenset(number for number, _ in _events(brought))
-    return replace(plan, dtmf_receive=plan.dtmf_receive | events, srtp=_agreed_security(brought, answered))
+    return replace(
+        plan,
+        dtmf_receive=plan.dtmf_receive | events,
+        signalling_host=signalling_host,
+        srtp=_agreed_security(brought, answered),
+    )
 
 
 def _parse(data: bytes, what: str) -> SessionDescription:
@@ -187,15 +205,22 @@ def _plan(session: SessionDescription, media: MediaDescription, local: LocalMedi
     host, silent = _remote_host(connection, media.port, local)
     direction, held = _direction(session, media, local, silent)
     events = list(_events(media))
+    mux = local.rtcp_mux and media.attribute("rtcp-mux") is not None
     return MediaPlan(
         codec=codec,
         payload_type=payload_type,
         # The clock of telephone-event must be the codec's (RFC 4733 section 2.1).
         dtmf_payload_type=next((number for number, rate in events if rate == SAMPLE_RATE), None),
         remote=(host, media.port),
-        remote_rtcp=_remote_rtcp(media, host, local),
+        remote_rtcp=(host, media.port) if mux else _remote_rtcp(media, host, local),
         direction=direction,
+        ptime_ms=_packet_length(media),
         dtmf_receive=frozenset(number for number, _ in events),
+        comfort_noise=frozenset(
+            number for number, entry in media.rtpmap().items() if entry.encoding.upper() == "CN"
+        ),
+        rtcp_mux=mux,
+        signalling_host=local.signalling_host,
         held=held,
     )
 
@@ -314,6 +339,24 @@ def _remote_rtcp(media: MediaDescription, host: str, local: LocalMedia) -> Addre
     return other, port
 
 
+def _packet_length(media: MediaDescription) -> int:
+    """
+    Return how many milliseconds each packet of ours shall have: 20, 40 or 60.
+
+    `a=ptime` is what the peer would like to get (RFC 3264 section 5.1), `a=maxptime` the most that it takes (RFC 4566
+    section 6). One that likes 30 or 50 ms gets the next length below that the pacer's 20 ms make evenly.
+    """
+    wanted = _milliseconds(media.attribute("ptime")) or FRAME_MS
+    most = _milliseconds(media.attribute("maxptime")) or _LONGEST_PACKET_MS
+    return max(FRAME_MS, min(wanted, most, _LONGEST_PACKET_MS) // FRAME_MS * FRAME_MS)
+
+
+def _milliseconds(value: str | None) -> int:
+    """Return the whole milliseconds of an attribute, 0 when it has none."""
+    whole = (value or "").strip().partition(".")[0]
+    return int(whole) if whole.isascii() and whole.isdigit() and len(whole) <= 5 else 0
+
+
 def _direction(
     session: SessionDescription, media: MediaDescription, local: LocalMedia, silent: bool
 ) -> tuple[Direction, bool]:
@@ -339,6 +382,8 @@ def _answer_text(
     codec = RtpMap(plan.payload_type, plan.codec, SAMPLE_RATE)
     lines = [] if crypto is None else [crypto]
     accepted = _audio(local, chosen.protocol, [codec], plan.dtmf_payload_type, plan.direction, lines)
+    if plan.rtcp_mux:
+        accepted.lines.append(("a", "rtcp-mux"))
     media = [accepted if each is chosen else _refused(each) for each in session.media]
     return bytes(SessionDescription(head, media))
 
@@ -393,4 +438,5 @@ def _local_of(ours: SessionDescription, media: MediaDescription, allow_loopback:
         codecs=tuple(name for name in names if name is not None),
         direction=media.direction or ours.direction or "sendrecv",
         allow_loopback=allow_loopback,
+        rtcp_mux=media.attribute("rtcp-mux") is not None,
     )

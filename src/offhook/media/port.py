@@ -95,6 +95,7 @@ class MediaPort:
     __slots__ = (
         "_closed",
         "_codec",
+        "_expecting_since",
         "_failures",
         "_heard",
         "_law",
@@ -125,6 +126,7 @@ class MediaPort:
         self._stream: MediaStream | None = None
         self._pacer: Pacer | None = None
         self._prompt = False
+        self._expecting_since: float | None = None
         self._closed = False
         self._failures = 0
         self._open_sockets = 2
@@ -191,6 +193,7 @@ class MediaPort:
             prompt=prompt,
         )
         self._prompt = prompt
+        self._expecting_since = now if plan.receives and not plan.held else None
         self._pacer = pacer
         pacer.add(self)
 
@@ -200,7 +203,12 @@ class MediaPort:
 
         While the peer holds the call, `on_frame` gets silence: what it sends then is music, and nobody speaks.
         """
-        self._started.renegotiate(plan)
+        stream = self._started
+        if not plan.receives or plan.held:
+            self._expecting_since = None
+        elif self._expecting_since is None:
+            self._expecting_since = self._monotonic()
+        stream.renegotiate(plan)
         self._adopt(plan, held=plan.held)
 
     def play(self, audio: bytes) -> None:
@@ -221,13 +229,30 @@ class MediaPort:
         """Samples that wait to be sent."""
         return 0 if self._stream is None else self._stream.sender.playout.queued
 
-    def send_digits(self, digits: str, duration_ms: int = 100, gap_ms: int = 60) -> None:
+    def send_digits(
+        self, digits: str, duration_ms: int = 100, gap_ms: int = 60, *, tones_only: bool = False
+    ) -> None:
         """Send digits as events (RFC 4733), or as tones if the peer takes none. Raises `ValueError`."""
-        self._started.sender.send_digits(digits, duration_ms, gap_ms)
+        self._started.sender.send_digits(digits, duration_ms, gap_ms, tones_only=tones_only)
 
     def stats(self) -> MediaStats:
         """Return the counts so far."""
         return self._started.stats()
+
+    @property
+    def plan(self) -> MediaPlan:
+        """What was agreed last."""
+        return self._started.plan
+
+    @property
+    def last_received_at(self) -> float | None:
+        """When the newest RTP packet came that was taken in, in monotonic seconds."""
+        return self._started.receiver.last_received_at
+
+    @property
+    def expecting_since(self) -> float | None:
+        """Since when the peer may send, in monotonic seconds; `None` while it is not to (hold)."""
+        return self._expecting_since
 
     def close(self) -> None:
         """Say goodbye by RTCP and give the ports back, a turn of the loop later. Safe to call twice."""
@@ -340,9 +365,9 @@ class MediaPort:
 
     def _send_rtcp(self, data: bytes) -> None:
         destination = None if self._stream is None else self._stream.rtcp_destination
-        if destination is not None:
+        if self._stream is not None and destination is not None:
             try:
-                self._rtcp.sendto(data, destination)
+                (self._rtp if self._stream.plan.rtcp_mux else self._rtcp).sendto(data, destination)
             except OSError as error:
                 self._failed("report", error)
 

@@ -18,6 +18,7 @@ from offhook.media.stats import DigitReceived, MediaEvent, StreamEvent
 __all__ = ["Receiver"]
 
 COMFORT_NOISE: Final = 13
+"""The static payload type (RFC 3551 table 4)."""
 MAX_CHANGES_SAID: Final = 20
 
 _STATIC_LAWS: Final[dict[int, Law]] = {0: "PCMU", 8: "PCMA"}
@@ -38,6 +39,7 @@ class Receiver:
         "_before",
         "_candidate",
         "_codec",
+        "_comfort_types",
         "_concealed_before",
         "_concealer",
         "_concealing",
@@ -105,6 +107,8 @@ class Receiver:
         self._plain_types = frozenset(number for number, law in laws.items() if law == plan.codec)
         self._other_laws = {number: law for number, law in laws.items() if law != plan.codec}
         self._event_types = plan.dtmf_receive - laws.keys()
+        # Sent instead of silence by some, whether or not it was agreed on (RFC 3389).
+        self._comfort_types = (plan.comfort_noise | {COMFORT_NOISE}) - laws.keys() - self._event_types
 
     def knows(self, payload_type: int) -> bool:
         """Return whether a payload type is one that the call may carry."""
@@ -112,6 +116,7 @@ class Receiver:
             payload_type in self._plain_types
             or payload_type in self._event_types
             or payload_type in self._other_laws
+            or payload_type in self._comfort_types
         )
 
     # In.
@@ -160,8 +165,7 @@ class Receiver:
             digit = self._dtmf.receive(payload, timestamp, marker=marker)
             if digit is not None and self._receives:
                 self._events.append(DigitReceived(digit))
-        elif payload_type == COMFORT_NOISE:
-            # Sent instead of silence by some, whether or not it was agreed on (RFC 3389).
+        elif payload_type in self._comfort_types:
             self._in_event = True
         else:
             self.malformed += 1

@@ -93,8 +93,9 @@ class Reports:
         """Return the last compound of the stream."""
         return bytes(ReceiverReport(self._ssrc)) + self._description + bytes(Goodbye((self._ssrc,)))
 
-    def receive(self, packets: list[Packet], now: float) -> None:
-        """Take in what the peer reports."""
+    def receive(self, packets: list[Packet], now: float) -> bool:
+        """Take in what the peer reports. Returns whether any of it is about our stream."""
+        about_us = False
         for packet in packets:
             if isinstance(packet, SenderReport):
                 self._last_sr, self._last_sr_at = middle_of(packet.ntp), now
@@ -102,8 +103,10 @@ class Reports:
                 for block in packet.blocks:
                     if block.ssrc == self._ssrc:
                         self._receive_block(block, now)
+                        about_us = True
             elif isinstance(packet, Goodbye):
                 self.said_goodbye = True
+        return about_us
 
     def _receive_block(self, block: ReportBlock, now: float) -> None:
         self.remote_lost, self.remote_jitter = block.cumulative_lost, block.jitter

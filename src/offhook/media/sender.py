@@ -6,8 +6,8 @@ from collections import deque
 from typing import Final
 
 from offhook.audio import g711, tones
-from offhook.audio.frames import FRAME_SAMPLES, SAMPLE_RATE, SILENCE
-from offhook.media.dtmf import EVENT_SIZE, DtmfSender, check_digits
+from offhook.audio.frames import FRAME_MS, FRAME_SAMPLES, SAMPLE_RATE, SILENCE
+from offhook.media.dtmf import EVENT_SIZE, PAUSES_MS, DtmfSender, check_digits
 from offhook.media.negotiate import MediaPlan
 from offhook.media.playout import Playout
 from offhook.media.rtp import HEADER, PLAIN
@@ -37,6 +37,9 @@ class Sender:
         "_digits",
         "_event_packets",
         "_events",
+        "_frames",
+        "_frames_waited",
+        "_long_frames",
         "_marker",
         "_payload_type",
         "_plan",
@@ -58,6 +61,11 @@ class Sender:
         self._base = sequence
         self._clock = timestamp
         self._event_packets = 0
+        # Of packets of more than one frame: how many frames each has, how many ticks it has waited for its turn, and
+        # the frames beyond one for each packet so far.
+        self._frames = 1
+        self._frames_waited = 0
+        self._long_frames = 0
         self.playout = Playout(plan.codec)
         self._events = events
         self._marker = True
@@ -75,23 +83,30 @@ class Sender:
         self._plan = plan
         self._payload_type = plan.payload_type
         self._silence = SILENCE[plan.codec]
+        self._clock += self._frames_waited * FRAME_SAMPLES
+        self._frames = max(1, plan.ptime_ms // FRAME_MS)
+        self._frames_waited = 0
         self.sends = plan.sends and plan.remote[0] not in _UNSPECIFIED
         "Whether the plan lets us send."
 
-    def send_digits(self, digits: str, duration_ms: int = 100, gap_ms: int = 60) -> None:
+    def send_digits(
+        self, digits: str, duration_ms: int = 100, gap_ms: int = 60, *, tones_only: bool = False
+    ) -> None:
         """
         Send digits, ahead of queued sound, as events, or as tones when the peer takes no events.
 
-        Raises `ValueError` for anything but `0`-`9`, `*`, `#`, `A`-`D`, and for impossible times.
+        Raises `ValueError` for anything but `0`-`9`, `*`, `#`, `A`-`D`, `w`, `,`, and for impossible times.
         """
-        digits = check_digits(digits)
-        if self._plan.dtmf_payload_type is not None:
+        digits = check_digits(digits, pauses=True)
+        if self._plan.dtmf_payload_type is not None and not tones_only:
             self._digits.send(digits, duration_ms, gap_ms)
             self._dialling = bool(self._digits)
             return
         for digit in digits:
-            sound = g711.encode(tones.dtmf(digit, duration_ms), self._plan.codec)
-            sound += self._silence[:1] * (SAMPLE_RATE * gap_ms // 1000)
+            sound, pause_ms = b"", PAUSES_MS.get(digit)
+            if pause_ms is None:
+                sound, pause_ms = g711.encode(tones.dtmf(digit, duration_ms), self._plan.codec), gap_ms
+            sound += self._silence[:1] * (SAMPLE_RATE * pause_ms // 1000)
             frames = range(0, len(sound), FRAME_SAMPLES)
             self._tones.extend(
                 sound[at : at + FRAME_SAMPLES].ljust(FRAME_SAMPLES, self._silence[:1]) for at in frames
@@ -103,30 +118,46 @@ class Sender:
         self._marker = True
 
     def next_packet(self) -> bytes | None:
-        """Return the datagram for the next 20 ms, or `None` when we are not to send. Call it every 20 ms."""
+        """
+        Return the datagram for the next 20 ms, or `None` when we are not to send. Call it every 20 ms.
+
+        To a peer that wants longer packets, every second or third call returns one, and takes its sound then.
+        """
         if not self.sends:
             self.skip(1)
             return None
+        frames = self._frames
+        if frames > 1 and not self._dialling:
+            self._frames_waited += 1
+            if self._frames_waited < frames:
+                return None
+            self._frames_waited = 0
         self.packets = count = self.packets + 1
         if self._dialling:
             return self._next_event()
-        if self._tones:
-            payload = self._tones.popleft()
-        else:
-            frame = self.playout.take()
-            if frame is None:
-                payload = self._silence
-            else:
-                payload = frame
-                if not self.playout:
-                    self._events.append(_DRAINED)
+        payload = self._next_payload()
+        # The timestamp is that of the packet's first sample.
+        timestamp = self._clock + count * FRAME_SAMPLES & _CLOCK
+        if frames > 1:
+            payload += b"".join(self._next_payload() for _ in range(frames - 1))
+            self._clock += (frames - 1) * FRAME_SAMPLES
+            self._long_frames += frames - 1
         second = self._payload_type
         if self._marker:
             second |= _MARKER
             self._marker = False
         sequence = self._base + count & 0xFFFF
-        timestamp = self._clock + count * FRAME_SAMPLES & _CLOCK
         return _pack(PLAIN, second, sequence, timestamp, self.ssrc) + payload
+
+    def _next_payload(self) -> bytes:
+        if self._tones:
+            return self._tones.popleft()
+        frame = self.playout.take()
+        if frame is None:
+            return self._silence
+        if not self.playout:
+            self._events.append(_DRAINED)
+        return frame
 
     @property
     def timestamp(self) -> int:
@@ -136,7 +167,8 @@ class Sender:
     @property
     def octets(self) -> int:
         """Payload octets sent."""
-        return (self.packets - self._event_packets) * FRAME_SAMPLES + self._event_packets * EVENT_SIZE
+        frames = self.packets - self._event_packets + self._long_frames
+        return frames * FRAME_SAMPLES + self._event_packets * EVENT_SIZE
 
     def _next_event(self) -> bytes:
         timestamp = self.timestamp

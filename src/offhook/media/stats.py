@@ -90,3 +90,5 @@ class MediaStats:
     "SRTP and SRTCP packets that failed authentication; dropped."
     replayed: int = 0
     "SRTP and SRTCP packets that were here before, or came too late to tell; dropped."
+    packets_reported: int = 0
+    "How many packets we had sent when the peer last reported about them."

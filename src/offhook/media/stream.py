@@ -43,6 +43,7 @@ class MediaStream:
 
     __slots__ = (
         "_malformed",
+        "_packets_acknowledged",
         "_packets_reported",
         "_refusal_said",
         "_reports",
@@ -81,7 +82,7 @@ class MediaStream:
         """
         self.events: list[StreamEvent] = []
         self.plan = plan
-        self.latch = Latch(plan.remote)
+        self.latch = Latch(plan.remote, plan.signalling_host)
         self.destination: Source = plan.remote
         self.sender = Sender(plan, self.events, ssrc=ssrc, sequence=sequence, timestamp=timestamp)
         self.receiver = Receiver(plan, self.events, prompt=prompt)
@@ -94,6 +95,7 @@ class MediaStream:
         "Return 20 ms of the peer's sound that are there before their turn, else `None`."
         self._reports = Reports(ssrc, cname, now=now, wall_offset=wall_offset)
         self._packets_reported = 0
+        self._packets_acknowledged = 0
         self._rtcp_source: Source | None = None
         self._refusal_said = False
         self._ssrc_changes = 0
@@ -226,14 +228,16 @@ class MediaStream:
         except RtcpError:
             self._malformed += 1
             return
-        # A NAT has ports of its own: reports go back to where reports come from.
-        if source[:2] != self.plan.remote_rtcp:
+        # A NAT has ports of its own: reports go back to where reports come from. Only a peer whose sound had to be
+        # learned has one; else a neighbour on its host could draw them off.
+        if source[:2] != self.plan.remote_rtcp and self.latch.learned:
             self._rtcp_source = source
         if self.receiver.ssrc_changes != self._ssrc_changes:
             self._ssrc_changes = self.receiver.ssrc_changes
             self._reports.forget_peer()
         said = self._reports.said_goodbye
-        self._reports.receive(packets, now)
+        if self._reports.receive(packets, now):
+            self._packets_acknowledged = self.sender.packets
         if self._reports.said_goodbye and not said:
             self._say("goodbye", now, "the peer's RTCP says goodbye")
 
@@ -308,6 +312,7 @@ class MediaStream:
             rtt_ms=None if reports.rtt_s is None else reports.rtt_s * 1000,
             remote_lost=reports.remote_lost,
             remote_jitter_ms=reports.remote_jitter_ms,
+            packets_reported=self._packets_acknowledged,
         )
 
     def _say(self, kind: MediaEventKind, now: float, text: str) -> None:

@@ -17,6 +17,7 @@ from offhook.tenants import Project
 from .auth import authenticate, key_id_of
 from .body import optional_object, read_json, refuse_unknown, type_name
 from .context import request_id_of
+from .dtmf import DTMF_SCHEMA, digit_order
 from .errors import documented
 from .refers import REFER_BODY, audit_refer, find_refer, refer_target, refer_under_way
 from .services import ServerServices
@@ -55,6 +56,7 @@ class CallRoutes:
             ("reject", self.reject, (400, 401, 404, 409, 413), _REJECT),
             ("refer", self.refer, (400, 401, 403, 404, 409, 413, 502, 504), REFER_BODY),
             ("hangup", self.hangup, (401, 404), None),
+            ("dtmf", self.dtmf, (400, 401, 404, 409, 413, 502, 504), _DTMF),
         ):
             extra: dict[str, Any] = {"security": SECURITY}
             if body is not None:
@@ -163,6 +165,18 @@ class CallRoutes:
             await call.hangup(repeated=_is_repeat(request))
 
         return await self._do("hangup", request, call_id, act, has_body=False)
+
+    async def dtmf(self, request: Request, call_id: CallId) -> Response:
+        """
+        Press keys on the line to the caller: digits and pauses, at once; the agent's speech waits meanwhile.
+
+        200 means that they are on their way; with SIP INFO, that the peer has taken each of them.
+        """
+
+        async def act(call: Call, body: Any) -> None:
+            await call.dtmf(digit_order(optional_object(body)))
+
+        return await self._do("dtmf", request, call_id, act)
 
     async def list_calls(
         self,
@@ -382,3 +396,4 @@ _REJECT = _body(
     },
     required=False,
 )
+_DTMF = _body("What to press.", DTMF_SCHEMA, required=True)

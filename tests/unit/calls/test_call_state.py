@@ -33,7 +33,7 @@ def test_the_first_accept_counts():
     assert lifecycle(CallState.RINGING).check_accept() is True
 
 
-@pytest.mark.parametrize("verb", ["check_accept", "check_reject", "check_refer", "check_hangup"])
+@pytest.mark.parametrize("verb", ["check_accept", "check_reject", "check_hangup"])
 def test_a_call_that_is_over_is_not_found(verb):
     with pytest.raises(CallError) as caught:
         getattr(lifecycle(CallState.ENDED), verb)()
@@ -47,10 +47,14 @@ def test_reject_after_accept_is_a_conflict_that_is_not_to_be_retried(state):
     assert (caught.value.status, caught.value.retry) == (409, False)
 
 
-def test_refer_while_ringing_is_a_conflict():
+def test_what_needs_an_accepted_call_is_a_conflict_while_it_rings():
     with pytest.raises(CallError) as caught:
-        lifecycle(CallState.RINGING).check_refer()
+        lifecycle(CallState.RINGING).check_accepted("refer it")
     assert (caught.value.status, caught.value.code) == (409, "call_not_accepted")
+    assert "before you refer it" in caught.value.message
+    with pytest.raises(CallError) as caught:
+        lifecycle(CallState.ENDED).check_accepted("send digits")
+    assert (caught.value.status, caught.value.code) == (404, "call_id_not_found")
 
 
 def test_the_first_end_counts():

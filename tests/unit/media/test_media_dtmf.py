@@ -148,3 +148,12 @@ def test_small_letters_are_taken_and_others_refused():
     with pytest.raises(ValueError, match="duration_ms=0"):
         sender.send("1", duration_ms=0)
     assert not sender
+
+
+def test_pauses_between_digits():
+    sender = DtmfSender()
+    sender.send("1w2,", duration_ms=100, gap_ms=60)
+    frames = sent(sender)
+    starts = [index for index, frame in enumerate(frames) if frame and frame[2]]
+    assert starts == [0, 8 + 25]
+    assert len(frames) == 8 + 25 + 8 + 100

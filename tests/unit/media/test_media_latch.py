@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offhook.media.latch import MAX_CANDIDATES, PROBATION, Latch
+from offhook.media.latch import MAX_CANDIDATES, MAX_STEP, PROBATION, PROBATION_S, Latch
 
 SDP = ("192.0.2.1", 4000)
 NAT = ("198.51.100.1", 31000)
@@ -26,9 +26,12 @@ def test_the_sdps_address_is_believed_at_once():
 
 def test_another_source_is_learned_after_packets_in_sequence():
     latch = Latch(SDP)
-    answers = send(latch, NAT, [65534, 65535, 0, 1])
+    answers = [
+        latch.admit(NAT, 1, sequence, b"%d" % sequence, float(at))
+        for at, sequence in enumerate([65534, 65535, 0, 1])
+    ]
     assert answers[:3] == [None] * 3
-    assert answers[3] == [(b"65534", 65534.0), (b"65535", 65535.0), (b"0", 0.0), (b"1", 1.0)]
+    assert answers[3] == [(b"65534", 0.0), (b"65535", 1.0), (b"0", 2.0), (b"1", 3.0)]
     assert (latch.source, latch.destination, latch.learned) == (NAT, NAT, True)
 
 
@@ -42,6 +45,63 @@ def test_gaps_and_other_ssrcs_begin_the_probation_anew():
     latch = Latch(SDP)
     assert send(latch, NAT, [1, 2, 3, 5, 6, 7]) == [None] * 6
     assert send(latch, NAT, [8], ssrc=2) == [None]
+    assert latch.source is None
+
+
+def flood(latch, source, seconds, *, start=0.0, every=0.02, ssrc=1, first=0):
+    """Send at a steady pace, and return when it was let in."""
+    for number in range(int(seconds / every)):
+        now = start + number * every
+        if latch.source == source:
+            return None
+        if latch.admit(source, ssrc, first + number, b"", now) is not None:
+            return now
+    return None
+
+
+def test_a_source_must_send_for_a_while_however_fast():
+    for every in (0.01, 0.02, 0.06):
+        latch = Latch(SDP)
+        let_in = flood(latch, NAT, 2, every=every)
+        assert PROBATION_S <= let_in < PROBATION_S + 0.1
+
+
+def test_loss_does_not_keep_a_source_on_probation():
+    latch = Latch(SDP)
+    lost = {5, 9, 14, 15, 20}
+    for number in range(40):
+        if number not in lost:
+            latch.admit(NAT, 1, number, b"", number * 0.02)
+    assert latch.source == NAT
+    jumping = Latch(SDP)
+    for number in range(40):
+        jumping.admit(NAT, 1, number * (MAX_STEP + 2), b"", number * 0.02)
+    assert jumping.source is None
+
+
+def test_a_flood_from_before_the_start_does_not_beat_the_sdps_address():
+    """The flood is there first and twice as fast; the caller's first packet is 400 ms later."""
+    latch = Latch(SDP)
+    assert flood(latch, THIRD, 0.4, every=0.01) is None
+    assert latch.destination == SDP
+    assert latch.admit(SDP, 5, 1, b"x", 0.4) == [(b"x", 0.4)]
+    assert flood(latch, THIRD, 5, every=0.01, start=0.4, first=40) is None
+    assert (latch.source, latch.destination, latch.foreign) == (SDP, SDP, 540)
+
+
+def test_behind_a_nat_the_signallings_host_need_not_wait():
+    latch = Latch(("10.0.0.5", 4000), signalling_host=NAT[0])
+    assert send(latch, THIRD, [1]) == [None]
+    answers = [latch.admit(NAT, 1, number, b"", 0.02 * number) for number in range(PROBATION)]
+    assert answers[-1] is not None
+    assert latch.destination == NAT
+
+
+def test_a_neighbour_on_the_peers_own_host_waits_like_all():
+    """Where the SDP and the signalling name one host, another port of it is nobody in particular."""
+    latch = Latch(SDP, signalling_host=SDP[0])
+    neighbour = (SDP[0], 9999)
+    assert flood(latch, neighbour, 0.4) is None
     assert latch.source is None
 
 

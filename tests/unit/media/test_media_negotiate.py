@@ -327,3 +327,59 @@ def test_every_offer_is_answered_or_refused(offered):
     theirs, ours = SessionDescription.parse(offered), SessionDescription.parse(made.sdp)
     assert [m.kind for m in ours.media] == [m.kind for m in theirs.media]
     assert sum(m.port != 0 for m in ours.media) == 1
+
+
+# Packet lengths, comfort noise, reports on one port.
+
+AUDIO = PLAIN + "m=audio 4000 RTP/AVP 0 13\na=rtpmap:13 CN/8000\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "sent_ms"),
+    [
+        ("", 20),
+        ("a=ptime:20\na=maxptime:20\n", 20),
+        ("a=ptime:10\n", 20),
+        ("a=ptime:30\n", 20),
+        ("a=ptime:40\n", 40),
+        ("a=ptime:60\n", 60),
+        ("a=ptime:200\n", 60),
+        ("a=ptime:60\na=maxptime:40\n", 40),
+        ("a=maxptime:150\n", 20),
+        ("a=ptime:60.0\n", 60),
+        ("a=ptime:0\n", 20),
+        ("a=ptime:-40\n", 20),
+        ("a=ptime:\u0664\n", 20),
+        ("a=ptime:4e1\n", 20),
+        ("a=ptime:99999999999\n", 20),
+    ],
+)
+def test_how_long_our_packets_are(lines, sent_ms):
+    assert answer(AUDIO + lines).plan.ptime_ms == sent_ms
+    assert "ptime:20" in [value for name, value in answered(AUDIO + lines).media[0].lines if name == "a"]
+
+
+def test_comfort_noise_is_known_and_not_agreed_on():
+    made = answer(AUDIO)
+    assert made.plan.comfort_noise == {13}
+    assert answered(AUDIO).media[0].formats == ("0",)
+
+
+def test_reports_on_the_port_of_the_sound_when_offered():
+    made = answer(AUDIO + "a=rtcp-mux\na=rtcp:4005\n")
+    assert (made.plan.rtcp_mux, made.plan.remote_rtcp) == (True, ("192.0.2.9", 4000))
+    assert b"a=rtcp-mux\r\n" in made.sdp
+    plain = answer(AUDIO)
+    assert (plain.plan.rtcp_mux, plain.plan.remote_rtcp) == (False, ("192.0.2.9", 4001))
+    assert b"rtcp-mux" not in plain.sdp
+
+
+def test_an_answer_has_no_reports_on_one_port_that_we_did_not_offer():
+    theirs = (AUDIO + "a=rtcp-mux\n").replace("\n", "\r\n").encode()
+    assert negotiate.complete(negotiate.offer(US), theirs).rtcp_mux is False
+
+
+def test_the_host_of_the_signalling_goes_with_the_plan():
+    assert answer(AUDIO, dataclasses.replace(US, signalling_host="198.51.100.7")).plan.signalling_host == (
+        "198.51.100.7"
+    )

@@ -343,18 +343,20 @@ def test_an_injector_is_neither_heard_nor_sent_to():
 
 def test_behind_a_nat_sound_is_sent_back_to_where_it_comes_from():
     stream = make()
-    frames = feed(stream, range(10), source=NAT)
+    assert feed(stream, range(24), source=NAT) == [None] * 24
+    assert stream.destination == PEER
+    frames = feed(stream, range(24, 36), source=NAT, start=0.48)
     assert stream.destination == NAT
     assert kinds(stream) == ["receiving", "latched"]
     assert stream.stats().remote == "198.51.100.1:31000"
     # What came on probation was kept.
-    assert b"\x01" * 160 in frames
+    assert bytes([24]) * 160 in frames
 
 
 def test_reports_go_to_no_address_that_sent_none():
     stream = make()
     assert stream.rtcp_destination == REPORTS
-    feed(stream, range(10), source=NAT)
+    feed(stream, range(30), source=NAT)
     assert stream.rtcp_destination is None
     stream.receive_rtcp(bytes(ReceiverReport(7)), ("203.0.113.66", 9), 1.0)
     assert stream.rtcp_destination is None
@@ -483,3 +485,85 @@ def test_nothing_crashes_a_stream(actions, source, prompt):
         stream.take_events()
         assert stream.destination in (PEER, NAT)
     stream.stats()
+
+
+# Packets of more than a frame.
+
+
+@pytest.mark.parametrize("frames", [2, 3])
+def test_longer_packets_for_a_peer_that_wants_them(frames):
+    stream = make(dataclasses.replace(PLAN, ptime_ms=20 * frames))
+    stream.sender.playout.play(b"".join(bytes([n]) * 160 for n in range(1, 13)))
+    ticks = [stream.next_packet() for _ in range(12)]
+    assert [tick is not None for tick in ticks] == ([False] * (frames - 1) + [True]) * (12 // frames)
+    packets = [RtpPacket.parse(tick) for tick in ticks if tick is not None]
+    assert b"".join(each.payload for each in packets) == b"".join(bytes([n]) * 160 for n in range(1, 13))
+    steps = [packets[n + 1].timestamp - packets[n].timestamp & 0xFFFFFFFF for n in range(len(packets) - 1)]
+    assert set(steps) == {160 * frames}
+    assert {packets[n + 1].sequence - packets[n].sequence & 0xFFFF for n in range(len(packets) - 1)} == {1}
+    assert stream.take_events() == [Drained()]
+    report = parse_compound(stream.create_report(1.0))[0]
+    assert (report.packets, report.octets) == (12 // frames, 12 * 160)
+
+
+def test_digits_do_not_wait_for_a_long_packet():
+    """Events go out every 20 ms whatever the packets' length, and the clock keeps time with the ticks."""
+    stream = make(dataclasses.replace(PLAN, ptime_ms=60), timestamp=0)
+    assert stream.next_packet() is None
+    stream.sender.send_digits("5", 100, 60)
+    packets = [RtpPacket.parse(stream.next_packet()) for _ in range(8)]
+    assert [each.payload_type for each in packets] == [101] * 7 + [0]
+    later = [stream.next_packet() for _ in range(6)]
+    sound = [RtpPacket.parse(each) for each in later if each is not None]
+    assert [len(each.payload) for each in sound] == [480, 480]
+    # The 15th tick from the start is the 15th frame, or one that waited since.
+    assert sound[-1].timestamp + 480 <= 16 * 160
+
+
+def test_another_packet_length_by_re_invite_keeps_the_clock():
+    stream = make(dataclasses.replace(PLAN, ptime_ms=60), timestamp=0)
+    for _ in range(5):
+        stream.next_packet()
+    stream.renegotiate(PLAN)
+    assert RtpPacket.parse(stream.next_packet()).timestamp == 6 * 160
+
+
+# Comfort noise, and the second clock of events.
+
+
+@pytest.mark.parametrize("prompt", [False, True])
+def test_comfort_noise_may_come_first_and_nothing_is_made_up_for_it(prompt):
+    stream = make(dataclasses.replace(PLAN, comfort_noise=frozenset({98})), prompt=prompt)
+    stream.receive_rtp(packet(0, b"\x40", payload_type=98), PEER, 0.005)
+    assert kinds(stream) == ["receiving"]
+    assert stream.next_frame(0.02) == SILENCE["PCMU"]
+    for at in range(1, 6):
+        stream.receive_rtp(packet(at), PEER, 0.02 * at + 0.005)
+        stream.next_frame(0.02 * at + 0.02)
+        while prompt and stream.early_frame() is not None:
+            pass
+    stream.receive_rtp(packet(6, b"\x40", payload_type=13), PEER, 0.125)
+    frames = [stream.next_frame(0.14 + 0.02 * n) for n in range(20)]
+    assert frames[6:] == [SILENCE["PCMU"]] * 14
+    stats = stream.stats()
+    assert (stats.lost, stats.concealed, stats.malformed, stats.foreign) == (0, 0, 0, 0)
+
+
+def test_events_with_the_clock_of_another_codec():
+    """At 48 kHz a press of 2 s goes over the field's end, and goes on in a second segment (section 2.5.1.3)."""
+    stream = make()
+    feed(stream, [0])
+
+    def event(sequence, duration, timestamp, *, end=False):
+        payload = struct.pack("!BBH", 8, 0x8A if end else 0x0A, duration)
+        return bytes(RtpPacket(103, sequence, timestamp, 7, payload))
+
+    sequence = 1
+    for duration in range(960, 0xFFFF, 960):
+        stream.receive_rtp(event(sequence, duration, 1000), PEER, 0.02 * sequence)
+        sequence += 1
+    for duration in range(960, 30_000, 960):
+        stream.receive_rtp(event(sequence, duration, 1000 + 0xFFFF), PEER, 0.02 * sequence)
+        sequence += 1
+    stream.receive_rtp(event(sequence, 30_000, 1000 + 0xFFFF, end=True), PEER, 0.02 * sequence)
+    assert digits(stream) == "8"
