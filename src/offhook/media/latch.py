@@ -50,6 +50,7 @@ class Latch:
     __slots__ = (
         "_candidates",
         "_previous",
+        "authentic",
         "expected",
         "foreign",
         "signalling_host",
@@ -60,6 +61,8 @@ class Latch:
         self.expected = expected
         self.signalling_host = signalling_host
         "Where the peer's SIP comes from; empty when not known."
+        self.authentic = False
+        "Packets come here only when they have proved that they are the peer's (SRTP): no source need wait then."
         self.source: Source | None = None
         "The locked source, or `None` before there is one."
         self.foreign = 0
@@ -135,7 +138,7 @@ class Latch:
     def _probation_s(self, source: Source) -> float:
         """Return how long a source must send, beside its packets: the SDP's and a NAT's need not wait."""
         behind_nat = source[0] == self.signalling_host != self.expected[0]
-        return 0.0 if behind_nat or source[:2] == self.expected else PROBATION_S
+        return 0.0 if self.authentic or behind_nat or source[:2] == self.expected else PROBATION_S
 
     def _lock(self, source: Source) -> None:
         self.source = source

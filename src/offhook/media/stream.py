@@ -87,6 +87,7 @@ class MediaStream:
         self.sender = Sender(plan, self.events, ssrc=ssrc, sequence=sequence, timestamp=timestamp)
         self.receiver = Receiver(plan, self.events, prompt=prompt)
         self._srtp = Srtp(plan.srtp) if plan.srtp is not None else None
+        self.latch.authentic = self._srtp is not None
         self.next_packet = self.sender.next_packet if self._srtp is None else self._next_protected
         "Return the datagram for the next 20 ms, or `None` when we are not to send."
         self.next_frame = self.receiver.next_frame
@@ -127,6 +128,7 @@ class MediaStream:
             self._srtp = None if keys is None else Srtp(keys)
         else:
             self._srtp.renegotiate(keys)
+        self.latch.authentic = self._srtp is not None
         self.next_packet = self.sender.next_packet if keys is None else self._next_protected
 
     def skip(self, frames: int) -> None:
