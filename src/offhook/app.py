@@ -31,8 +31,8 @@ from offhook.realtime.plain_sessions import PlainSessions
 from offhook.server import Destination, HttpServer, Passthrough, PassthroughModel, ServerServices, create_app
 from offhook.server.passthrough_model import ModelUpstreams
 from offhook.server.sideband_limits import SidebandLimits
-from offhook.sip.endpoint import Endpoint, EndpointConfig
-from offhook.sip.flow import format_address
+from offhook.sip.endpoint import TOO_MANY_CONNECTIONS, Endpoint, EndpointConfig
+from offhook.sip.flow import Flow, format_address
 from offhook.sip.session_timer import SessionTimerConfig
 from offhook.tenants import ConfiguredProjects
 from offhook.webhooks.delivery import DeliverySettings, WebhookAnnouncer
@@ -125,6 +125,8 @@ class Node:
                     ring_timeout_s=config.calls.ring_timeout_s,
                     session_limit_s=config.calls.session_limit_s,
                     media_timeout_s=config.media.timeout_s,
+                    max_unanswered=config.calls.max_unanswered,
+                    max_unanswered_per_source=config.calls.max_unanswered_per_source,
                 ),
             ),
         )
@@ -144,7 +146,10 @@ class Node:
             ),
             clock=self._clock,
             on_invite=self._manager.on_invite,
-            admit=self._manager.admits,
+            admit=self._manager.gate.admits,
+            gate=self._manager.gate,
+            is_stranger=self._manager.gate.is_stranger,
+            on_refused=self._note_refused,
         )
         self._passthrough = Passthrough(
             destinations=destinations,
@@ -212,6 +217,10 @@ class Node:
             else:
                 self._notices.append(f"project {project.id}: its key and webhook secret are in {path}")
         return ConfiguredProjects(table.to_project() for table in tables)
+
+    def _note_refused(self, flow: Flow, reason: str) -> None:
+        if reason == TOO_MANY_CONNECTIONS:  # the gate itself has noted all others
+            self._manager.gate.refuse(flow.remote[0], "too_many_connections")
 
     def _find_certificates(self) -> CertificateFiles:
         config = self._config

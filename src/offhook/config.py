@@ -9,13 +9,12 @@ made once and kept in `data_dir`. `docs/reference/configuration.md` lists every 
 from __future__ import annotations
 
 import os
-import ssl
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -25,12 +24,13 @@ from pydantic_settings import (
 
 from offhook import ids
 from offhook.calls.target import TargetPattern
-from offhook.realtime.engines.upstream.target import Upstream, guess_kind
+from offhook.config_trunks import ConfigError, Table, TrunkTable, check_trunks, refuse_open
+from offhook.config_upstreams import UpstreamTable
 from offhook.realtime.relayed_config import parse_relayed
 from offhook.realtime.session_config import DEFAULT_MODEL, parse_accept
 from offhook.realtime.session_config import ConfigError as SessionConfigError
 from offhook.sip.transport import parse_listen
-from offhook.tenants import Fallback, Project, Trunk, WebhookEndpoint
+from offhook.tenants import Fallback, Project, WebhookEndpoint
 from offhook.webhooks.signature import SecretError, signing_key
 
 __all__ = ["ENGINES", "Config", "ConfigError", "generated_project", "load"]
@@ -39,15 +39,7 @@ __all__ = ["ENGINES", "Config", "ConfigError", "generated_project", "load"]
 ENGINES = ("local", "scripted")
 
 
-class ConfigError(Exception):
-    """The configuration cannot be used. The message names each key, its fault and the remedy."""
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ServerTable(_Table):
+class ServerTable(Table):
     http: str = "127.0.0.1:8080"
     "REST and WebSocket. Empty: off."
     https: str = "127.0.0.1:8443"
@@ -70,7 +62,7 @@ class ServerTable(_Table):
         return address
 
 
-class TlsTable(_Table):
+class TlsTable(Table):
     cert: str = ""
     key: str = ""
 
@@ -81,7 +73,7 @@ class TlsTable(_Table):
         return self
 
 
-class SipTable(_Table):
+class SipTable(Table):
     listen: tuple[str, ...] = ("udp:127.0.0.1:5060", "tcp:127.0.0.1:5060", "tls:127.0.0.1:5061")
     "`transport:host:port`, IPv6 hosts in brackets."
     public_host: str = ""
@@ -92,6 +84,8 @@ class SipTable(_Table):
     "Callers that ask for less are answered 422. Below 90 breaks the RFC, and is for tests."
     refresh_always: bool = False
     "Send refreshes to callers that know no session timers, too."
+    allow_no_trunks: bool = False
+    "Listen beyond loopback though no project names anybody who may call."
 
     @field_validator("listen")
     @classmethod
@@ -101,7 +95,7 @@ class SipTable(_Table):
         return listen
 
 
-class MediaTable(_Table):
+class MediaTable(Table):
     bind: str = "127.0.0.1"
     "The address that RTP ports are bound to."
     public_ip: str = ""
@@ -142,16 +136,20 @@ def _has_pair(first: int, last: int) -> bool:
     return first >= 1024 and first + first % 2 < last <= 65535
 
 
-class CallsTable(_Table):
+class CallsTable(Table):
     ring_timeout_s: Annotated[float, Field(gt=0, le=180)] = 30.0
     max_concurrent: Annotated[int, Field(gt=0)] = 400
+    max_unanswered: Annotated[int, Field(ge=0)] = 0
+    "Calls that ring at one time; 0: `max_concurrent`."
+    max_unanswered_per_source: Annotated[int, Field(ge=0)] = 0
+    "The same of one peer address; 0: half of `max_concurrent`."
     session_limit_s: Annotated[float, Field(gt=0)] = 3600.0
     webhook_timeout_s: Annotated[float, Field(gt=0, le=60)] = 10.0
     refer_outcome_s: Annotated[float, Field(gt=0, le=600)] = 60.0
     "How long the outcome of a REFER that the peer took may be awaited in silence."
 
 
-class BrainTable(_Table):
+class BrainTable(Table):
     kind: Literal["rules", "chat_completions"] = "rules"
     rules: str = ""
     "A TOML file of rules. Empty: the built-in receptionist."
@@ -168,7 +166,7 @@ class BrainTable(_Table):
         return self
 
 
-class EngineTable(_Table):
+class EngineTable(Table):
     kind: Literal["local", "scripted"] = "local"
     workers: int = 0
     "Speech worker processes; 0: one for each core."
@@ -186,97 +184,7 @@ class EngineTable(_Table):
     brain: BrainTable = BrainTable()
 
 
-class UpstreamTable(_Table):
-    url: Annotated[str, Field(pattern=r"^(https?|wss?)://[^/]")]
-    "`wss://host/v1/realtime`, or the base that its SDKs take: `https://host/v1`."
-    api_key_env: str = ""
-    "The environment variable that holds the key."
-    api_key_file: str = ""
-    "A file that holds the key, instead."
-    ca_file: str = ""
-    "PEM; trusted besides the system's CAs, for an upstream whose certificate no public CA signed."
-    kind: Literal["openai", "azure", "offhook", "other"] | None = None
-    "Absent: by the URL's host."
-    model: str = ""
-    "Goes up instead of the model that the app asks for."
-    deployment: str = ""
-    api_version: str = ""
-    "Azure: ask in the older form, `?api-version=&deployment=`."
-    dialect: Literal["ga", "beta"] | None = None
-    "How its events are called. Absent: `beta` in Azure's older form, else `ga`."
-    silence_s: Annotated[float, Field(gt=0, le=60)] = 5.0
-    "How long it may keep a call waiting before the next one is tried."
-    audio: Literal["auto", "pcm"] = "auto"
-    "`auto`: G.711 as the caller sends it, where the upstream takes it; `pcm`: always 24 kHz."
-
-    @field_validator("url")
-    @classmethod
-    def _without_credentials(cls, url: str) -> str:
-        if urlsplit(url).username is not None:
-            raise ValueError("keys do not belong into a URL; use api_key_env or api_key_file")
-        return url
-
-    @model_validator(mode="after")
-    def _one_key(self) -> UpstreamTable:
-        if self.api_key_env and self.api_key_file:
-            raise ValueError("give api_key_env or api_key_file, not both")
-        return self
-
-    def to_upstream(self, name: str) -> Upstream:
-        """Read the key, check the CA. Raises `ConfigError`."""
-        self._check_ca(name)
-        return Upstream(
-            name=name,
-            url=self.url,
-            key=self._read_key(name),
-            kind=self.kind or guess_kind(self.url),
-            model=self.model,
-            deployment=self.deployment,
-            api_version=self.api_version,
-            dialect=self.dialect,
-            silence_s=self.silence_s,
-            audio=self.audio,
-            ca_file=self.ca_file,
-        )
-
-    def _check_ca(self, name: str) -> None:
-        if self.ca_file:
-            try:
-                ssl.create_default_context(cafile=self.ca_file)
-            except OSError as error:  # `ssl.SSLError` is one
-                raise ConfigError(f"upstreams.{name}.ca_file cannot be used: {error}") from None
-
-    def _read_key(self, name: str) -> str:
-        if self.api_key_file:
-            try:
-                key = Path(self.api_key_file).read_text().strip()
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigError(f"upstreams.{name}.api_key_file cannot be read: {error}") from None
-        elif self.api_key_env:
-            key = os.environ.get(self.api_key_env, "").strip()
-        else:
-            return ""
-        if not key or not key.isascii() or not key.isprintable():
-            where = self.api_key_file or f"the environment variable {self.api_key_env}"
-            raise ConfigError(f"upstreams.{name}: {where} holds no key")
-        return key
-
-
-class TrunkTable(_Table):
-    name: str = "trunk"
-    sources: tuple[str, ...]
-    tls_hostname: Annotated[str, Field(max_length=253, pattern=r"^[A-Za-z0-9.-]*$")] = ""
-    "What its certificate must show where a Route names a bare address."
-
-    @field_validator("sources")
-    @classmethod
-    def _networks(cls, sources: tuple[str, ...]) -> tuple[str, ...]:
-        for source in sources:
-            ip_network(source)
-        return sources
-
-
-class WebhookTable(_Table):
+class WebhookTable(Table):
     url: Annotated[str, Field(max_length=2048, pattern=r"^https?://")]
     secret: str
     "`whsec_` and padded base64 of 24 to 64 bytes."
@@ -302,7 +210,7 @@ class WebhookTable(_Table):
         return given
 
 
-class FallbackTable(_Table):
+class FallbackTable(Table):
     status: Annotated[int, Field(ge=300, le=699)] = 480
     accept: dict[str, Any] | None = None
 
@@ -317,7 +225,7 @@ class FallbackTable(_Table):
         return accept
 
 
-class ProjectTable(_Table):
+class ProjectTable(Table):
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
     api_keys: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
@@ -347,10 +255,7 @@ class ProjectTable(_Table):
             hosts=self.hosts,
             max_calls=self.max_calls,
             fallback=Fallback(self.fallback.status, self.fallback.accept) if self.fallback else None,
-            trunks=tuple(
-                Trunk(trunk.name, tuple(ip_network(source) for source in trunk.sources), trunk.tls_hostname)
-                for trunk in self.trunks
-            ),
+            trunks=tuple(trunk.to_trunk() for trunk in self.trunks),
             webhooks=tuple(
                 WebhookEndpoint(
                     f"wh_{self.id}_{index}",
@@ -409,6 +314,13 @@ class Config(BaseSettings):
                 if name in seen:
                     raise ValueError(f"{project.id} repeats {name[0]} that {seen[name]} has")
                 seen[name] = project.id
+        return self
+
+    @model_validator(mode="after")
+    def _lets_somebody_in(self) -> Config:
+        check_trunks({project.id: project.trunks for project in self.projects})
+        if not self.sip.allow_no_trunks and not any(project.trunks for project in self.projects):
+            refuse_open(self.sip.listen)
         return self
 
     @model_validator(mode="after")

@@ -6,13 +6,14 @@ Pure: it reads addresses, Request-URIs and counts, and gives an answer with its 
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from offhook.sip.reasons import create_reason
-from offhook.tenants import Project, Projects
+from offhook.tenants import Project, Projects, Trunk
 
-__all__ = ["Admission", "Capacity", "Refusal", "RefusedSource", "RefusedSources"]
+__all__ = ["Admission", "Capacity", "Refusal", "Unanswered"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,12 @@ class Capacity:
     free_ports: int
     draining: bool
     engine_ready: bool
+    unanswered: int = 0
+    max_unanswered: int = 0
+    "Of the node; 0: `max_calls`."
+    source_unanswered: int = 0
+    max_source_unanswered: int = 0
+    "Of one source; 0: `max_calls`."
 
 
 class Admission:
@@ -51,15 +58,18 @@ class Admission:
     def __init__(self, projects: Projects) -> None:
         self._projects = projects
 
-    def find_project(self, user: str | None, host: str, source: str) -> Project | Refusal:
+    def find_project(
+        self, user: str | None, host: str, source: str, proven: Trunk | None = None
+    ) -> Project | Refusal:
         """
-        Find who is called. `user` and `host` are the Request-URI's, `source` the peer's address.
+        Find who is called. `user` and `host` are the Request-URI's, `source` the peer's address, `proven` the trunk
+        whose password it has.
 
         An unknown project and one that this source may not call get the same answer, so that no peer
         can tell project ids that exist from ones that do not.
         """
         project = self._projects.by_request_uri(user, host)
-        if project is None or not self._projects.may_call(project, source):
+        if project is None or not self._projects.may_call(project, source, proven):
             named = user if user is not None else host
             return Refusal(404, f"no project of this source is called {named}")
         return project
@@ -70,6 +80,13 @@ class Admission:
             return Refusal(503, "node is draining", retry_after=5)
         if capacity.calls >= capacity.max_calls:
             return Refusal(503, f"node is full: {capacity.calls} calls", retry_after=2)
+        if capacity.unanswered >= (capacity.max_unanswered or capacity.max_calls):
+            return Refusal(503, f"node is full: {capacity.unanswered} calls are not answered", retry_after=2)
+        if capacity.source_unanswered >= (capacity.max_source_unanswered or capacity.max_calls):
+            # The peer's own trouble, but no project's: its other way in may be better off.
+            return Refusal(
+                503, f"{capacity.source_unanswered} calls of yours are not answered", retry_after=2
+            )
         if capacity.free_ports < 1:
             return Refusal(503, "node is full: no free media port", retry_after=2)
         if not capacity.engine_ready:
@@ -79,40 +96,45 @@ class Admission:
         return None
 
 
-@dataclass(slots=True)
-class RefusedSource:
-    """A peer that no project lists, with what it takes to admit it."""
-
-    address: str
-    first_at: float
-    last_at: float
-    count: int = 1
-
-    @property
-    def remedy(self) -> str:
-        prefix = 128 if ":" in self.address else 32
-        return f'[[projects.trunks]] sources = ["{self.address}/{prefix}"]'
+T = TypeVar("T", bound=Hashable)
 
 
-class RefusedSources:
-    """One entry for each source that was refused, however often it tries. Bounded: the oldest is forgotten."""
+class Unanswered(Generic[T]):
+    """
+    Calls that hold resources and have not been answered, by source.
 
-    def __init__(self, limit: int = 1_000) -> None:
-        self._limit = limit
-        self._sources: OrderedDict[str, RefusedSource] = OrderedDict()
+    Being answered is looked up when a limit is reached and not announced, so that a call costs one set entry.
+    """
 
-    def add(self, address: str, now: float) -> RefusedSource | None:
-        """Count a refusal. Return the entry when it is worth a log line: the 1st, 10th, 100th ... time."""
-        entry = self._sources.get(address)
-        if entry is None:
-            if len(self._sources) >= self._limit:
-                self._sources.popitem(last=False)
-            entry = self._sources[address] = RefusedSource(address, now, now)
-        else:
-            entry.count += 1
-            entry.last_at = now
-            self._sources.move_to_end(address)
-        return entry if str(entry.count).strip("0") == "1" else None
+    def __init__(self, is_unanswered: Callable[[T], bool]) -> None:
+        self._is_unanswered = is_unanswered
+        self._by_source: dict[str, set[T]] = {}
+        self._total = 0
 
-    def all(self) -> list[RefusedSource]:
-        return list(self._sources.values())
+    def add(self, call: T, source: str) -> None:
+        self._by_source.setdefault(source, set()).add(call)
+        self._total += 1
+
+    def discard(self, call: T, source: str) -> None:
+        """Forget a call that ended; one that was forgotten already is none."""
+        calls = self._by_source.get(source, set())
+        if call in calls:
+            calls.remove(call)
+            self._total -= 1
+            if not calls:
+                del self._by_source[source]
+
+    def of_source(self, source: str, limit: int) -> int:
+        """Count those of a source: exactly from `limit` on, at most as many as said below it."""
+        calls = self._by_source.get(source, ())
+        if len(calls) >= limit:
+            for call in [call for call in calls if not self._is_unanswered(call)]:
+                self.discard(call, source)
+        return len(self._by_source.get(source, ()))
+
+    def of_node(self, limit: int) -> int:
+        """Count all, as exactly."""
+        if self._total >= limit:
+            for source in list(self._by_source):
+                self.of_source(source, 0)
+        return self._total

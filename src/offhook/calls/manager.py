@@ -9,15 +9,16 @@ from collections.abc import Callable
 
 from offhook import ids
 from offhook.media import negotiate
-from offhook.sip.flow import Flow
 from offhook.sip.leg import Leg
 from offhook.sip.offers import has_sdp
-from offhook.tenants import Project, Projects
+from offhook.tenants import Project, Projects, Trunk
 
-from .admission import Admission, Capacity, Refusal, RefusedSources
+from .admission import Admission, Capacity, Refusal, Unanswered
 from .call import Call
 from .errors import call_not_found
+from .gate import TrunkGate
 from .media import offer_of, srtp_terms
+from .refused import RefusedSource
 from .services import CallServices
 
 __all__ = ["CallManager"]
@@ -29,7 +30,7 @@ KEPT_AFTER_END = 1_000
 
 
 class CallManager:
-    """The table of calls. `on_invite` and `admits` are what a SIP endpoint is given."""
+    """The table of calls. `on_invite` and `gate` are what a SIP endpoint is given."""
 
     def __init__(self, *, node: str, projects: Projects, services: CallServices, max_calls: int) -> None:
         self._node = node
@@ -43,31 +44,20 @@ class CallManager:
         self._turned_away: OrderedDict[str, Call] = OrderedDict()
         self._idle = asyncio.Event()
         self._idle.set()
-        self.refused_sources = RefusedSources()
+        self._unanswered: Unanswered[Call] = Unanswered(lambda call: call.state in ("ringing", "accepted"))
+        self.gate = TrunkGate(
+            projects, services.clock, secret=ids.sip_token(32).encode(), new_token=ids.sip_token
+        )
+        "Who gets in."
         self.draining = False
 
     # For the SIP endpoint.
-
-    def admits(self, flow: Flow) -> bool:
-        """Whether anything from this peer is read at all (decision 11)."""
-        address = flow.remote[0]
-        if self._projects.lists_source(address):
-            return True
-        if entry := self.refused_sources.add(address, self._services.clock.monotonic()):
-            log.warning(
-                "refused %s: no project lists it as a source; to admit it: %s",
-                address,
-                entry.remedy,
-                extra={"event": "sip.source.refused", "source": address, "count": entry.count},
-            )
-        return False
 
     def on_invite(self, leg: Leg) -> None:
         """Make a call of an INVITE, or refuse it with the reason. Only one that is for no project leaves no call."""
         project = self._find_project(leg)
         if isinstance(project, Refusal):
             leg.refuse(project.status, headers=project.headers())
-            _log_refusal(leg, project)
             return
         assert leg.flow is not None
         if trunk := project.trunk_at(leg.flow.remote[0]):
@@ -79,6 +69,7 @@ class CallManager:
             return
         call = self._make_call(project, leg, judged, self._call_ended)
         self._live[call.id] = call
+        self._unanswered.add(call, _source_of(leg))
         self._per_project[project.id] += 1
         self._idle.clear()
         call.start()
@@ -96,6 +87,20 @@ class CallManager:
         """Whether a call is or was this node's, of whatever project; also when it has been forgotten."""
         known = call_id in self._live or call_id in self._ended or call_id in self._turned_away
         return known or ids.is_call_id(call_id, self._node)
+
+    def refused_sources(self, project_id: str) -> list[RefusedSource]:
+        """
+        Return who was turned away, the latest first, as far as this project may know of it.
+
+        A source that some project lists is shown to the projects that list it; one that nobody lists, to all.
+        """
+        project = self._projects.by_id(project_id)
+        return [
+            entry
+            for entry in reversed(self.gate.refused.all())
+            if not self._projects.lists_source(entry.address)
+            or (project is not None and self._projects.lists(project, entry.address))
+        ]
 
     def list(self, project_id: str) -> list[Call]:
         """Return the project's calls, newest first, those included that ended or were turned away."""
@@ -127,12 +132,18 @@ class CallManager:
             await call.wait_closed()
 
     def _find_project(self, leg: Leg) -> Project | Refusal:
-        assert leg.flow is not None
-        uri = leg.invite.request_uri
-        return self._admission.find_project(uri.user, uri.host, leg.flow.remote[0])
+        uri, source = leg.invite.request_uri, _source_of(leg)
+        proven = leg.peer if isinstance(leg.peer, Trunk) else None
+        found = self._admission.find_project(uri.user, uri.host, source, proven)
+        if isinstance(found, Refusal):
+            self.gate.refuse(source, "unknown_project", called=uri.host if uri.user is None else uri.user)
+        return found
 
     def _judge(self, leg: Leg, project: Project) -> negotiate.MediaPlan | Refusal | None:
         """Say what the INVITE's offer leads to (`None`: it has none), or why the phone shall not ring."""
+        settings, source = self._services.settings, _source_of(leg)
+        limit = settings.max_unanswered or self._max_calls
+        source_limit = settings.max_unanswered_per_source or (self._max_calls + 1) // 2
         refusal = self._admission.check_capacity(
             project,
             Capacity(
@@ -142,6 +153,10 @@ class CallManager:
                 free_ports=self._services.ports.free,
                 draining=self.draining,
                 engine_ready=self._services.engines.ready,
+                unanswered=self._unanswered.of_node(limit),
+                max_unanswered=limit,
+                source_unanswered=self._unanswered.of_source(source, source_limit),
+                max_source_unanswered=source_limit,
             ),
         )
         if refusal is not None:
@@ -180,6 +195,7 @@ class CallManager:
 
     def _call_ended(self, call: Call) -> None:
         self._live.pop(call.id, None)
+        self._unanswered.discard(call, _source_of(call.leg))
         self._per_project[call.project.id] -= 1
         _keep(self._ended, call)
         if not self._live:
@@ -188,6 +204,11 @@ class CallManager:
     def _call_turned_away(self, call: Call) -> None:
         # Apart from the others: a trunk that calls a full node must not push the story of real calls out.
         _keep(self._turned_away, call)
+
+
+def _source_of(leg: Leg) -> str:
+    assert leg.flow is not None
+    return leg.flow.remote[0]
 
 
 def _keep(calls: OrderedDict[str, Call], call: Call) -> None:

@@ -32,6 +32,10 @@ class CallSettings:
     "How long `/refer` waits for the peer's final response (API row R17)."
     playout_wait_s: float = 30.0
     "How long `/refer?wait_for_playout=true` lets the agent finish."
+    max_unanswered: int = 0
+    "Calls that ring here at one time; 0: as many as there may be calls."
+    max_unanswered_per_source: int = 0
+    "The same of one peer address; 0: half of the node's calls."
     session_limit_s: float = 3600.0
     "How long a session may last (API row S20)."
     media_timeout_s: float = 30.0

@@ -43,6 +43,11 @@ class Api:
         data: list[dict[str, Any]] = self._get("/v1/realtime/calls").get("data", [])
         return data
 
+    def refused_sources(self) -> list[dict[str, Any]]:
+        """Return who was turned away before a call was made of it, the latest first."""
+        data: list[dict[str, Any]] = self._get("/v1/realtime/refused_sources").get("data", [])
+        return data
+
     def call(self, call_id: str) -> dict[str, Any]:
         return self._get(f"/v1/realtime/calls/{call_id}")
 

@@ -73,6 +73,11 @@ def call(
     refuse_refer: Annotated[
         int | None, typer.Option(min=300, max=699, help="Answer REFER with this status.")
     ] = None,
+    user: Annotated[str, typer.Option(help="The digest user, for a trunk with a password.")] = "",
+    password: Annotated[
+        str,
+        typer.Option(envvar="OFFHOOK_CALL_PASSWORD", help="Its password; SHA-256 or MD5, as it is asked."),
+    ] = "",
     transcribe: Annotated[
         bool, typer.Option(help="Put what is heard into words, with the local speech-to-text.")
     ] = False,
@@ -107,6 +112,7 @@ def call(
             refer_outcome=refer_outcome,
             refuse_refer=refuse_refer,
             srtp=_srtp(srtp),
+            credentials=(user, password) if user else None,
         )
         ok = _run(plan, report)
     except (_OptionError, UriError, PhoneError) as error:

@@ -23,17 +23,27 @@ def calls(
     url: Url = DEFAULT_URL,
     key: Key = "",
     data_dir: DataDir = Path("offhook-data"),
+    refused: Annotated[
+        bool,
+        typer.Option(
+            "--refused", help="List the addresses that were turned away, and what would admit them."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what the API says.")] = False,
 ) -> None:
     """List calls, newest first. `offhook explain CALL` tells the story of one."""
     try:
-        found = connect(url, key, data_dir).calls()[:limit]
+        api = connect(url, key, data_dir)
+        found = (api.refused_sources() if refused else api.calls())[:limit]
     except ApiError as error:
         fail(str(error))
     if as_json:
         print(json.dumps(found, indent=2))
         return
-    _show(found)
+    if refused:
+        _show_refused(found)
+    else:
+        _show(found)
 
 
 def _show(found: list[dict[str, Any]]) -> None:
@@ -59,3 +69,22 @@ def _show(found: list[dict[str, Any]]) -> None:
         table.add_row(*(Text(printable(str(cell or ""))) for cell in cells))
     # An id that is cut cannot be copied: a narrow terminal wraps the line instead.
     Console(width=max(Console().width, 100)).print(table)
+
+
+def _show_refused(found: list[dict[str, Any]]) -> None:
+    from .ladder import printable
+
+    if not found:
+        print("nobody was turned away")
+    for one in found:
+        first, last = (
+            time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.get(name) or 0))
+            for name in ("first_at", "last_at")
+        )
+        reasons = ", ".join(f"{count} {reason}" for reason, count in (one.get("reasons") or {}).items())
+        called = f", called {one['called']}" if one.get("called") else ""
+        print(
+            printable(f"{one.get('address')}  {one.get('count')} times, {first} to {last}: {reasons}{called}")
+        )
+        # On a line of its own and whole: it is there to be copied.
+        print(printable(f"  to admit it: {one.get('remedy')}"))

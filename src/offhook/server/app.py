@@ -12,6 +12,7 @@ from . import errors
 from .calls import CallRoutes
 from .context import RequestContext
 from .health import health_router
+from .refused import refused_router
 from .services import ServerServices
 from .sideband import SidebandRoute
 
@@ -39,6 +40,7 @@ def create_app(services: ServerServices) -> FastAPI:
     calls, sideband = CallRoutes(services), SidebandRoute(services)
     for prefix in PREFIXES:
         app.include_router(calls.router(), prefix=prefix, include_in_schema=prefix == "/v1")
+        app.include_router(refused_router(services), prefix=prefix, include_in_schema=prefix == "/v1")
         sideband.add_to(app.router, f"{prefix}/realtime")
     app.include_router(health_router(services.not_ready))
     app.add_middleware(RequestContext, clock=services.clock)

@@ -16,6 +16,7 @@ from .sideband_limits import SidebandLimits
 
 if TYPE_CHECKING:
     from offhook.calls.call import Call
+    from offhook.calls.refused import RefusedSource
 
 __all__ = ["Calls", "ServerServices"]
 
@@ -25,6 +26,9 @@ class Calls(Protocol):
 
     def find(self, project_id: str, call_id: str) -> Call:
         """Raises `CallError` 404 for a call that is unknown or another project's."""
+
+    def refused_sources(self, project_id: str) -> Sequence[RefusedSource]:
+        """Return who was turned away, the latest first, as far as this project may know."""
 
     def list(self, project_id: str) -> list[Call]: ...
 

@@ -166,6 +166,16 @@ class Challenger:
                 best = verdict
         return best
 
+    @staticmethod
+    def user_of(credentials: Sequence[str]) -> str:
+        """Return the name in the first credentials that can be read, for whoever looks for the fault."""
+        for value in credentials[:MAX_CREDENTIALS]:
+            try:
+                return parse_digest(value).get("username", "")
+            except DigestError:
+                continue
+        return ""
+
     def _judge_one(
         self, fields: dict[str, str], method: str, accounts: Collection[Account], now: float
     ) -> Verdict:

@@ -29,6 +29,7 @@ from .events import (
     Requested,
 )
 from .flow import Flow, format_address
+from .gate import Gate
 from .leg import Leg, LegListener, LegRequestError
 from .own_addresses import Listening
 from .resolver import Resolver
@@ -43,6 +44,8 @@ from .ways import Reach
 __all__ = ["Endpoint", "EndpointConfig", "Leg", "LegEnded", "LegListener", "LegRequestError"]
 
 log = logging.getLogger("offhook.sip")
+
+TOO_MANY_CONNECTIONS = "too many connections"
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,10 @@ def admit_all(flow: Flow) -> bool:
     return True
 
 
+def know_all(flow: Flow) -> bool:
+    return False
+
+
 def ignore_refused(flow: Flow, reason: str) -> None:
     return None
 
@@ -82,8 +89,9 @@ class Endpoint:
     `await start()`, then legs come by `on_invite` and go by `invite()`.
 
     `on_invite` must set `leg.listener` before it returns, unless it refused the leg. Without `on_invite`, calls are
-    answered 480. `admit` judges the source address before anything is read from it; `on_refused` is
-    told of every source that was not admitted.
+    answered 480. `admit` judges the source address before anything is read from it, `gate` each request that belongs to
+    no call yet. `is_stranger` says who gets few connections; `on_refused` is told of sources
+    that were not admitted, and of connections that were too many.
     """
 
     def __init__(
@@ -94,6 +102,8 @@ class Endpoint:
         on_invite: Callable[[Leg], None] | None = None,
         admit: Callable[[Flow], bool] = admit_all,
         on_refused: Callable[[Flow, str], None] = ignore_refused,
+        gate: Gate | None = None,
+        is_stranger: Callable[[Flow], bool] = know_all,
         resolver: Resolver | None = None,
     ) -> None:
         self.config = config
@@ -103,6 +113,7 @@ class Endpoint:
         self._on_invite = on_invite
         self._admit = admit
         self._on_refused = on_refused
+        self._is_stranger = is_stranger
         self._stack = Stack(
             StackConfig(
                 public_host=config.public_host,
@@ -115,6 +126,7 @@ class Endpoint:
             ),
             new_token=sip_token,
             accept_calls=on_invite is not None,
+            gate=gate,
             now=clock.monotonic(),
         )
         self._transport = SipTransport(
@@ -151,12 +163,14 @@ class Endpoint:
         headers: Iterable[tuple[str, str]] = (),
         via: tuple[str, str, int] | None = None,
         tls_hostname: str = "",
+        credentials: tuple[str, str] | None = None,
     ) -> Leg:
         """
         Place a call and return its leg; set `leg.listener` before awaiting anything.
 
         `via` is `(transport, host, port)` of the hop to use instead of what the URI names; `tls_hostname` is for a hop
-        that is a bare address. Raises `ValueError` (`UriError`, `HeaderError`, `RouteError`) for what cannot be sent.
+        that is a bare address, `credentials` are user and password for a peer that asks. Raises `ValueError`
+        (`UriError`, `HeaderError`, `RouteError`) for what cannot be sent.
         """
         usage = self._stack.invite(
             uri,
@@ -165,6 +179,7 @@ class Endpoint:
             headers=headers,
             via=via,
             tls_hostname=tls_hostname,
+            credentials=credentials,
             now=self.now(),
         )
         leg = Leg(self, usage, opaque_id("leg"))
@@ -216,11 +231,17 @@ class Endpoint:
         try:
             admitted = self._admit(flow)
             if not admitted:
-                self._on_refused(flow, "source not listed")
+                self._on_refused(flow, "source not admitted")
         except Exception:
             log.exception("admission failed", extra={"event": "sip.admit.failed", "source": flow.remote[0]})
             return False
         return admitted
+
+    def is_stranger(self, flow: Flow) -> bool:
+        return self._is_stranger(flow)
+
+    def connection_refused(self, flow: Flow) -> None:
+        self._on_refused(flow, TOO_MANY_CONNECTIONS)
 
     def message_received(self, data: bytes, flow: Flow) -> None:
         # One message must never end the endpoint, whatever it holds and whatever bug it meets.

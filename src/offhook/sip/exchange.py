@@ -52,6 +52,7 @@ class ServerExchange:
         "armed",
         "flow",
         "is_answered",
+        "peer",
         "request",
         "stack",
         "to_tag",
@@ -64,6 +65,8 @@ class ServerExchange:
         self.request = request
         self.flow = flow
         self.usage: InviteUsage | None = None
+        self.peer: object | None = None
+        "What the stack's gate knows of the sender."
         self.to_tag = request.to.tag or stack.new_token()
         self.is_answered = False
         self.armed: float | None = None

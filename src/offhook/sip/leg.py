@@ -116,6 +116,11 @@ class Leg:
         return self._usage.flow
 
     @property
+    def peer(self) -> object | None:
+        """UAS: what the gate knows of the sender, such as the trunk whose password it has."""
+        return self._usage.peer
+
+    @property
     def call_id(self) -> str:
         return self._usage.call_id
 

@@ -17,7 +17,8 @@ from .dialog import Dialog, DialogId
 from .events import LegEvent
 from .exchange import ClientExchange, ServerExchange
 from .flow import Flow, format_address
-from .headers import HeaderError, Headers
+from .gate import Gate, Passed, Turned
+from .headers import HeaderError
 from .keep_alive import CRLF_PING, KeepAlives
 from .message import (
     MessageError,
@@ -37,7 +38,7 @@ from .session_timer import SessionTimerConfig
 from .timer_heap import Timed, TimerHeap
 from .transaction import TimerValues
 from .transaction.keys import MAGIC_COOKIE, MergeKey, ServerKey, merge_key, server_key
-from .uac import UacUsage
+from .uac import UacUsage, create_invite
 from .uas import UasUsage
 from .uri import SipUri
 from .usage import InviteUsage
@@ -101,9 +102,11 @@ class Stack:
         *,
         new_token: Callable[[], str],
         accept_calls: bool = True,
+        gate: Gate | None = None,
         now: float = 0.0,
     ) -> None:
         self.config = config
+        self._gate = gate
         self.new_token = new_token
         self.counters: Counter[str] = Counter()
         "How often things happened that have no other trace: `malformed`, `stray_response`, `stray_ack`, ..."
@@ -195,9 +198,11 @@ class Stack:
         headers: Iterable[tuple[str, str]] = (),
         via: tuple[str, str, int] | None = None,
         tls_hostname: str = "",
+        credentials: tuple[str, str] | None = None,
     ) -> UacUsage:
         """
-        Place a call. `via` is the hop to send it to, when that is not what the URI names.
+        Place a call. `via` is the hop to send it to, when that is not what the URI names; `credentials` are the user
+        and password for a peer that asks for them.
 
         Raises `UriError`, `HeaderError` and `RouteError` for what cannot be sent.
         """
@@ -207,21 +212,8 @@ class Stack:
             hop = Hop(*via, "the hop that was asked for", via[0] == "tls", trusted=True, fixed=True)
         else:
             hop = hop_for_uri(target, "Request-URI", trusted=True)
-        from_value = from_uri if "<" in from_uri else f"<{from_uri}>"
-        items = [
-            ("Max-Forwards", "70"),
-            ("From", f"{from_value};tag={self.new_token()}"),
-            ("To", f"<{uri}>"),
-            ("Call-ID", self.new_token() + self.new_token()),
-            ("CSeq", "1 INVITE"),
-            ("Allow", self.allow),
-            ("User-Agent", self.config.user_agent),
-            *headers,
-        ]
-        if sdp:
-            items.append(("Content-Type", "application/sdp"))
-        request = Request("INVITE", uri, headers=Headers(items), body=sdp)
-        usage = UacUsage(self, request)
+        request = create_invite(self, uri, from_uri, sdp, headers)
+        usage = UacUsage(self, request, credentials)
         usage.tls_hostname = tls_hostname
         usage.start(Plan(None, (hop,), ""), now=now)
         return usage
@@ -352,14 +344,21 @@ class Stack:
         elif usage is not None and not usage.allowance.take(method, now=now):
             self.counters["too_many_in_dialog"] += 1
             self._respond_stateless(request, 500, [("Retry-After", "5")], flow)
-        else:
-            self._serve(request, data, flow, usage, now)
+        elif isinstance(verdict := self._judge(request, flow, usage, now), Passed):
+            exchange = ServerExchange(self, request, flow)
+            exchange.usage, exchange.peer = usage, verdict.peer
+            self._serve(exchange, data, now)
+        elif verdict.status:
+            self._respond_stateless(request, verdict.status, verdict.headers, flow)
 
-    def _serve(
-        self, request: Request, data: bytes, flow: Flow, usage: InviteUsage | None, now: float
-    ) -> None:
-        exchange = ServerExchange(self, request, flow)
-        exchange.usage = usage
+    def _judge(self, request: Request, flow: Flow, usage: InviteUsage | None, now: float) -> Passed | Turned:
+        of_invite = request.method == "CANCEL" and server_key(request, "INVITE") in self._server
+        if self._gate is None or usage is not None or of_invite:
+            return Passed()
+        return self._gate.judge(request, flow, now=now)
+
+    def _serve(self, exchange: ServerExchange, data: bytes, now: float) -> None:
+        request, usage = exchange.request, exchange.usage
         self._server[server_key(request, request.method)] = exchange
         if request.method == "CANCEL":
             self._cancel(exchange, data, now)
@@ -433,21 +432,22 @@ class Stack:
     def _refuse_malformed(self, exc: MessageError, flow: Flow) -> None:
         """Answer without a transaction what could be read well enough; the rest is dropped and counted."""
         request = exc.request
-        if exc.status_hint is None or request is None or request.method == "ACK":
+        unwelcome = self._gate is not None and not self._gate.explains_to(flow)
+        if exc.status_hint is None or request is None or request.method == "ACK" or unwelcome:
             self.counters["dropped"] += 1
             return
         self.counters["malformed"] += 1
         try:
             note_source(request, flow)
             # One line of ASCII: the fault quotes what the peer sent.
-            fault = "".join(c if " " <= c <= "~" else "?" for c in exc.text)[:120]
-            warning = f'399 {self.config.user_agent.partition("/")[0]} "{_quotable(fault)}"'
+            fault = "".join(c if " " <= c <= "~" and c not in '"\\' else "'" for c in exc.text)[:120]
+            warning = f'399 {self.config.user_agent.partition("/")[0]} "{fault}"'
             self._respond_stateless(request, exc.status_hint, [("Warning", warning)], flow)
         except (HeaderError, ValueError):
             self.counters["dropped"] += 1
 
     def _respond_stateless(
-        self, request: Request, status: int, headers: list[tuple[str, str]], flow: Flow
+        self, request: Request, status: int, headers: Iterable[tuple[str, str]], flow: Flow
     ) -> None:
         """Answer once and remember nothing (RFC 3261 section 8.2.7)."""
         response = create_response(request, status, to_tag=self.new_token(), headers=headers)
@@ -478,7 +478,3 @@ class Stack:
                 data,
             )
         )
-
-
-def _quotable(text: str) -> str:
-    return text.replace("\\", "/").replace('"', "'")

@@ -8,6 +8,7 @@ import itertools
 import logging
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, cast
@@ -31,6 +32,11 @@ class TransportLimits:
     """Bounds on what peers can hold here."""
 
     max_connections: int = 2000
+    max_connections_per_source: int = 200
+    "A proxy in front of us needs few, however many calls it brings."
+    max_stranger_connections: int = 200
+    "Of all peers together that the endpoint's user does not know yet."
+    max_connections_per_stranger: int = 10
     handshake_timeout: float = 5.0
     connect_timeout: float = 3.0
     first_message_timeout: float = 30.0
@@ -47,6 +53,10 @@ class TransportUser(Protocol):
     """Who gets what the sockets say. Calls are synchronous, on the loop."""
 
     def admit(self, flow: Flow) -> bool: ...
+    def is_stranger(self, flow: Flow) -> bool: ...
+    def connection_refused(self, flow: Flow) -> None:
+        """Note a peer that was admitted and has too many connections."""
+
     def message_received(self, data: bytes, flow: Flow) -> None: ...
     def connection_opened(self, flow: Flow) -> None: ...
     def connection_lost(self, flow: Flow) -> None: ...
@@ -92,7 +102,10 @@ class SipTransport:
         self._servers: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections: dict[int, Connection] = {}
-        self._accepting = 0
+        self._accepted: dict[Connection, bool] = {}
+        "Connections that peers opened, handshakes included, and whether a stranger did."
+        self._from: Counter[str] = Counter()
+        "How many of these each host has."
         self._numbers = itertools.count(1)
         self._local_hosts: dict[str, str] = {}
         self._reaper: asyncio.TimerHandle | None = None
@@ -231,25 +244,47 @@ class SipTransport:
                 await asyncio.sleep(0.5)
                 continue
             flow = Flow(transport, accepted.getsockname()[:2], remote[:2])
-            full = len(self._connections) + self._accepting >= self.limits.max_connections
             # Judged before TLS: a stranger must not cost a handshake.
-            if full or not self._user.admit(flow):
+            if not self._user.admit(flow):
                 accepted.close()
-                continue
-            self._accepting += 1
-            self._spawn(self._welcome(accepted, transport, flow.remote))
+            elif not self._has_room(flow):
+                self._user.connection_refused(flow)
+                accepted.close()
+            else:
+                connection = Connection(self, transport)
+                self._accepted[connection] = self._user.is_stranger(flow)
+                self._from[flow.remote[0]] += 1
+                connection.accepted_from = flow.remote[0]
+                self._spawn(self._welcome(accepted, connection, flow))
 
-    async def _welcome(self, accepted: socket.socket, transport: str, remote: Address) -> None:
+    def _has_room(self, flow: Flow) -> bool:
+        limits, here = self.limits, self._from[flow.remote[0]]
+        if self._user.is_stranger(flow):
+            if here >= limits.max_connections_per_stranger:
+                return False
+            if sum(self._accepted.values()) >= limits.max_stranger_connections:
+                return False
+        return here < limits.max_connections_per_source and len(self._accepted) < limits.max_connections
+
+    def _forget_accepted(self, connection: Connection) -> None:
+        if self._accepted.pop(connection, None) is not None:
+            self._from[connection.accepted_from] -= 1
+            if not self._from[connection.accepted_from]:
+                del self._from[connection.accepted_from]
+
+    async def _welcome(self, accepted: socket.socket, connection: Connection, flow: Flow) -> None:
+        transport, remote = flow.transport, flow.remote
         try:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self._loop.connect_accepted_socket(
-                lambda: Connection(self, transport),
+                lambda: connection,
                 accepted,
                 ssl=self._tls if transport == "tls" else None,
                 ssl_handshake_timeout=self.limits.handshake_timeout if transport == "tls" else None,
             )
         except (OSError, ssl.SSLError) as exc:
             accepted.close()
+            self._forget_accepted(connection)
             # Some of OpenSSL's errors have no text of their own.
             reason = getattr(exc, "reason", None) or exc.strerror or str(exc) or type(exc).__name__
             log.info(
@@ -257,8 +292,9 @@ class SipTransport:
                 reason,
                 extra={"event": "sip.handshake.failed", "source": format_address(remote)},
             )
-        finally:
-            self._accepting -= 1
+        except BaseException:
+            self._forget_accepted(connection)
+            raise
 
     def opened(self, connection: Connection) -> int:
         number = next(self._numbers)
@@ -266,6 +302,7 @@ class SipTransport:
         return number
 
     def lost(self, connection: Connection) -> None:
+        self._forget_accepted(connection)
         if self._connections.pop(connection.flow.connection or 0, None) is not None:
             self._user.connection_lost(connection.flow)
 
@@ -314,6 +351,7 @@ class Connection(asyncio.Protocol):
         self._heard = False
         self.flow = Flow(transport, ("", 0), ("", 0), 0)
         self.dialled: tuple[str, str, int, str] | None = None
+        self.accepted_from = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are not subclasses of asyncio's, so nothing can be asserted here.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from .dialog import Dialog
+from .digest import authorization, find_challenge
 from .events import Answered, Provisional, Refused
 from .exchange import ClientExchange
 from .headers import Headers
@@ -15,7 +17,28 @@ from .usage import InviteUsage
 if TYPE_CHECKING:
     from .stack import Stack
 
-__all__ = ["UacUsage"]
+__all__ = ["UacUsage", "create_invite"]
+
+
+def create_invite(
+    stack: Stack, uri: str, from_uri: str, sdp: bytes, headers: Iterable[tuple[str, str]]
+) -> Request:
+    """Build an INVITE that begins a call, without Via and Contact. Raises `HeaderError`."""
+    from_value = from_uri if "<" in from_uri else f"<{from_uri}>"
+    items = [
+        ("Max-Forwards", "70"),
+        ("From", f"{from_value};tag={stack.new_token()}"),
+        ("To", f"<{uri}>"),
+        ("Call-ID", stack.new_token() + stack.new_token()),
+        ("CSeq", "1 INVITE"),
+        ("Allow", stack.allow),
+        ("User-Agent", stack.config.user_agent),
+        *headers,
+    ]
+    if sdp:
+        items.append(("Content-Type", "application/sdp"))
+    return Request("INVITE", uri, headers=Headers(items), body=sdp)
+
 
 MAX_RAISES = 3
 "How often one call asks for a longer session: the UAS and each proxy on the way may say 422 once."
@@ -26,8 +49,11 @@ class UacUsage(InviteUsage):
 
     role = "uac"
 
-    def __init__(self, stack: Stack, invite: Request) -> None:
+    def __init__(self, stack: Stack, invite: Request, credentials: tuple[str, str] | None = None) -> None:
         super().__init__(stack, invite, None)
+        self._credentials = credentials
+        self._authorized = 0
+        "How often a challenge was answered."
         self._dialogs: dict[str, Dialog] = {}
         self._cancelled = False
         self._cancel_sent = False
@@ -61,10 +87,36 @@ class UacUsage(InviteUsage):
             self._receive_provisional(response, now)
         elif response.status < 300:
             self._receive_answer(response, now)
-        elif response.status == 422 and self._raise_interval(response, now):
-            return
-        else:
+        elif not self._begin_again(exchange, response, now):
             self._end_unanswered(response, f"{response.status} {response.reason}", (), now)
+
+    def _begin_again(self, exchange: ClientExchange, response: Response, now: float) -> bool:
+        """Send the INVITE again where the refusal says how it would be taken; `False` when it does not."""
+        if response.status == 422:
+            return self._raise_interval(response, now)
+        return self._authorize(exchange, response, now)
+
+    def _authorize(self, exchange: ClientExchange, response: Response, now: float) -> bool:
+        """Send the INVITE again with credentials (RFC 3261 section 22.2), if that was asked for and can help."""
+        challenge = find_challenge(response.status, response.headers.get_all)
+        if challenge is None or self._credentials is None or self._cancelled or self.state == "ended":
+            return False
+        if self._authorized >= (2 if challenge.stale else 1):
+            return False
+        self._authorized += 1
+        user, password = self._credentials
+        value = authorization(
+            challenge,
+            user=user,
+            password=password,
+            method="INVITE",
+            uri=self.invite.uri,
+            cnonce=self.stack.new_token(),
+        )
+        assert exchange.flow is not None
+        # By the flow that it was challenged on: the nonce may be of that server alone.
+        self._send_again([(challenge.header, value)], Plan(exchange.flow, (), "by the same flow"), now)
+        return True
 
     def _receive_provisional(self, response: Response, now: float) -> None:
         if self.state == "ended":
@@ -114,15 +166,19 @@ class UacUsage(InviteUsage):
         headers = self.session.raise_interval(response)
         if not headers or self._raises > MAX_RAISES or self._cancelled or self.state == "ended":
             return False
+        assert self._plan_of_invite is not None
+        self._send_again(headers, self._plan_of_invite, now)
+        return True
+
+    def _send_again(self, headers: Iterable[tuple[str, str]], plan: Plan, now: float) -> None:
+        """Send the INVITE as a new request of the same call, with these headers set."""
         again = self.invite.headers.copy()
         again.remove("Via")
         for name, value in (("CSeq", f"{self.invite.cseq.number + 1} INVITE"), *headers):
             again.set(name, value)
         self.invite = Request("INVITE", self.invite.uri, headers=again, body=self.invite.body)
         self._exchange = self._exchange_of(self.invite)
-        assert self._plan_of_invite is not None
-        self._exchange.start(self._plan_of_invite, now=now)
-        return True
+        self._exchange.start(plan, now=now)
 
     def _learn_dialog(self, response: Response) -> None:
         tag = response.to.tag or ""

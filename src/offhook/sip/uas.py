@@ -34,6 +34,7 @@ class UasUsage(InviteUsage):
 
     def __init__(self, stack: Stack, exchange: ServerExchange) -> None:
         super().__init__(stack, exchange.request, exchange.flow)
+        self.peer = exchange.peer
         self._exchange = exchange
         self.dialog: Dialog = Dialog.from_invite(exchange.request, exchange.to_tag)
         self._ringing: Response | None = None

@@ -70,6 +70,7 @@ class InviteUsage:
         "What was noted before `tracer` was set; bounded."
         self.tls_hostname = ""
         "What the peer's certificate must show where a route names a bare address."
+        self.peer: object | None = None
         self.owner: object | None = None
         "What the driver hangs here: its face of this usage."
         self._answered = False

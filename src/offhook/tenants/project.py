@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any, Literal
 
-__all__ = ["Fallback", "Project", "SrtpMode", "Trunk", "WebhookEndpoint", "key_id"]
+__all__ = ["DigestAccount", "Fallback", "Project", "SrtpMode", "Trunk", "WebhookEndpoint", "key_id"]
 
 SrtpMode = Literal["off", "optional", "required"]
 
@@ -31,14 +31,29 @@ class WebhookEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class DigestAccount:
+    """The user and password that a trunk answers challenges with (RFC 8760)."""
+
+    user: str
+    password: str = field(repr=False)
+    realm: str = "offhook"
+
+
+@dataclass(frozen=True, slots=True)
 class Trunk:
-    """A SIP peer that may call a project."""
+    """
+    A SIP peer that may call a project: by its address, by its password, or, where both are given, by both at once.
+
+    One with neither admits nobody.
+    """
 
     name: str
-    sources: tuple[IPv4Network | IPv6Network, ...]
-    "Addresses that its requests come from."
+    sources: tuple[IPv4Network | IPv6Network, ...] = ()
+    "Addresses that its requests come from; none: any, if it knows the password."
     tls_hostname: str = ""
     "What its certificate must show where a route names a bare address; empty: that address."
+    digest: DigestAccount | None = None
+    "What its INVITEs must prove; `None`: the address is enough."
 
     def holds(self, address: str) -> bool:
         """Whether an address is one of its sources."""

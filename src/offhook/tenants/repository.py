@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from .project import Project
+from .project import Project, Trunk
 
 __all__ = ["ConfiguredProjects", "Projects"]
 
@@ -20,11 +20,19 @@ class Projects(Protocol):
     def by_request_uri(self, user: str | None, host: str) -> Project | None:
         """Find by the Request-URI: its user as a project id, its user as a number, its host. Never by To."""
 
+    def by_id(self, project_id: str) -> Project | None: ...
+
     def lists_source(self, address: str) -> bool:
         """Whether any trunk of any project may call from this address."""
 
-    def may_call(self, project: Project, address: str) -> bool:
-        """Whether a trunk of this project may call from this address."""
+    def lists(self, project: Project, address: str) -> bool:
+        """Whether any trunk of this project may call from this address, if need be with a password."""
+
+    def may_call(self, project: Project, address: str, proven: Trunk | None = None) -> bool:
+        """Whether a trunk of this project may call from this address; `proven` is the one whose password it has."""
+
+    def digest_trunks(self, address: str) -> Sequence[Trunk]:
+        """Return the trunks, of all projects, whose password may let this address in."""
 
 
 class ConfiguredProjects:
@@ -39,6 +47,12 @@ class ConfiguredProjects:
             host.lower(): project for project in self._projects.values() for host in project.hosts
         }
         self._keys = [(key.encode(), p) for p in self._projects.values() for key in p.api_keys]
+        self._with_digest = [
+            trunk
+            for project in self._projects.values()
+            for trunk in project.trunks
+            if trunk.digest is not None
+        ]
         self._admitted: dict[str, bool] = {}
 
     def by_api_key(self, api_key: str) -> Project | None:
@@ -47,6 +61,9 @@ class ConfiguredProjects:
             if hmac.compare_digest(key, given):
                 found = project
         return found
+
+    def by_id(self, project_id: str) -> Project | None:
+        return self._projects.get(project_id)
 
     def by_request_uri(self, user: str | None, host: str) -> Project | None:
         if user is not None and (project := self._projects.get(user)):
@@ -60,12 +77,20 @@ class ConfiguredProjects:
         if known is None:
             if len(self._admitted) > 10_000:  # a scan from many addresses must not grow this without end
                 self._admitted.clear()
-            known = any(self.may_call(project, address) for project in self._projects.values())
+            known = any(self.lists(project, address) for project in self._projects.values())
             self._admitted[address] = known
         return known
 
-    def may_call(self, project: Project, address: str) -> bool:
+    def lists(self, project: Project, address: str) -> bool:
         return project.trunk_at(address) is not None
+
+    def may_call(self, project: Project, address: str, proven: Trunk | None = None) -> bool:
+        if proven is not None and proven in project.trunks:
+            return True
+        return any(trunk.digest is None and trunk.holds(address) for trunk in project.trunks)
+
+    def digest_trunks(self, address: str) -> Sequence[Trunk]:
+        return [trunk for trunk in self._with_digest if not trunk.sources or trunk.holds(address)]
 
 
 def _digits(number: str) -> str:

@@ -106,7 +106,7 @@ def test_a_fault_names_the_key_and_the_remedy(tmp_path, text, key, remedy):
     "text",
     [
         "[server]\nhttp = ''\nhttps = '[::1]:0'",
-        "[sip]\nlisten = ['udp:[::]:0', 'tls:0.0.0.0:65535']",
+        "[sip]\nallow_no_trunks = true\nlisten = ['udp:[::]:0', 'tls:0.0.0.0:65535']",
         "[media]\nports = '1024-1025'",
         "[media]\nports = '20001-20003'",
     ],
@@ -198,3 +198,68 @@ def test_a_project_may_have_another_upstream_for_hosted_calls_than_the_node_or_n
     assert config.server.passthrough == "a"
     assert [table.to_project().passthrough for table in config.projects] == [None, "b", ""]
     assert load(write(tmp_path, "")).server.passthrough == ""
+
+
+PROJECT = "[[projects]]\nid = 'p'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[sip]\nlisten = ['udp:0.0.0.0:5060']", "sip.listen = 'udp:0.0.0.0:5060' is open to the network"),
+        (f"[sip]\nlisten = ['tcp:[::]:5060']\n{PROJECT}", "[[projects.trunks]] sources"),
+        (f"{PROJECT}[[projects.trunks]]\nname = 't'", "say who may call"),
+        (f"{PROJECT}[[projects.trunks]]\ndigest_user = 'u'", "exactly one of digest_password"),
+        (
+            f"{PROJECT}[[projects.trunks]]\nsources = ['192.0.2.1']\ndigest_password = 'x'",
+            "they need digest_user",
+        ),
+        (
+            f"{PROJECT}[[projects.trunks]]\ndigest_user = 'u'\ndigest_password = 'x'\ndigest_password_env = 'X'",
+            "exactly one",
+        ),
+        (
+            PROJECT + "[[projects.trunks]]\ndigest_user = 'u'\ndigest_password = 'x'\n" * 2,
+            "'u' is also a trunk's of p",
+        ),
+        (f"{PROJECT}[[projects.trunks]]\ndigest_user = 'a:b'\ndigest_password = 'x'", "no colons"),
+    ],
+)
+def test_who_may_call_must_be_said(tmp_path, text, fault):
+    path = tmp_path / "offhook.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        load(path)
+    assert fault in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[sip]\nlisten = ['udp:0.0.0.0:5060']\nallow_no_trunks = true",
+        f"[sip]\nlisten = ['udp:0.0.0.0:5060']\n{PROJECT}[[projects.trunks]]\nsources = ['192.0.2.1']",
+        f"[sip]\nlisten = ['udp:127.0.0.1:5060', 'tcp:[::1]:5060', 'tls:localhost:5061']\n{PROJECT}",
+    ],
+)
+def test_listening_where_somebody_may_call(tmp_path, text):
+    path = tmp_path / "offhook.toml"
+    path.write_text(text)
+    load(path)
+
+
+def test_a_trunks_password_comes_from_the_environment_or_a_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGE_PASSWORD", "from env")
+    (tmp_path / "password").write_text("from file\n")
+    for source, expected in (
+        ("digest_password = 'here'", "here"),
+        ("digest_password_env = 'EDGE_PASSWORD'", "from env"),
+        (f"digest_password_file = '{tmp_path / 'password'}'", "from file"),
+    ):
+        path = tmp_path / "offhook.toml"
+        path.write_text(f"{PROJECT}[[projects.trunks]]\ndigest_user = 'u'\n{source}")
+        (project,) = load(path).projects
+        assert project.to_project().trunks[0].digest.password == expected
+        assert expected not in repr(project.to_project())
+    path.write_text(f"{PROJECT}[[projects.trunks]]\ndigest_user = 'u'\ndigest_password_env = 'NOT_THERE'")
+    with pytest.raises(ConfigError, match="NOT_THERE holds no password"):
+        load(path).projects[0].to_project()

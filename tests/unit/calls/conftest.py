@@ -45,7 +45,7 @@ class FakeLeg:
         self.invite = parse_message(self._raw)
         self.flow = Flow("udp", ("192.0.2.9", 5060), ("192.0.2.1", 5060), None)
         self.call_id, self.state, self.refer_count = f"c{number}", "calling", 0
-        self.listener = None
+        self.listener = self.peer = None
         self.asked = []
 
     @property

@@ -4,8 +4,10 @@ from ipaddress import ip_network
 
 import pytest
 
-from offhook.calls.admission import Admission, Capacity, Refusal, RefusedSources
-from offhook.tenants import ConfiguredProjects, Project, Trunk
+from offhook.calls.admission import Admission, Capacity, Refusal, Unanswered
+from offhook.calls.gate import TokenBuckets
+from offhook.calls.refused import RefusedSources
+from offhook.tenants import ConfiguredProjects, DigestAccount, Project, Trunk
 
 
 def project(name, source, **more):
@@ -57,7 +59,16 @@ def refused(project=ONE, **change):
 
 
 @pytest.mark.parametrize(
-    "change", [{"calls": 10}, {"free_ports": 0}, {"draining": True}, {"engine_ready": False}]
+    "change",
+    [
+        {"calls": 10},
+        {"free_ports": 0},
+        {"draining": True},
+        {"engine_ready": False},
+        {"unanswered": 10},
+        {"unanswered": 3, "max_unanswered": 3},
+        {"source_unanswered": 2, "max_source_unanswered": 2},
+    ],
 )
 def test_the_nodes_own_trouble_is_503_with_retry_after(change):
     refusal = refused(**change)
@@ -101,3 +112,62 @@ def test_a_scan_from_many_addresses_stays_bounded():
 def test_the_remedy_for_an_ipv6_source_is_a_128():
     sources = RefusedSources()
     assert '"2001:db8::1/128"' in sources.add("2001:db8::1", 0.0).remedy
+
+
+def test_a_source_that_calls_no_project_gets_another_remedy():
+    sources = RefusedSources()
+    entry = sources.add("192.0.2.1", 0.0, "unknown_project", called='+1555"\x1b[31m\n')
+    assert 'numbers = ["+1555[31m"]' in entry.remedy
+    sources.add("192.0.2.1", 1.0, "wrong_credentials", user="edge")
+    assert entry.describe()["reasons"] == {"unknown_project": 1, "wrong_credentials": 1}
+    assert 'digest_user = "edge"' in entry.remedy
+
+
+def test_what_was_made_up_for_is_taken_back():
+    sources = RefusedSources()
+    sources.add("192.0.2.1", 0.0, "no_credentials")
+    sources.withdraw("192.0.2.1", "no_credentials")
+    assert sources.all() == []
+    sources.add("192.0.2.1", 0.0, "wrong_credentials")
+    sources.withdraw("192.0.2.1", "no_credentials")
+    assert [entry.count for entry in sources.all()] == [1]
+
+
+EDGE = Trunk("edge", (), digest=DigestAccount("edge", "x"))
+BOTH = Trunk("both", (ip_network("192.0.2.9/32"),), digest=DigestAccount("both", "x"))
+GUARDED = ConfiguredProjects(
+    [ONE, Project("proj_edge", trunks=(EDGE,)), Project("proj_both", trunks=(BOTH,))]
+)
+
+
+def test_a_password_admits_to_its_own_project_only():
+    edge, both = GUARDED.by_id("proj_edge"), GUARDED.by_id("proj_both")
+    assert GUARDED.may_call(edge, "203.0.113.1", EDGE)
+    assert not GUARDED.may_call(edge, "203.0.113.1")
+    assert not GUARDED.may_call(both, "203.0.113.1", EDGE)
+    assert not GUARDED.may_call(both, "192.0.2.9")  # its address alone is not enough
+    assert not GUARDED.lists_source("203.0.113.1")
+    assert GUARDED.digest_trunks("203.0.113.1") == [EDGE]
+    assert GUARDED.digest_trunks("192.0.2.9") == [EDGE, BOTH]
+    assert list(PROJECTS.digest_trunks("203.0.113.1")) == []
+
+
+def test_calls_that_ring_are_counted_by_source_until_they_are_answered():
+    ringing = {"a", "b", "c"}
+    calls = Unanswered(ringing.__contains__)
+    for call in "abc":
+        calls.add(call, "192.0.2.1" if call != "c" else "192.0.2.2")
+    assert (calls.of_source("192.0.2.1", 2), calls.of_source("192.0.2.2", 2), calls.of_node(3)) == (2, 1, 3)
+    ringing.discard("a")
+    assert (calls.of_source("192.0.2.1", 2), calls.of_node(3)) == (1, 2)
+    calls.discard("a", "192.0.2.1")  # it ends, long after it was forgotten
+    calls.discard("b", "192.0.2.1")
+    assert (calls.of_source("192.0.2.1", 1), calls.of_node(1)) == (0, 1)
+
+
+def test_a_bucket_fills_again_and_all_strangers_share_one():
+    buckets = TokenBuckets(rate=1.0, burst=2.0, rate_of_all=10.0, burst_of_all=3.0)
+    assert [buckets.take("a", 0.0) for _ in range(3)] == [True, True, False]
+    assert [buckets.take("b", 0.0) for _ in range(2)] == [True, False]
+    assert buckets.take("a", 1.0)
+    assert not buckets.take("a", 1.0)

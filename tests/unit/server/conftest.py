@@ -121,6 +121,7 @@ class FakeCall:
 @dataclass
 class FakeCalls:
     calls: dict = field(default_factory=dict)
+    refused: list = field(default_factory=list)
 
     def add(self, call_id, *args, **kwargs):
         self.calls[call_id] = FakeCall(call_id, *args, **kwargs)
@@ -131,6 +132,9 @@ class FakeCalls:
         if call is None or call.project_id != project_id:
             raise call_not_found()
         return call
+
+    def refused_sources(self, project_id):
+        return self.refused
 
     def list(self, project_id):
         return [call for call in reversed(self.calls.values()) if call.project_id == project_id]

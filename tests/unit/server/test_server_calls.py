@@ -501,6 +501,7 @@ async def test_the_api_describes_itself_with_its_errors(node):
         "/v1/realtime/calls/{call_id}/timeline",
         "/v1/realtime/calls/{call_id}/refers",
         "/v1/realtime/calls/{call_id}/refers/{number}",
+        "/v1/realtime/refused_sources",
         "/healthz",
         "/readyz",
     }

@@ -82,6 +82,8 @@ class CallPlan:
     refer_outcome: int = 200
     refuse_refer: int | None = None
     srtp: SrtpMode = "off"
+    credentials: tuple[str, str] | None = None
+    "User and password for a server that asks for them."
 
 
 @dataclass(slots=True)
@@ -174,7 +176,10 @@ class Phone(LegListener):
         self._port, self._pacer = media, pacer
         self._report("dialling", uri=str(plan.uri), local=local, codec=plan.codec, turns=len(plan.turns))
         leg = endpoint.invite(
-            str(plan.uri), from_uri=f"sip:{plan.caller}@{_bracketed(local)}", sdp=self._offer
+            str(plan.uri),
+            from_uri=f"sip:{plan.caller}@{_bracketed(local)}",
+            sdp=self._offer,
+            credentials=plan.credentials,
         )
         leg.listener = self
         leg.trace = self._trace
