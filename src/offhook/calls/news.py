@@ -8,7 +8,7 @@ from typing import Any
 
 from offhook import ids
 from offhook.clock import Clock
-from offhook.sip.headers import Headers
+from offhook.sip.headers import Headers, full_name
 from offhook.tenants import Project
 
 from .ports import Announcement, Announcer, WebhookAttempt, WebhookEvent
@@ -54,7 +54,9 @@ class CallNews:
         data = {
             # Credentials are for the trunk and us alone (API row W03).
             "sip_headers": [
-                {"name": name, "value": value} for name, value in headers if name.lower() not in _CREDENTIALS
+                {"name": full_name(name), "value": value}
+                for name, value in headers
+                if name.lower() not in _CREDENTIALS
             ],
             "sip_media_security": media_security,
         }

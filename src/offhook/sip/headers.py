@@ -34,6 +34,7 @@ __all__ = [
     "NameAddr",
     "add_tag",
     "canonical",
+    "full_name",
     "header_key",
     "is_token",
     "parse_content_type",
@@ -106,6 +107,11 @@ def canonical(name: str) -> str:
     """Return the full name, in its usual capitals, of a header given in compact form or in any case."""
     key = header_key(name)
     return _IRREGULAR.get(key) or "-".join([word.capitalize() for word in key.split("-")])
+
+
+def full_name(name: str) -> str:
+    """Return the full name for a compact form (`f`: `From`); any other name as it is spelt."""
+    return canonical(name) if len(name) == 1 and name.lower() in _COMPACT else name
 
 
 def header_key(name: str) -> str:
