@@ -45,8 +45,9 @@ imports: install
 unit: install
 	$(BIN)/pytest -q
 
-interop: install  ## SIPp against `offhook serve` (needs Debian's sip-tester and iptables)
+interop: install  ## SIPp and PJSIP against `offhook serve` (needs Debian's sip-tester and iptables)
 	$(BIN)/python tests/interop/sipp.py
+	$(BIN)/python tests/interop/pjsua.py
 
 compat: install  ## openai-node against the sideband over TLS (needs node and npm)
 	tests/compat/node/run $(BIN)/python

@@ -3,6 +3,7 @@
 import asyncio
 import heapq
 import itertools
+import random
 import re
 from collections import Counter
 
@@ -270,6 +271,25 @@ def test_a_caller_that_knows_no_session_timers_is_left_alone_or_refreshed(interv
     assert all(m.body == ANSWER_SDP for m in refreshes)
     if interval:
         assert pair.says(CALLEE)[0] == "1800 s: we refresh every 900 s; the peer knows no session timers"
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("allow", [ALL, NO_UPDATE], ids=["update", "invite"])
+def test_a_call_of_an_hour_outlives_a_fifth_of_its_messages_being_lost(seed, allow):
+    pair = Pair(
+        SessionTimerConfig(interval=300), SessionTimerConfig(), caller_allow=allow, callee_allow=allow
+    )
+    chance = random.Random(seed)
+    pair.bend = lambda side, data: None if chance.random() < 0.2 else data
+    pair.run(3600)
+    assert pair.alive()
+    assert pair.told(CALLER, Ended) == pair.told(CALLEE, Ended) == []
+    # Each refresh is one transaction, whatever was lost of it.
+    assert len([1 for at, _ in pair.sent(CALLER, "UPDATE" if allow is ALL else "INVITE") if at > 100]) in (
+        22,
+        23,
+        24,
+    )
 
 
 def test_hanging_up_ends_the_timer_too():

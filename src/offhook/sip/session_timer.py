@@ -177,15 +177,15 @@ class SessionTimer:
         if not self._config.interval:
             return
         given = SessionExpires.of(response.headers)
-        knows = given is not None or "timer" in _tags(response.headers)
-        self._learn(response.headers, self._peer_knows or knows)
+        self._learn(response.headers, self._peer_knows or given is not None)
         was = (self.interval, self.refreshes)
         running = self.interval > 0
         if given is not None:
             # Less than we said we take: our own part in it stays bounded.
             interval = max(given.interval, self._floor)
             self._start(interval, given.refresher != "uas", agreed=True, now=now)
-        elif self._unilateral(running):
+        elif self.refreshes and not self._agreed if running else self._config.always:
+            # Nothing was agreed on before either. PJSIP says `Supported: timer` in a 200 even when it has none.
             self._start(self.interval or self._wanted(), True, agreed=False, now=now)
         else:
             self._start(0, False, agreed=False, now=now)

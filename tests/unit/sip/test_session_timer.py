@@ -132,6 +132,9 @@ class TestTheCalledSide:
         assert timer.request_headers() == []
         timer.receive_2xx(response(200, method="UPDATE"), now=901)
         assert run(timer, 1801) == [(1801, Refresh("UPDATE"))]
+        # PJSIP with its session timers off says in each 200 that it knows them.
+        timer.receive_2xx(response(200, TIMER, method="UPDATE"), now=1802)
+        assert run(timer, 2702) == [(2702, Refresh("UPDATE"))]
 
     def test_a_peer_that_refuses_what_it_never_agreed_to_lives(self):
         timer, _ = uas(config=SessionTimerConfig(always=True))
