@@ -45,8 +45,9 @@ imports: install
 unit: install
 	$(BIN)/pytest -q
 
-interop: install  ## SIPp and PJSIP against `offhook serve` (needs Debian's sip-tester and iptables)
+interop: install  ## SIPp, Kamailio and PJSIP against `offhook serve` (needs root; `.ci/run` installs what it needs)
 	$(BIN)/python tests/interop/sipp.py
+	$(BIN)/python tests/interop/kamailio.py
 	$(BIN)/python tests/interop/pjsua.py
 
 compat: install  ## openai-node against the sideband over TLS (needs node and npm)

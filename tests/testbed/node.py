@@ -80,11 +80,13 @@ class Node:
         sip: str = "",
         calls: str = "",
         seat_lines: Mapping[int, str] | None = None,
+        tls_hostname: str = "",
     ) -> None:
         self.folder = folder
         self._calls = calls
         self._seat_lines = seat_lines or {}
         self._log_level = log_level
+        self._tls_hostname = tls_hostname
         self._engine = engine
         self._sip = sip
         self.seats = [Seat.reserve(number, tuple(events)) for number in range(seats)]
@@ -224,6 +226,8 @@ class Node:
             yield f'[[projects]]\nid = "{seat.project}"\napi_keys = ["{seat.api_key}"]'
             yield self._seat_lines.get(number, "")
             yield '[[projects.trunks]]\nname = "loopback"\nsources = ["127.0.0.0/8"]'
+            if self._tls_hostname:
+                yield f'tls_hostname = "{self._tls_hostname}"'
             yield f'[[projects.webhooks]]\nurl = "{seat.url}"\nsecret = "{seat.secret}"'
             yield f"events = {json.dumps(list(seat.events))}"
 
