@@ -191,8 +191,8 @@ async def test_a_whole_call_with_a_transfer(transport, tls):
                 content_type="message/sipfrag",
             )
             assert response.status == 200
-        kinds = [(await leg.listener.until("refer"))[1].kind for _ in range(2)]
-        assert kinds == ["progress", "completed"]
+        kinds = [(await leg.listener.until("refer"))[1].kind for _ in range(3)]
+        assert kinds == ["accepted", "progress", "completed"]
 
         leg.hangup()
         _, ended = await leg.listener.until("ended")
@@ -405,7 +405,7 @@ async def test_refer_that_nobody_answers_times_out_and_stays_pending(tls):
         _, request = await caller.listener.until("requested")
         caller.respond(request, 202)
         _, update = await leg.listener.until("refer")
-        assert (update.kind, update.sip_status) == ("progress", 202)
+        assert (update.kind, update.sip_status) == ("accepted", 202)
 
 
 async def test_tls_with_the_wrong_name_is_refused_and_says_why(tls):

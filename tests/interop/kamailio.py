@@ -322,7 +322,7 @@ def run_in_namespace(folder: Path) -> bool:
 def report(rows: list[Row]) -> bool:
     for what, holds, shown in rows:
         print(
-            f"{'ok  ' if holds else 'FAIL'} {what}" + (f"   [{shown}]" if shown and not holds else ""),
+            f"{'ok  ' if holds else 'FAIL'} {what}" + (f"   [{shown}]" if shown else ""),
             flush=True,
         )
     return bool(rows) and all(holds for _, holds, _ in rows)
