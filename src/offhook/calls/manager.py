@@ -60,7 +60,7 @@ class CallManager:
             leg.refuse(project.status, headers=project.headers())
             return
         assert leg.flow is not None
-        if trunk := project.trunk_at(leg.flow.remote[0]):
+        if trunk := leg.peer if isinstance(leg.peer, Trunk) else project.trunk_at(leg.flow.remote[0]):
             leg.tls_hostname = trunk.tls_hostname
         judged = self._judge(leg, project)
         if isinstance(judged, Refusal):
