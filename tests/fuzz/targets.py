@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from offhook.calls.presses import InfoError, parse_info
 from offhook.media import negotiate, rtcp
 from offhook.media.negotiate import LocalMedia, MediaPlan, NotAcceptable
 from offhook.media.rtp import RtpError, RtpPacket
@@ -233,6 +234,15 @@ def rtp(data: bytes) -> None:
     )
 
 
+def digit_info(data: bytes) -> None:
+    try:
+        digit, duration_ms = parse_info(data)
+    except InfoError:
+        return
+    assert digit is None or digit in "0123456789*#ABCD"
+    assert 0 <= duration_ms <= 60_000
+
+
 def rtcp_compound(data: bytes) -> None:
     try:
         rtcp.parse_compound(data)
@@ -346,7 +356,7 @@ _SDP_WORDS = (
         b"c=IN IP6 ",
         b"a=inactive",
     ),
-    *(b"telephone-event/8000", b"a=rtcp:", b"a=ptime:", b"0.0.0.0", b"224.0.0.1"),
+    *(b"telephone-event/8000", b"a=rtcp:", b"a=ptime:", b"a=rtcp-mux", b"0.0.0.0", b"224.0.0.1"),
 )
 _RTP = bytes(RtpPacket(0, 1, 160, 7, b"\xff" * 160))
 _DIGIT = bytes(RtpPacket(101, 2, 160, 7, b"\x05\x8a\x03\x20", marker=True))
@@ -384,6 +394,7 @@ TARGETS = {
         Target("sdp_offer", sdp_offer, (OFFER, OFFER + OFFER[OFFER.index(b"m=") :]), _SDP_WORDS),
         Target("rtp", rtp, (_RTP, _DIGIT)),
         Target("rtcp", rtcp_compound, (_REPORT,)),
+        Target("digit_info", digit_info, (b"Signal=5\r\nDuration=160\r\n", b"Signal: 11", b"#")),
         Target("media_stream", media_stream, (_CALL,)),
         Target("client_event", client_event, EVENTS),
         Target(

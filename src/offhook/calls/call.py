@@ -197,12 +197,12 @@ class Call(LegListener):
         """Return what was asked for with `refer`, from the first, as `GET .../refers` shows it."""
         return self._transfer.to_api()
 
-    async def dtmf(self, order: DigitOrder) -> None:
+    async def dtmf(self, order: DigitOrder, *, repeated: bool = False) -> None:
         """Press keys on the line to the caller."""
         await self._be_answered("send digits")
         if self._media.port is None or not self._media.is_agreed:
             raise CallError(409, "The call has no media.", code="call_has_no_media")
-        await self._sound.digits.send(order, self._media.port)
+        await self._sound.digits.send(order, self._media.port, repeated=repeated)
 
     async def _be_answered(self, what: str) -> None:
         """Raise `CallError` unless the phone was answered; wait for that when the app has accepted."""

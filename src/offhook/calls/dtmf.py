@@ -53,6 +53,7 @@ class CallDigits:
         self._on_press = on_press
         self._presses = Presses()
         self._one_order_at_a_time = asyncio.Lock()
+        self._done: DigitOrder | None = None
 
     # In.
 
@@ -88,12 +89,15 @@ class CallDigits:
 
     # Out.
 
-    async def send(self, order: DigitOrder, port: MediaPort) -> None:
+    async def send(self, order: DigitOrder, port: MediaPort, *, repeated: bool = False) -> None:
         """
         Press keys. By RTP they are queued when this returns; by INFO, answered by the peer.
 
+        `repeated` says that the client sends this again, not knowing whether the first time worked.
         Raises `CallError` when the peer or the state of the call does not allow it.
         """
+        if repeated and order == self._done:
+            return
         method = self._choose(order.method, port)
         self._timeline.record(
             "media",
@@ -105,6 +109,7 @@ class CallDigits:
         if method == "info":
             async with self._one_order_at_a_time:
                 await self._inform(order)
+            self._done = order
             return
         if not port.plan.sends:
             raise CallError(
@@ -113,6 +118,7 @@ class CallDigits:
                 code="call_on_hold",
             )
         port.send_digits(order.digits, order.duration_ms, order.gap_ms, tones_only=method == "inband")
+        self._done = order
 
     def _choose(self, method: Method, port: MediaPort) -> str:
         allow = [each.upper() for each in self._leg.invite.headers.values("Allow")]

@@ -174,7 +174,7 @@ class CallRoutes:
         """
 
         async def act(call: Call, body: Any) -> None:
-            await call.dtmf(digit_order(optional_object(body)))
+            await call.dtmf(digit_order(optional_object(body)), repeated=_is_repeat(request))
 
         return await self._do("dtmf", request, call_id, act)
 
