@@ -16,9 +16,9 @@ from offhook import __version__
 from offhook.calls.hosted import HostedCalls
 from offhook.calls.manager import CallManager
 from offhook.calls.services import CallServices, CallSettings
-from offhook.certificates import CertificateFiles, client_context, development_certificate, server_context
+from offhook.certificates import CertificateFiles, client_context, development_certificate
 from offhook.clock import SystemClock
-from offhook.config import ENGINES, Config, ConfigError, EngineTable, generated_project
+from offhook.config import ENGINES, Config, ConfigError, EngineTable, generated_project, load
 from offhook.media.pacer import Pacer
 from offhook.media.port import PortPool
 from offhook.outbound import OutboundClient
@@ -28,20 +28,22 @@ from offhook.realtime.engines.upstream.connection import trust
 from offhook.realtime.engines.upstream.engine import UpstreamFactory
 from offhook.realtime.engines.upstream.hold import HoldSentenceError, load_hold_sentence
 from offhook.realtime.plain_sessions import PlainSessions
+from offhook.registrations import TrunkRegistrations
 from offhook.server import Destination, HttpServer, Passthrough, PassthroughModel, ServerServices, create_app
 from offhook.server.passthrough_model import ModelUpstreams
 from offhook.server.sideband_limits import SidebandLimits
+from offhook.serving_certificate import ServingCertificate
 from offhook.sip.endpoint import TOO_MANY_CONNECTIONS, Endpoint, EndpointConfig
 from offhook.sip.flow import Flow, format_address
 from offhook.sip.session_timer import SessionTimerConfig
-from offhook.tenants import ConfiguredProjects
+from offhook.tenants import ConfiguredProjects, Project
 from offhook.webhooks.delivery import DeliverySettings, WebhookAnnouncer
 
 __all__ = ["Node", "StartError"]
 
 log = logging.getLogger("offhook.node")
 
-
+LOOK_AT_CERTIFICATE_S = 60.0
 _LAST_BYE_S = 4.0
 "For the last requests to be sent and answered; a way to a peer whose connection is gone takes a while to find."
 
@@ -51,24 +53,37 @@ class StartError(Exception):
 
 
 class Node:
-    """All of one process. `start` binds and warms; `stop` lets calls finish, then ends them."""
+    """
+    All of one process. `start` binds and warms; `stop` lets calls finish, then ends them.
 
-    def __init__(self, config: Config) -> None:
+    `path` is the file that `config` was read from, for `reload`.
+    """
+
+    def __init__(self, config: Config, path: Path | None = None) -> None:
         self._config = config
+        self._path = path
         self._notices: list[str] = []
         self._ready = False
         self._clock = SystemClock()
         self._http_servers: list[HttpServer] = []
         self._addresses: list[str] = []
+        self._looking: asyncio.Task[None] | None = None
+        self._stopping = False
+        self._hurried = asyncio.Event()
 
     def not_ready(self) -> list[str]:
         """Return why a call would not be taken now; nothing when it would (`/readyz`)."""
         reasons = {
-            "SIP sockets are not bound yet": not self._ready,
+            "SIP sockets are not bound yet": not (self._ready or self._stopping),
             "the engine is not warm": not self._engines.ready,
-            "the node is draining": self._manager.draining,
+            "the node is draining": self._stopping,
         }
         return [reason for reason, holds in reasons.items() if holds]
+
+    def details(self) -> dict[str, object]:
+        """Return what `/readyz` says besides."""
+        said = {"warnings": self._certificate.warnings(), "registrations": self._registrations.describe()}
+        return {name: items for name, items in said.items() if items}
 
     @property
     def calls_paced(self) -> int:
@@ -85,12 +100,15 @@ class Node:
         config = self._config
         try:
             certificates = self._find_certificates()
-            projects = self._find_projects()
+            tenants = self._find_projects()
+            projects = ConfiguredProjects(tenants)
         except ConfigError as error:
             raise StartError(str(error)) from error
         except (OSError, ValueError) as error:
             raise StartError(f"server.data_dir = {str(config.server.data_dir)!r}: {error}") from error
-        server_tls = _load(certificates)
+        self._certificate = self._load(certificates)
+        server_tls = self._certificate.context
+        self._projects = projects
         outbound = OutboundClient(tls=client_context(certificates.ca))
         self._announcer = WebhookAnnouncer(
             outbound,
@@ -150,7 +168,9 @@ class Node:
             gate=self._manager.gate,
             is_stranger=self._manager.gate.is_stranger,
             on_refused=self._note_refused,
+            on_registrar=lambda host, addresses: self._registrations.note_addresses(host, addresses),
         )
+        self._registrations = TrunkRegistrations(self._endpoint, projects, self._clock)
         self._passthrough = Passthrough(
             destinations=destinations,
             default=config.server.passthrough,
@@ -170,6 +190,8 @@ class Node:
             await self.stop()
             raise StartError(str(error)) from error
         self._ready = True
+        self._registrations.follow(tenants)
+        self._looking = asyncio.create_task(self._look_at_certificate())
         self._addresses += [
             f"{item.transport}:{format_address((item.host, item.port))}" for item in self._endpoint.addresses
         ]
@@ -185,15 +207,23 @@ class Node:
 
     async def stop(self) -> None:
         """Take no new calls; give the others `server.shutdown_grace_s`, then end them with BYE; close everything."""
-        self._ready = False
+        self._ready, self._stopping = False, True
+        if self._looking is not None:
+            self._looking.cancel()
         grace_s = self._config.server.shutdown_grace_s
         self._endpoint.drain()
+        log.info(
+            "draining: no new calls; the %d present ones have %g s", self._manager.live, grace_s,
+            extra={"event": "node.draining", "calls": self._manager.live},
+        )  # fmt: skip
+        self._registrations.end()
+        hurrying = asyncio.create_task(self._hurry_up())
+        await self._close_calls(grace_s)
+        hurrying.cancel()
         await asyncio.gather(
-            self._manager.close(grace_s=grace_s),
-            self._sessions.close(grace_s=grace_s),
-            self._models.close(grace_s=grace_s),
+            self._announcer.close(grace_s=1.0),
+            self._endpoint.settle(timeout=_LAST_BYE_S if not self._hurried.is_set() else 0.2),
         )
-        await asyncio.gather(self._announcer.close(grace_s=1.0), self._endpoint.settle(timeout=_LAST_BYE_S))
         await asyncio.gather(*(server.close() for server in self._http_servers))
         await self._endpoint.close()
         self._pacer.close()
@@ -202,8 +232,72 @@ class Node:
         await self._passthrough.close()
         log.info("stopped", extra={"event": "node.stopped"})
 
-    def _find_projects(self) -> ConfiguredProjects:
-        tables = self._config.projects
+    def hurry(self) -> None:
+        """While `stop` waits for calls: end them now."""
+        self._hurried.set()
+
+    async def reload(self) -> None:
+        """
+        Take up the certificate's files and the configuration's projects as they are now; calls go on as they began.
+
+        What is wrong with them is logged in one line, and what was in force stays so.
+        """
+        if not self._ready:
+            return
+        self._certificate.reload()
+        try:
+            config = await asyncio.to_thread(load, self._path)
+            self._check_upstreams(config)
+            projects = self._find_projects(config)
+        except (ConfigError, OSError, ValueError) as error:
+            fault = "; ".join(str(error).splitlines())
+            log.warning(
+                "the new configuration cannot be used, so the old one stays: %s",
+                fault,
+                extra={"event": "node.reload.refused"},
+            )
+            return
+        self._projects.replace(projects)
+        self._registrations.follow(projects)
+        fixed = [
+            name
+            for name in Config.model_fields
+            if name != "projects" and getattr(config, name) != getattr(self._config, name)
+        ]
+        log.info(
+            "projects, keys, trunks and webhooks were read again: %d projects%s",
+            len(projects),
+            f"; what else changed takes a restart: {', '.join(fixed)}" if fixed else "",
+            extra={"event": "node.reloaded", "projects": [project.id for project in projects]},
+        )
+
+    def _check_upstreams(self, config: Config) -> None:
+        """Raises `ConfigError` for a project that passes through to an upstream which was not opened at start."""
+        for project in config.projects:
+            if project.passthrough and project.passthrough not in self._passthrough.destinations:
+                raise ConfigError(
+                    f"projects.{project.id}.passthrough: no project used {project.passthrough!r} when this node "
+                    "started, so it takes a restart"
+                )
+
+    async def _look_at_certificate(self) -> None:
+        while True:
+            self._certificate.look()
+            await asyncio.sleep(LOOK_AT_CERTIFICATE_S)
+
+    async def _close_calls(self, grace_s: float) -> None:
+        await asyncio.gather(
+            self._manager.close(grace_s=grace_s),
+            self._sessions.close(grace_s=grace_s),
+            self._models.close(grace_s=grace_s),
+        )
+
+    async def _hurry_up(self) -> None:
+        await self._hurried.wait()
+        await self._close_calls(0.0)
+
+    def _find_projects(self, config: Config | None = None) -> list[Project]:
+        tables = (config or self._config).projects
         if not tables:
             project, path, made = generated_project(self._config.server.data_dir)
             tables = (project,)
@@ -216,7 +310,7 @@ class Node:
                 ]
             else:
                 self._notices.append(f"project {project.id}: its key and webhook secret are in {path}")
-        return ConfiguredProjects(table.to_project() for table in tables)
+        return [table.to_project() for table in tables]
 
     def _note_refused(self, flow: Flow, reason: str) -> None:
         if reason == TOO_MANY_CONNECTIONS:  # the gate itself has noted all others
@@ -226,15 +320,29 @@ class Node:
         config = self._config
         if config.tls.cert:
             return CertificateFiles(Path(config.tls.cert), Path(config.tls.key), None)
+        files = self._make_certificate()
+        self._notices.append(f"development CA: {files.ca}")
+        return files
+
+    def _make_certificate(self) -> CertificateFiles:
+        config = self._config
         hosts = ["localhost", "127.0.0.1", "::1"]
         hosts += [
             host
             for host in (config.sip.public_host, config.media.public_ip)
             if host and host not in hosts and not _is_unspecified(host)
         ]
-        files = development_certificate(config.server.data_dir / "tls", tuple(hosts))
-        self._notices.append(f"development CA: {files.ca}")
-        return files
+        return development_certificate(config.server.data_dir / "tls", tuple(hosts))
+
+    def _load(self, certificates: CertificateFiles) -> ServingCertificate:
+        try:
+            return ServingCertificate(
+                certificates, renew=None if self._config.tls.cert else self._make_certificate
+            )
+        except (OSError, ValueError) as error:  # `ssl.SSLError` is an `OSError`
+            raise StartError(
+                f"tls.cert {certificates.cert} and tls.key {certificates.key} cannot be used: {error}"
+            ) from error
 
     async def _start_http(self, projects: ConfiguredProjects, tls: ssl.SSLContext) -> None:
         app = create_app(
@@ -243,6 +351,7 @@ class Node:
                 calls=self._manager,
                 clock=self._clock,
                 not_ready=self.not_ready,
+                details=self.details,
                 sessions=self._sessions,
                 passthrough=self._passthrough if self._passthrough.destinations else None,
                 models=self._models,
@@ -353,15 +462,6 @@ def _create_engine(kind: str, table: EngineTable, data_dir: Path) -> EngineFacto
             cache_dir=Path(table.model_dir) if table.model_dir else data_dir / "models",
         )
     )
-
-
-def _load(certificates: CertificateFiles) -> ssl.SSLContext:
-    try:
-        return server_context(certificates)
-    except (OSError, ssl.SSLError) as error:
-        raise StartError(
-            f"tls.cert {certificates.cert} and tls.key {certificates.key} cannot be used: {error}"
-        ) from error
 
 
 def _is_unspecified(host: str) -> bool:

@@ -247,7 +247,22 @@ class ProjectTable(Table):
             TargetPattern.parse(target)
         return targets
 
+    @model_validator(mode="after")
+    def _registrations(self) -> ProjectTable:
+        registering = [trunk for trunk in self.trunks if trunk.register_ is not None]
+        if len({trunk.name for trunk in registering}) < len(registering):
+            raise ValueError("trunks that register need names of their own")
+        known = {self.id, *(number.removeprefix("+") for number in self.numbers)}
+        for trunk in registering:
+            user = trunk.register_.contact_user if trunk.register_ else ""
+            if user and user.removeprefix("+") not in known:
+                raise ValueError(
+                    f"trunk {trunk.name}: calls for contact_user {user!r} would find no project; add it to numbers"
+                )
+        return self
+
     def to_project(self) -> Project:
+        """Raises `ConfigError` for a secret that cannot be read."""
         return Project(
             id=self.id,
             api_keys=self.api_keys,
@@ -428,7 +443,7 @@ def generated_project(data_dir: Path) -> tuple[ProjectTable, Path, bool]:
     data_dir.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.write(project.model_dump_json(indent=2) + "\n")
+        file.write(project.model_dump_json(indent=2, by_alias=True) + "\n")
     return project, path, True
 
 

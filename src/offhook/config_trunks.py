@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from offhook.register_table import RegisterTable
 from offhook.sip.transport import parse_listen
 from offhook.tenants import DigestAccount, Trunk
 
@@ -32,6 +33,8 @@ class TrunkTable(Table):
     "Addresses or networks. With a digest user as well, both must be right; without one, they are enough."
     tls_hostname: Annotated[str, Field(max_length=253, pattern=r"^[A-Za-z0-9.-]*$")] = ""
     "What its certificate must show where a Route names a bare address."
+    register_: Annotated[RegisterTable | None, Field(alias="register")] = None
+    "For numbers that go to whoever is registered; the registrar's addresses may call too."
     digest_user: str = ""
     digest_password: str = ""
     digest_password_env: str = ""
@@ -58,8 +61,8 @@ class TrunkTable(Table):
     def _names_somebody(self) -> TrunkTable:
         given = [self.digest_password, self.digest_password_env, self.digest_password_file]
         passwords = len([one for one in given if one])
-        if not self.sources and not self.digest_user:
-            raise ValueError("say who may call: sources, digest_user with its password, or both")
+        if not self.sources and not self.digest_user and self.register_ is None:
+            raise ValueError("say who may call: sources, digest_user with its password, or both; or register")
         if passwords != (1 if self.digest_user else 0):
             raise ValueError(
                 "digest_user needs exactly one of digest_password, digest_password_env and digest_password_file, "
@@ -68,12 +71,16 @@ class TrunkTable(Table):
         return self
 
     def to_trunk(self) -> Trunk:
-        """Read the password. Raises `ConfigError`."""
+        """Read the passwords. Raises `ConfigError`."""
         sources = tuple(ip_network(source) for source in self.sources)
         digest = None
         if self.digest_user:
             digest = DigestAccount(self.digest_user, self._read(), self.digest_realm)
-        return Trunk(self.name, sources, self.tls_hostname, digest)
+        try:
+            register = self.register_.to_register() if self.register_ is not None else None
+        except ValueError as error:
+            raise ConfigError(f"trunk {self.name}: register: {error}") from None
+        return Trunk(self.name, sources, self.tls_hostname, digest, register)
 
     def _read(self) -> str:
         if self.digest_password_file:

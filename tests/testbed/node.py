@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -19,6 +20,7 @@ import httpx2
 
 __all__ = ["Node", "Seat"]
 
+LISTEN = ("udp:127.0.0.1:0", "tcp:127.0.0.1:0", "tls:127.0.0.1:0")
 _START_S = 30
 _STOP_S = 20
 
@@ -63,7 +65,8 @@ class Node:
 
     `base_url` is what an SDK's `base_url` is set to; `sip` gives host and port by transport. `engine` is what the
     configuration's table of that name says, `sip` and `calls` what those say besides, and `seat_lines` what the
-    projects of some seats say besides, by their numbers.
+    projects of some seats say besides, by their numbers. `trunk` is the trunk of each project, `tls` the certificate
+    and its key. An address of IPv6 is under its transport's name and a 6: `udp6`.
     """
 
     def __init__(
@@ -81,6 +84,11 @@ class Node:
         calls: str = "",
         seat_lines: Mapping[int, str] | None = None,
         tls_hostname: str = "",
+        grace_s: float = 1,
+        listen: Sequence[str] = LISTEN,
+        media_bind: str = "127.0.0.1",
+        trunk: str = 'name = "loopback"\nsources = ["127.0.0.0/8", "::1/128"]',
+        tls: tuple[Path, Path] | None = None,
     ) -> None:
         self.folder = folder
         self._calls = calls
@@ -89,6 +97,11 @@ class Node:
         self._tls_hostname = tls_hostname
         self._engine = engine
         self._sip = sip
+        self._grace_s = grace_s
+        self._listen = listen
+        self._media_bind = media_bind
+        self._trunk = trunk
+        self._tls = tls
         self.seats = [Seat.reserve(number, tuple(events)) for number in range(seats)]
         self.unsubscribed = [
             Seat.reserve(seats + number, ("realtime.call.ended",)) for number in range(unsubscribed_seats)
@@ -101,7 +114,7 @@ class Node:
         self.phone_ports = (first + 800, first + 998)
         self.log_path = folder / "offhook.log"
         self.data_dir = folder / "data"
-        self._config = self._write_config(script, ring_timeout_s)
+        self.config = self._write_config(script, ring_timeout_s)
         self._process: subprocess.Popen[bytes] | None = None
         self._killed = False
 
@@ -121,7 +134,7 @@ class Node:
 
     def __enter__(self) -> Node:
         out = (self.folder / "stdout").open("wb")
-        command = [sys.executable, "-m", "offhook", "serve", "--config", str(self._config)]
+        command = [sys.executable, "-m", "offhook", "serve", "--config", str(self.config)]
         self._process = subprocess.Popen(
             [*command, "--log-file", str(self.log_path), "--log-level", self._log_level],
             stdout=out,
@@ -150,6 +163,25 @@ class Node:
             self._close_seats()
         assert code == 0, f"the node ended with {code}: {self._tail()}"
         assert not (faults := self.faults()), "the node logged faults of its own:\n" + "\n".join(faults)
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    async def ended(self, timeout: float) -> int:
+        """Wait for its end, and return the exit code."""
+        assert self._process is not None
+        return await asyncio.to_thread(self._process.wait, timeout)
+
+    async def logged(self, event: str, timeout: float = 5.0, *, count: int = 1) -> dict[str, Any]:
+        """Wait for the log's `count`-th line of an event, and return it."""
+        async with asyncio.timeout(timeout):
+            while True:
+                lines = [json.loads(line) for line in self.log_path.read_text().splitlines()]
+                found: list[dict[str, Any]] = [line for line in lines if line.get("event") == event]
+                if len(found) >= count:
+                    return found[count - 1]
+                await asyncio.sleep(0.02)
 
     def kill(self) -> None:
         """End it as a crash does; it is not asked how it ended."""
@@ -188,8 +220,12 @@ class Node:
             elif address.startswith("https://"):
                 self.https_base_url = f"{address}/v1"
             else:
-                transport, host, port = address.split(":")
-                self.sip[transport] = (host, int(port))
+                transport, _, rest = address.partition(":")
+                host, _, port = rest.rpartition(":")
+                self.sip[f"{transport}6" if host.startswith("[") else transport] = (
+                    host.strip("[]"),
+                    int(port),
+                )
 
     def _kill(self) -> None:
         assert self._process is not None
@@ -212,10 +248,12 @@ class Node:
         # Every port is one that the system gives; the line that says `offhook ready` names them.
         yield '[server]\nhttp = "127.0.0.1:0"\nhttps = "127.0.0.1:0"'
         yield f"data_dir = {json.dumps(str(self.data_dir))}"
-        yield "shutdown_grace_s = 1"
-        yield '[sip]\nlisten = ["udp:127.0.0.1:0", "tcp:127.0.0.1:0", "tls:127.0.0.1:0"]'
+        yield f"shutdown_grace_s = {self._grace_s}"
+        if self._tls is not None:
+            yield f"[tls]\ncert = {json.dumps(str(self._tls[0]))}\nkey = {json.dumps(str(self._tls[1]))}"
+        yield f"[sip]\nlisten = {json.dumps(list(self._listen))}"
         yield self._sip
-        yield f'[media]\nports = "{self.media_ports[0]}-{self.media_ports[1]}"'
+        yield f'[media]\nbind = "{self._media_bind}"\nports = "{self.media_ports[0]}-{self.media_ports[1]}"'
         yield f"[calls]\nring_timeout_s = {ring_timeout_s}\n{self._calls}"
         yield f"[engine]\n{self._engine}"
         if script is not None:
@@ -225,7 +263,7 @@ class Node:
         for number, seat in enumerate((*self.seats, *self.unsubscribed)):
             yield f'[[projects]]\nid = "{seat.project}"\napi_keys = ["{seat.api_key}"]'
             yield self._seat_lines.get(number, "")
-            yield '[[projects.trunks]]\nname = "loopback"\nsources = ["127.0.0.0/8"]'
+            yield f"[[projects.trunks]]\n{self._trunk}"
             if self._tls_hostname:
                 yield f'tls_hostname = "{self._tls_hostname}"'
             yield f'[[projects.webhooks]]\nurl = "{seat.url}"\nsecret = "{seat.secret}"'

@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -19,6 +20,7 @@ from offhook.media import negotiate
 from offhook.media.pacer import Pacer
 from offhook.media.port import MediaPort, PortPool
 from offhook.sip.endpoint import Endpoint, EndpointConfig, Leg, LegEnded
+from offhook.sip.flow import format_address
 from offhook.sip.message import Request, Response, parse_message
 from offhook.sip.refer import ReferUpdate
 from offhook.trace import RoutingDecision, StateChange, WireMessage
@@ -272,20 +274,26 @@ class PhoneCall:
 
 
 class Phone:
-    """A telephone with a socket of its own. Use as an async context manager; leaving it ends its calls."""
+    """
+    A telephone with a socket of its own. Use as an async context manager; leaving it ends its calls.
+
+    `transport` is a key of `node.sip`; with a 6 at its end, all of the phone is on `::1`. `ca` is what it trusts.
+    """
 
     _numbers = itertools.count(1001)
 
-    def __init__(self, node: Node, transport: str = "udp") -> None:
-        self._node, self._transport = node, transport
+    def __init__(self, node: Node, transport: str = "udp", *, ca: Path | None = None) -> None:
+        self._node, self._address = node, transport
+        self._transport = transport = transport.removesuffix("6")
+        self._host = "127.0.0.1" if self._address == transport else "::1"
         self._calls: list[PhoneCall] = []
         self.number = str(next(self._numbers))
         self.pacer = Pacer()
-        self._ports = PortPool("127.0.0.1", *node.phone_ports)
-        tls = ssl.create_default_context(cafile=node.ca) if transport == "tls" else None
+        self._ports = PortPool(self._host, *node.phone_ports)
+        tls = ssl.create_default_context(cafile=ca or node.ca) if transport == "tls" else None
         self.endpoint = Endpoint(
             EndpointConfig(
-                listen=("udp:127.0.0.1:0",) if transport == "udp" else (),
+                listen=(f"udp:{format_address((self._host, 0))}",) if transport == "udp" else (),
                 user_agent="TestPhone/1",
                 tls_client=tls,
                 allow=("INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "REFER", "NOTIFY"),
@@ -316,15 +324,15 @@ class Phone:
         port = await self._ports.open() if media_port is None else None
         offer = negotiate.offer(
             negotiate.LocalMedia(
-                host="127.0.0.1",
+                host=self._host,
                 port=port.port if port is not None else media_port or 0,
                 session_id=1,
                 session_version=1,
             )
         )
-        host, sip_port = self._node.sip[self._transport]
+        host, sip_port = self._node.sip[self._address]
         leg = self.endpoint.invite(
-            f"sip:{project}@{host}:{sip_port};transport={self._transport}",
+            f"sip:{project}@{format_address((host, sip_port))};transport={self._transport}",
             from_uri=f"sip:{self.number}@phone.example",
             sdp=offer,
             headers=headers,

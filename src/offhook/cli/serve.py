@@ -44,7 +44,11 @@ def serve(
         Path | None, typer.Option(help="Where the JSON log goes; standard error without it.")
     ] = None,
 ) -> None:
-    """Answer calls until SIGTERM or Ctrl-C."""
+    """
+    Answer calls until SIGTERM or Ctrl-C.
+
+    Calls may then go on for a while; a second signal ends them. SIGHUP reads projects and certificates again.
+    """
     from offhook import config as configuration
     from offhook import logs
     from offhook.app import Node, StartError
@@ -61,7 +65,7 @@ def serve(
         raise typer.Exit(2) from None
     log = logs.start(log_level.value, stream)
     try:
-        uvloop.run(_run(Node(settings)))
+        uvloop.run(_run(Node(settings, config)))
     except StartError as error:
         print(f"offhook serve: {error}{_remedy(error)}", file=sys.stderr)
         raise typer.Exit(1) from None
@@ -94,8 +98,21 @@ def _remedy(error: BaseException) -> str:
 async def _run(node: Node) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    reloading: set[asyncio.Task[None]] = set()
+
+    def end() -> None:
+        if stop.is_set():
+            node.hurry()
+        stop.set()
+
+    def reload() -> None:
+        task = loop.create_task(node.reload())
+        reloading.add(task)
+        task.add_done_callback(reloading.discard)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, end)
+    loop.add_signal_handler(signal.SIGHUP, reload)
     await node.start()
     # What lives now lives until the end: never look at it again when collecting.
     garbage.settle()

@@ -37,6 +37,7 @@ _PAYLOAD_TYPE: Final[dict[Law, int]] = {"PCMU": 0, "PCMA": 8}
 _OFFERED_EVENT_TYPE: Final = 101
 _EVENTS: Final = "0-15"
 _LONGEST_PACKET_MS: Final = 60
+_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 
 
 class NotAcceptable(Exception):  # noqa: N818 - the name of the SIP answer it becomes
@@ -308,13 +309,18 @@ def _remote_host(connection: Connection, port: int, local: LocalMedia) -> tuple[
         raise NotAcceptable(f"c= has an IPv{address.version} address, media here is IPv{own.version}")
     if address.is_unspecified:
         return str(address), True
-    if address.is_multicast or address.is_reserved:
+    if address.is_multicast or (address.is_reserved and not _is_unicast_all_the_same(address)):
         raise NotAcceptable(f"c= has {address}: only unicast addresses are sent to")
     if address.is_loopback and not (own.is_loopback or local.allow_loopback):
         raise NotAcceptable(f"c= has {address}: loopback is not sent to from {own}")
     if address == own and _is_ours(port, local):
         raise NotAcceptable(f"c= and m= name {address}:{port}, a media port of ours")
     return str(address), False
+
+
+def _is_unicast_all_the_same(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """`ipaddress` counts all of ::/8 as reserved, loopback and the prefix of NAT64 (RFC 6052) among it."""
+    return address.is_loopback or address in _NAT64
 
 
 def _is_ours(port: int, local: LocalMedia) -> bool:

@@ -42,7 +42,7 @@ def create_app(services: ServerServices) -> FastAPI:
         app.include_router(calls.router(), prefix=prefix, include_in_schema=prefix == "/v1")
         app.include_router(refused_router(services), prefix=prefix, include_in_schema=prefix == "/v1")
         sideband.add_to(app.router, f"{prefix}/realtime")
-    app.include_router(health_router(services.not_ready))
+    app.include_router(health_router(services.not_ready, services.details))
     app.add_middleware(RequestContext, clock=services.clock)
     _document(app)
     return app

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
@@ -10,7 +10,9 @@ from fastapi.responses import JSONResponse
 __all__ = ["health_router"]
 
 
-def health_router(not_ready: Callable[[], Sequence[str]]) -> APIRouter:
+def health_router(
+    not_ready: Callable[[], Sequence[str]], details: Callable[[], Mapping[str, object]]
+) -> APIRouter:
     router = APIRouter(tags=["health"], redirect_slashes=False)
 
     @router.get("/healthz", operation_id="healthz")
@@ -22,10 +24,14 @@ def health_router(not_ready: Callable[[], Sequence[str]]) -> APIRouter:
         "/readyz", operation_id="readyz", responses={503: {"description": "Not now; `reasons` says why."}}
     )
     async def readyz() -> JSONResponse:
-        """Models are warm, sockets are bound, and the node is not draining."""
+        """
+        Models are warm, sockets are bound, and the node is not draining.
+
+        Besides, what an operator may want to look at: `warnings`, and `registrations` of trunks with their state.
+        """
         reasons = list(not_ready())
         if reasons:
-            return JSONResponse({"status": "not ready", "reasons": reasons}, status_code=503)
-        return JSONResponse({"status": "ready"})
+            return JSONResponse({"status": "not ready", "reasons": reasons, **details()}, status_code=503)
+        return JSONResponse({"status": "ready", **details()})
 
     return router

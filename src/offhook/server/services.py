@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -40,6 +40,8 @@ class ServerServices:
     clock: Clock
     not_ready: Callable[[], Sequence[str]] = tuple
     "Returns the reasons why `/readyz` answers 503; none when calls can be taken."
+    details: Callable[[], Mapping[str, object]] = dict
+    "Returns what `/readyz` says besides."
     sideband: SidebandLimits = field(default_factory=SidebandLimits)
     sessions: Sessions | None = None
     "Sessions without a call; `None`: not served."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import ssl
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
@@ -32,6 +33,8 @@ from .flow import Flow, format_address
 from .gate import Gate
 from .leg import Leg, LegListener, LegRequestError
 from .own_addresses import Listening
+from .registration import RegistrationConfig, Status
+from .registrations import Registered, Registrations
 from .resolver import Resolver
 from .session_timer import SessionTimerConfig
 from .stack import DEFAULT_ALLOW, Incoming, Stack, StackConfig, Transmit, UsageEvent
@@ -84,14 +87,19 @@ def ignore_refused(flow: Flow, reason: str) -> None:
     return None
 
 
+def ignore_registrar(host: str, addresses: tuple[str, ...]) -> None:
+    return None
+
+
 class Endpoint:
     """
     `await start()`, then legs come by `on_invite` and go by `invite()`.
 
     `on_invite` must set `leg.listener` before it returns, unless it refused the leg. Without `on_invite`, calls are
     answered 480. `admit` judges the source address before anything is read from it, `gate` each request that belongs to
-    no call yet. `is_stranger` says who gets few connections; `on_refused` is told of sources
-    that were not admitted, and of connections that were too many.
+    no call yet. `is_stranger` says who gets few connections; `on_refused` is told of sources that were not admitted,
+    and of connections that were too many, `on_registrar` of every registrar's name and its addresses, before anything
+    is sent there.
     """
 
     def __init__(
@@ -104,6 +112,7 @@ class Endpoint:
         on_refused: Callable[[Flow, str], None] = ignore_refused,
         gate: Gate | None = None,
         is_stranger: Callable[[Flow], bool] = know_all,
+        on_registrar: Callable[[str, tuple[str, ...]], None] = ignore_registrar,
         resolver: Resolver | None = None,
     ) -> None:
         self.config = config
@@ -132,7 +141,8 @@ class Endpoint:
         self._transport = SipTransport(
             self, limits=config.limits, tls=config.tls, tls_client=config.tls_client
         )
-        self._wayfinder = Wayfinder(self._transport, resolver or Resolver())
+        self._wayfinder = Wayfinder(self._transport, resolver or Resolver(), on_registrar)
+        self.registrations = Registrations(self._stack, draw=random.SystemRandom().random)
         self._events: deque[Incoming | UsageEvent] = deque()
         self._is_dispatching = False
         self._timer: asyncio.TimerHandle | None = None
@@ -185,6 +195,28 @@ class Endpoint:
         leg = Leg(self, usage, opaque_id("leg"))
         self.pump()
         return leg
+
+    def register(self, config: RegistrationConfig, on_change: Callable[[Status], None]) -> Registered:
+        """
+        Register with a registrar and stay so; `on_change` is told of every change, `unregister` ends it.
+
+        Raises `ValueError` (`UriError`, `RouteError`) for a registrar that cannot be.
+        """
+
+        def changed(status: Status) -> None:
+            try:
+                on_change(status)
+            except Exception:
+                log.exception("listener failed", extra={"event": "sip.listener.failed", "told": "Status"})
+
+        registered = self.registrations.add(config, changed, now=self.now())
+        self.pump()
+        return registered
+
+    def unregister(self, registered: Registered) -> None:
+        """Have the registrar forget us. `settle` waits for its answer."""
+        self.registrations.end(registered, now=self.now())
+        self.pump()
 
     @property
     def counters(self) -> Counter[str]:
@@ -261,6 +293,7 @@ class Endpoint:
 
     def connection_lost(self, flow: Flow) -> None:
         self._stack.connection_lost(flow, now=self.now())
+        self.registrations.connection_lost(flow, now=self.now())
         if not self._closed:
             self.pump()
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from offhook.trace import RoutingDecision, StateChange
+from offhook.trace import RoutingDecision, StateChange, WireMessage
 
 from .flow import Flow, format_address
 from .message import Request, Response, create_response
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .stack import Stack
     from .usage import InviteUsage
 
-__all__ = ["ClientExchange", "ServerExchange"]
+__all__ = ["ClientExchange", "Requester", "ServerExchange"]
 
 SILENCE = 5
 """
@@ -41,6 +41,17 @@ _UNANSWERED = (State.CALLING, State.TRYING, State.PROCEEDING)
 
 OnResponse = Callable[["ClientExchange", Response, float], None]
 OnFailure = Callable[["ClientExchange", str, tuple[Attempt, ...], float], None]
+
+
+class Requester(Protocol):
+    """Who sends a request: a call's usage or a registration."""
+
+    flow: Flow | None
+    tls_hostname: str
+    "What a certificate must show when a hop names a bare address; empty: that address."
+
+    def contact(self) -> str: ...
+    def note(self, item: WireMessage | StateChange | RoutingDecision) -> None: ...
 
 
 class ServerExchange:
@@ -174,7 +185,7 @@ class ClientExchange:
     def __init__(
         self,
         stack: Stack,
-        usage: InviteUsage,
+        usage: Requester,
         request: Request,
         *,
         on_response: OnResponse,
@@ -299,7 +310,7 @@ class ClientExchange:
         if "Via" not in request.headers:
             request.headers.prepend("Via", self.stack.via_for(flow))
             self.usage.note(RoutingDecision(now, request.method, self._explain(flow)))
-        if request.method == "INVITE" and "Contact" not in request.headers:
+        if request.method in ("INVITE", "REGISTER") and "Contact" not in request.headers:
             request.headers.add("Contact", self.usage.contact())
         timers = self.stack.config.timers
         kind = InviteClientTransaction if request.method == "INVITE" else ClientTransaction

@@ -15,7 +15,7 @@ from offhook.trace import WireMessage
 
 from .dialog import Dialog, DialogId
 from .events import LegEvent
-from .exchange import ClientExchange, ServerExchange
+from .exchange import ClientExchange, Requester, ServerExchange
 from .flow import Flow, format_address
 from .gate import Gate, Passed, Turned
 from .headers import HeaderError
@@ -248,7 +248,7 @@ class Stack:
     def arm(self, timed: Timed) -> None:
         self._timers.arm(timed)
 
-    def transmit(self, flow: Flow, data: bytes, usage: InviteUsage | None, *, now: float) -> None:
+    def transmit(self, flow: Flow, data: bytes, usage: Requester | None, *, now: float) -> None:
         self._outputs.append(Transmit(flow, data))
         if usage is not None:
             self._note_wire(usage, "out", flow, data, now)
@@ -467,7 +467,7 @@ class Stack:
                 return
         self.counters["stray_response"] += 1
 
-    def _note_wire(self, usage: InviteUsage, direction: str, flow: Flow, data: bytes, now: float) -> None:
+    def _note_wire(self, usage: Requester, direction: str, flow: Flow, data: bytes, now: float) -> None:
         usage.note(
             WireMessage(
                 now,

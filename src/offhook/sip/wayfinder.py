@@ -6,9 +6,11 @@ import asyncio
 import logging
 import os
 import ssl
+from collections.abc import Callable
 from typing import Protocol
 
 from .flow import Flow, format_address
+from .registrations import REGISTRAR
 from .resolver import Resolver
 from .route import MAX_TARGETS, Attempt, Hop, Target, Way, refusal
 from .ways import Reach
@@ -28,9 +30,16 @@ class Connector(Protocol):
 class Wayfinder:
     """Answers `Reach`es; holds nothing between them."""
 
-    def __init__(self, connector: Connector, resolver: Resolver) -> None:
+    def __init__(
+        self,
+        connector: Connector,
+        resolver: Resolver,
+        on_registrar: Callable[[str, tuple[str, ...]], None] = lambda host, addresses: None,
+    ) -> None:
+        """`on_registrar` is told what a registrar's name was resolved to, before anything is sent there."""
         self._connector = connector
         self._resolver = resolver
+        self._on_registrar = on_registrar
 
     async def find(self, reach: Reach) -> Way:
         """Return the way, or what was tried in vain: `MAX_TARGETS` at most, with those of `reach.tried`."""
@@ -53,6 +62,8 @@ class Wayfinder:
             except OSError as exc:
                 search.note(exc)
                 continue
+            if hop.rule == REGISTRAR:
+                self._on_registrar(hop.host, tuple(target.host for target in found))
             targets = [target for target in found if target not in search.tried]
             for at, target in enumerate(targets):
                 if len(search.tried) >= MAX_TARGETS:

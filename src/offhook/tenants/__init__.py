@@ -1,6 +1,15 @@
 """Who uses this node: projects, their keys, the trunks that may call them and the endpoints told about calls."""
 
-from .project import DigestAccount, Fallback, Project, SrtpMode, Trunk, WebhookEndpoint, key_id
+from .project import (
+    DigestAccount,
+    Fallback,
+    Project,
+    Register,
+    SrtpMode,
+    Trunk,
+    WebhookEndpoint,
+    key_id,
+)
 from .repository import ConfiguredProjects, Projects
 
 __all__ = [
@@ -9,6 +18,7 @@ __all__ = [
     "Fallback",
     "Project",
     "Projects",
+    "Register",
     "SrtpMode",
     "Trunk",
     "WebhookEndpoint",

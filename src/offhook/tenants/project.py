@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any, Literal
 
-__all__ = ["DigestAccount", "Fallback", "Project", "SrtpMode", "Trunk", "WebhookEndpoint", "key_id"]
+__all__ = [
+    "DigestAccount",
+    "Fallback",
+    "Project",
+    "Register",
+    "SrtpMode",
+    "Trunk",
+    "WebhookEndpoint",
+    "key_id",
+]
 
 SrtpMode = Literal["off", "optional", "required"]
 
@@ -40,6 +49,21 @@ class DigestAccount:
 
 
 @dataclass(frozen=True, slots=True)
+class Register:
+    """How this side registers with a trunk's registrar, for numbers that go to whoever is registered."""
+
+    registrar: str
+    "`sip:sip.example.net;transport=tls`"
+    user: str
+    password: str = field(repr=False)
+    auth_user: str = ""
+    "The name that challenges are answered with, when it is not `user`."
+    contact_user: str = ""
+    "The user of our Contact, which calls are for; empty: the project's id."
+    expires_s: int = 600
+
+
+@dataclass(frozen=True, slots=True)
 class Trunk:
     """
     A SIP peer that may call a project: by its address, by its password, or, where both are given, by both at once.
@@ -54,6 +78,8 @@ class Trunk:
     "What its certificate must show where a route names a bare address; empty: that address."
     digest: DigestAccount | None = None
     "What its INVITEs must prove; `None`: the address is enough."
+    register: Register | None = None
+    "With it, the registrar's addresses are sources too."
 
     def holds(self, address: str) -> bool:
         """Whether an address is one of its sources."""

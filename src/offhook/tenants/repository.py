@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from .project import Project, Trunk
@@ -36,9 +36,14 @@ class Projects(Protocol):
 
 
 class ConfiguredProjects:
-    """Projects named in the configuration, read-only."""
+    """Projects named in the configuration. `replace` takes a new one's; what was handed out stays as it was."""
 
     def __init__(self, projects: Iterable[Project]) -> None:
+        self._registrars: dict[str, frozenset[str]] = {}
+        self.replace(projects)
+
+    def replace(self, projects: Iterable[Project]) -> None:
+        """Answer from these projects alone from now on."""
         self._projects = {project.id: project for project in projects}
         self._by_number = {
             _digits(number): project for project in self._projects.values() for number in project.numbers
@@ -54,6 +59,11 @@ class ConfiguredProjects:
             if trunk.digest is not None
         ]
         self._admitted: dict[str, bool] = {}
+
+    def admit_registrars(self, addresses: Mapping[str, frozenset[str]]) -> None:
+        """Admit the addresses of the registrars that trunks are registered with, by project; others no longer."""
+        self._registrars = {project: frozenset(found) for project, found in addresses.items()}
+        self._admitted.clear()
 
     def by_api_key(self, api_key: str) -> Project | None:
         given, found = api_key.encode(), None
@@ -82,15 +92,20 @@ class ConfiguredProjects:
         return known
 
     def lists(self, project: Project, address: str) -> bool:
-        return project.trunk_at(address) is not None
+        return project.trunk_at(address) is not None or self._is_registrar(project, address)
 
     def may_call(self, project: Project, address: str, proven: Trunk | None = None) -> bool:
         if proven is not None and proven in project.trunks:
+            return True
+        if self._is_registrar(project, address):
             return True
         return any(trunk.digest is None and trunk.holds(address) for trunk in project.trunks)
 
     def digest_trunks(self, address: str) -> Sequence[Trunk]:
         return [trunk for trunk in self._with_digest if not trunk.sources or trunk.holds(address)]
+
+    def _is_registrar(self, project: Project, address: str) -> bool:
+        return address in self._registrars.get(project.id, ())
 
 
 def _digits(number: str) -> str:

@@ -383,3 +383,21 @@ def test_the_host_of_the_signalling_goes_with_the_plan():
     assert answer(AUDIO, dataclasses.replace(US, signalling_host="198.51.100.7")).plan.signalling_host == (
         "198.51.100.7"
     )
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [("::1", "::1"), ("64:ff9b::c633:6414", "2001:db8::1"), ("fd00::7", "2001:db8::1")],
+)
+def test_unicast_addresses_of_ipv6_are_taken(theirs: str, ours: str) -> None:
+    local = LocalMedia(host=ours, port=20000, session_id=1, session_version=1)
+    offered = negotiate.offer(LocalMedia(host=theirs, port=4000, session_id=1, session_version=1))
+    assert negotiate.answer(offered, local).plan.remote == (theirs, 4000)
+
+
+@pytest.mark.parametrize("theirs", ["ff02::1", "4000::1", "::2"])
+def test_other_addresses_of_ipv6_are_not(theirs: str) -> None:
+    local = LocalMedia(host="2001:db8::1", port=20000, session_id=1, session_version=1)
+    offered = negotiate.offer(LocalMedia(host=theirs, port=4000, session_id=1, session_version=1))
+    with pytest.raises(NotAcceptable):
+        negotiate.answer(offered, local)
