@@ -305,6 +305,18 @@ class TestRefreshing:
             timer.refused("INVITE", response(503, ("Retry-After", said)), now=900, chance=0)
             assert timer.next_timer() == wanted
 
+    def test_a_peer_that_cannot_be_reached_is_tried_again_before_the_end(self):
+        timer = self.ours(WITH_UPDATE, interval=90)
+        timer.outputs()
+        sent = []
+        while (due := timer.next_timer()) is not None:
+            timer.handle_timer(now=due)
+            for output in timer.outputs():
+                sent.append((round(due, 1), type(output)))
+                if isinstance(output, Refresh):
+                    timer.refused("UPDATE", None, now=due, chance=0)
+        assert sent == [(45, Refresh), (50.6, Refresh), (56.2, Refresh), (60, Expire)]
+
     def test_a_peer_that_refuses_for_ever_is_not_asked_for_ever(self):
         timer = self.ours(interval=90)
         asked = []
