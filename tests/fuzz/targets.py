@@ -28,6 +28,7 @@ from offhook.sip.message import MessageError, parse_message, validate_request, v
 from offhook.sip.message import Request as SipRequest
 from offhook.sip.multipart import body_parts
 from offhook.sip.refer import parse_sipfrag
+from offhook.sip.route import Way
 from offhook.sip.stack import Incoming, Output, Reach, Stack, StackConfig, Transmit, UsageEvent
 from offhook.sip.uri import SipUri, UriError
 from offhook.sip.via import Via
@@ -198,7 +199,7 @@ class _Agent:
         elif isinstance(output, UsageEvent) and isinstance(output.event, Offered | Requested):
             output.usage.respond(output.event.request, 488, now=self._now)
         elif isinstance(output, Reach):
-            self._stack.reached(output.key, None, (), now=self._now)
+            self._stack.reached(output.key, Way(None), now=self._now)
 
 
 def sdp(data: bytes) -> None:
