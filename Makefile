@@ -49,6 +49,7 @@ interop: install  ## SIPp, Kamailio and PJSIP against `offhook serve` (needs roo
 	$(BIN)/python tests/interop/sipp.py
 	$(BIN)/python tests/interop/kamailio.py
 	$(BIN)/python tests/interop/pjsua.py
+	$(BIN)/python tests/interop/register.py
 
 compat: install  ## openai-node against the sideband over TLS (needs node and npm)
 	tests/compat/node/run $(BIN)/python
