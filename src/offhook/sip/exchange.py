@@ -167,6 +167,7 @@ class ClientExchange:
         "_on_failure",
         "_on_response",
         "_plan",
+        "_refused",
         "_replan",
         "_silent_at",
         "_way",
@@ -209,6 +210,7 @@ class ClientExchange:
         self._replan = replan
         self._plan = Plan(None, (), "")
         self._way = Way(None)
+        self._refused: Response | None = None
         self._attempts: tuple[Attempt, ...] = ()
         self._deadline = 0.0
         self._silent_at: float | None = None
@@ -292,13 +294,17 @@ class ClientExchange:
         )
 
     def _found(self, way: Way, now: float) -> None:
-        if self.abandoned or self.has_response or (self.keys and not self.is_waiting and self.transaction):
+        over = self.transaction is not None and not self.is_waiting and self._refused is None
+        if self.abandoned or self.has_response or over:
             return
         for attempt in way.attempts:
             self._note_attempt(attempt, now)
+        refused, self._refused = self._refused, None
         if way.flow is not None:
             self._way = way
             self._begin(way.flow, now)
+        elif refused is not None:
+            self._on_response(self, refused, now)
         elif self.transaction is None:
             self._fail_to_reach(now)
 
@@ -347,6 +353,14 @@ class ClientExchange:
         hop = f"{format_address(self.flow.remote)} from {self._way.rule}"
         self._note_attempt(Attempt(hop, self.flow.transport, error), now)
 
+    def _go_past(self, refused: Response, now: float) -> None:
+        """Ask the next target: 503 says that this one could not (RFC 3263 section 4.3). Without one, it stands."""
+        self.stack.forget_client(self)
+        self.keys.clear()
+        self._refused, self.has_response = refused, False
+        self._give_up_target(f"{refused.status} {refused.reason}", now)
+        self._look(now)
+
     def _note_attempt(self, attempt: Attempt, now: float) -> None:
         self._attempts += (attempt,)
         details = {"hop": attempt.hop, "transport": attempt.transport, "errno": attempt.errno}
@@ -363,6 +377,7 @@ class ClientExchange:
 
     def _drain(self, now: float) -> None:
         assert self.transaction is not None
+        passed: Response | None = None
         for output in self.transaction.outputs():
             match output:
                 case Send(Request() as request):
@@ -370,10 +385,14 @@ class ClientExchange:
                     if request is not self._last:
                         self._last, self._data = request, bytes(request)
                     self.stack.transmit(self.flow, self._data, self.usage, now=now)
+                case ResponseReceived(response) if response.status == 503 and self._way.others:
+                    passed = response
                 case ResponseReceived(response):
                     self._on_response(self, response, now)
                 case Terminated(timed_out):
                     self.stack.forget_client(self)
                     if timed_out:
                         self._on_failure(self, "no answer", self._attempts, now)
+        if passed is not None:
+            self._go_past(passed, now)
         self.stack.arm(self)

@@ -158,6 +158,29 @@ def test_a_target_that_answers_is_not_left():
     assert len(agent.reaches) == 1
 
 
+def test_503_of_one_target_is_followed_by_the_next():
+    """RFC 3263 section 4.3."""
+    agent = referring()
+    agent.answer(0, 503, now=0.2)
+    assert agent.replied == []
+    agent.reached(Way(SECOND, (), "Record-Route", frozenset(TARGETS)), 0.3)
+    assert agent.sent[-1][0] == SECOND
+    agent.answer(0, 503, now=0.4)
+    agent.answer(-1, 202, now=0.5)
+    assert [event.response.status for event in agent.replied] == [202]
+    assert "udp 192.0.2.10:5060 from Record-Route: 503 Service Unavailable" in agent.decisions
+
+
+def test_503_stands_when_there_is_no_next_target_that_can_be_reached():
+    agent = referring()
+    agent.answer(0, 503, now=0.2)
+    failed = Attempt("192.0.2.20:5060 from Record-Route", "udp", "Network is unreachable", 101)
+    agent.reached(Way(None, (failed,), tried=frozenset(TARGETS)), 0.3)
+    assert [event.response.status for event in agent.replied] == [503]
+    agent.run(until=60.0)
+    assert len(agent.replied) == 1
+
+
 def test_the_only_target_is_not_left():
     agent = Agent()
     agent.usage.refer("tel:+1", now=0.0)
