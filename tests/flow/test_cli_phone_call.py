@@ -194,7 +194,7 @@ async def test_the_phone_lets_itself_be_transferred(events: list[tuple[str, dict
     assert outcome.orderly
     assert outcome.transferred
     assert callee.refer_status == 202
-    assert [update.sip_status for update in callee.updates] == [100, 180, 200]
+    assert [update.sip_status for update in callee.updates] == [202, 100, 180, 200]
     assert [(fields["status"], fields["answer"]) for fields in named(events, "notify")] == [
         (100, 200),
         (180, 200),
