@@ -109,7 +109,7 @@ def from_entry(entry: Mapping[str, Any]) -> list[Row]:
         case "webhook":
             return _webhook(at, entry, title)
         case "rest":
-            good = entry.get("status") in (None, 200)
+            good = entry.get("status") in (None, 200, 202)
             return [Arrow(at, Lane.APP, Lane.OFFHOOK, title, "blue" if good else "bold red")]
         case "sideband":
             return [_sideband(at, entry, title)]

@@ -80,20 +80,17 @@ def find_refer(refers: list[dict[str, Any]], number: int) -> dict[str, Any]:
 def audit_refer(
     request: Request, project: Project, key_id: str, call_id: str, target: object, error: CallError | None
 ) -> None:
-    """Log who sent a caller where: a stolen key is used for that first. The key's id is no key."""
-    status = error.status if error is not None else 200
-    denied = error is not None and error.status == 403
-    shown = target[:MAX_TARGET_URI] if isinstance(target, str) else None
+    """Log who wanted to send a caller where: it is what a stolen key is used for first. Its id is no key."""
+    is_denied = error is not None and error.status in (400, 403)
     log.log(
-        logging.WARNING if denied else logging.INFO,
-        "refer was %s",
-        "denied" if denied else f"answered {status}" if error is not None else "taken",
+        logging.WARNING if is_denied else logging.INFO,
+        "refer denied" if is_denied else "refer allowed",
         extra={
-            "event": "audit.refer.denied" if denied else "audit.refer",
+            "event": "audit.refer.denied" if is_denied else "audit.refer",
             "call_id": call_id,
             "project_id": project.id,
             "key_id": key_id,
-            "target_uri": shown,
+            "target_uri": target[:MAX_TARGET_URI] if isinstance(target, str) else None,
             "code": error.code if error is not None else None,
             "request_id": request_id_of(request.scope),
         },

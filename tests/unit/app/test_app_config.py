@@ -45,6 +45,8 @@ def test_the_environment_goes_over_the_file(tmp_path, monkeypatch):
         ("[tls]\ncert = 'x'", "tls", "both cert and key"),
         ("[engine.brain]\nkind = 'chat_completions'", "engine.brain", "needs base_url and model"),
         ("[[projects]]\nid = 'p q'", "projects.0.id", "match"),
+        ("[[projects]]\nid='a'\nrefer_targets=['+1']", "projects.0.refer_targets", "no pattern for targets"),
+        ("[calls]\nrefer_outcome_s=0", "calls.refer_outcome_s", "greater than 0"),
         ("[[projects.trunks]]\nsources=['::1']", "projects: write [[projects]]", "[[projects.trunks]]"),
         ("[projects]\nid = 'p'", "projects: write [[projects]]", "its id above"),
         (

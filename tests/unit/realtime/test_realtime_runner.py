@@ -366,3 +366,48 @@ async def test_it_hears_loudness_in_every_format(audio_format: Any, loud: bytes,
     engine.hear(loud * (frame // len(loud)))
     engine.hear(quiet * (frame // len(quiet)))
     assert [(event.probability, event.end_ms) for event in events] == [(1.0, 20.0), (0.0, 40.0)]
+
+
+class Phone:
+    """A playout whose clock the test moves."""
+
+    played_samples = queued_samples = 0
+
+    def play(self, audio: bytes) -> None:
+        self.queued_samples += len(audio)
+
+    def clear(self) -> int:
+        dropped, self.queued_samples = self.queued_samples, 0
+        return dropped
+
+
+async def test_it_is_known_when_the_caller_has_heard_all() -> None:
+    phone = Phone()
+    runner = build(playout=phone)
+    await runner.start(START)
+    assert await runner.said() is True  # nothing is being said
+    runner.attach(Client()).receive('{"type":"response.create"}')
+    said = runner.said()
+    assert not said.done()
+    phone.played_samples, phone.queued_samples = phone.queued_samples, 0
+    runner.playout_drained()
+    assert await said is True
+    await runner.close("done")
+
+
+async def test_what_is_cut_short_is_not_said() -> None:
+    phone = Phone()
+    runner, _, attachment, _ = await speaking(1, playout=phone)
+    first, second = runner.said(), runner.said()
+    second.cancel()
+    attachment.receive('{"type":"output_audio_buffer.clear"}')
+    assert await first is False
+    assert await runner.said() is True
+    await runner.close("done")
+
+
+async def test_what_the_end_of_the_session_cuts_off_is_not_said() -> None:
+    runner, _, _, _ = await speaking(1, playout=Phone())
+    said = runner.said()
+    await runner.close("done")
+    assert await said is False

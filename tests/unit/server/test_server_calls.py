@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from hashlib import sha256
 
 import openai
 import pytest
@@ -515,3 +516,67 @@ async def test_the_api_describes_itself_with_its_errors(node):
     }
     assert "ValidationError" not in json.dumps(schema)
     assert set(schema["components"]["securitySchemes"]) == {"bearer", "api_key"}
+
+
+# Transfers.
+
+
+async def test_a_refer_that_waits_past_its_answer_is_202_and_says_where_to_look(node):
+    call = node.calls.add("rtc_u0_1", state="active")
+    call.keeps_talking = True
+    url = path("rtc_u0_1", "refer")
+    async with node.raw() as http:
+        response = await http.post(f"{url}?wait_for_playout=true", json=BODIES["refer"])
+        at_once = await http.post(url, json=BODIES["refer"])
+    assert (response.status_code, response.content) == (202, b"")
+    assert response.headers["location"] == "/v1/realtime/calls/rtc_u0_1/refers/1"
+    assert at_once.status_code == 200
+    assert call.request_ids == [response.headers["x-request-id"], at_once.headers["x-request-id"]]
+    assert [entry.details["status"] for entry in call.timeline.entries()] == [202, 200]
+
+
+async def test_a_query_that_is_no_yes_or_no_is_a_400(node):
+    call = node.calls.add("rtc_u0_1", state="active")
+    async with node.raw() as http:
+        response = await http.post(f"{path('rtc_u0_1', 'refer')}?wait_for_playout=soon", json=BODIES["refer"])
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "wait_for_playout")
+    assert call.asked == []
+
+
+async def test_transfers_are_listed_and_shown_to_their_own_project_alone(node):
+    call = node.calls.add("rtc_u0_1", state="active")
+    call.asked = [("refer", "tel:+1"), ("refer", "tel:+2")]
+    base = "/v1/realtime/calls/rtc_u0_1/refers"
+    async with node.raw() as http, node.raw("sk-b") as other:
+        listed = (await http.get(base)).json()
+        second = (await http.get(f"{base}/2")).json()
+        missing = [await http.get(f"{base}/{number}") for number in (0, 3, 99999999999999999999)]
+        wrong = await http.get(f"{base}/x")
+        foreign = [await other.get(base), await other.get(f"{base}/1")]
+    assert listed["object"] == "list"
+    assert [one["target_uri"] for one in listed["data"]] == ["tel:+1", "tel:+2"]
+    assert second["target_uri"] == "tel:+2"
+    assert {(answer.status_code, answer.json()["error"]["code"]) for answer in missing} == {
+        (404, "refer_not_found")
+    }
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "number")
+    assert {(answer.status_code, answer.json()["error"]["code"]) for answer in foreign} == {
+        (404, "call_id_not_found")
+    }
+
+
+async def test_who_sent_a_caller_where_is_logged_without_the_key(node, caplog):
+    call = node.calls.add("rtc_u0_1", state="active")
+    caplog.set_level("INFO", "offhook.server")
+    async with node.raw() as http:
+        await http.post(path("rtc_u0_1", "refer"), json={"target_uri": "tel:+1\r\nX: y"})
+        allowed = await http.post(path("rtc_u0_1", "refer"), json=BODIES["refer"])
+    entries = [record for record in caplog.records if getattr(record, "event", "").startswith("audit.")]
+    assert [(entry.event, entry.target_uri, entry.code) for entry in entries] == [
+        ("audit.refer.denied", "tel:+1\r\nX: y", "invalid_value"),
+        ("audit.refer", BODIES["refer"]["target_uri"], None),
+    ]
+    assert {entry.key_id for entry in entries} == {"key_" + sha256(b"sk-a").hexdigest()[:12]}
+    assert entries[1].request_id == allowed.headers["x-request-id"]
+    assert {entry.call_id for entry in entries} == {call.id}
+    assert "sk-a" not in " ".join(str(vars(entry)) for entry in entries)
