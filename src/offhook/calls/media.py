@@ -122,7 +122,7 @@ class CallMedia:
         if offer is None or self.port is None or not self.is_agreed:
             return
         try:
-            plan = negotiate.complete(offer, offer_of(ack), signalling_host=self._signalling_host)
+            plan = self._complete(offer, ack)
         except negotiate.NotAcceptable as error:
             self._timeline.record("sdp", f"the answer in the ACK cannot be used, the sound stays: {error}")
             return
@@ -133,7 +133,7 @@ class CallMedia:
         if self.port is None or not self.is_agreed or not response.body:
             return
         try:
-            plan = negotiate.complete(offer, offer_of(response), signalling_host=self._signalling_host)
+            plan = self._complete(offer, response)
         except negotiate.NotAcceptable as error:
             text = f"the answer to our refresh cannot be used, the sound stays: {error}"
             self._timeline.record("sdp", text)
@@ -141,6 +141,13 @@ class CallMedia:
         # What digits may come as is ours to say, and the same whoever offered.
         if self._plan is None or replace(plan, dtmf_receive=self._plan.dtmf_receive) != self._plan:
             self._move(self.port, plan)
+
+    def _complete(self, offer: bytes, message: Request | Response) -> negotiate.MediaPlan:
+        """Return what an answer in mid call leads to. Raises `NotAcceptable`, also for one that gives up SRTP."""
+        plan = negotiate.complete(offer, offer_of(message), signalling_host=self._signalling_host)
+        if self._keys is not None and plan.srtp is None:
+            raise negotiate.NotAcceptable("the call runs by SRTP and stays with it")
+        return plan
 
     def close(self) -> None:
         """Give the port back."""

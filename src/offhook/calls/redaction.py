@@ -11,6 +11,7 @@ _REDACTED: Final = "(redacted)"
 _CREDENTIALS: Final = re.compile(r"^((?:proxy-)?authorization[ \t]*:)[^\n]*(?:\n[ \t][^\n]*)*", re.I | re.M)
 _INLINE: Final = re.compile(r"inline[ \t]*:", re.I | re.A)
 _SDP_KEY: Final = re.compile(r"[ \t]*k[ \t]*=", re.I | re.A)
+_ANY_SDP_KEY: Final = re.compile(r"[\r\n][ \t]*k[ \t]*=", re.I | re.A)
 _LIFETIME_AND_MKI: Final = re.compile(r"(?:\|[0-9^:]+)+\Z")
 _SESSION_PARAMETERS: Final = ("KDR=", "UNENCRYPTED_", "UNAUTHENTICATED_", "FEC_ORDER=", "WSH=")
 _LINE_ENDS: Final = re.compile(r"([\r\n]+)")
@@ -24,7 +25,7 @@ def redact(message: str) -> str:
     through: lifetime, master key identifier, session parameters. `k=` lines (RFC 4566 section 5.12) lose all.
     """
     message = _CREDENTIALS.sub(r"\1 (redacted)\r", message)
-    if _INLINE.search(message) is None and "k=" not in message and "K=" not in message:
+    if _INLINE.search(message) is None and _ANY_SDP_KEY.search(message) is None:
         return message
     return "".join(map(_redact_line, _LINE_ENDS.split(message)))
 

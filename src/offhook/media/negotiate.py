@@ -167,7 +167,8 @@ def complete(
     """
     ours = _parse(offer, "offer")
     theirs = _parse(answer, "answer")
-    index = next((i for i, media in enumerate(ours.media) if media.kind == "audio"), None)
+    # What we once answered may be offered again, with the lines that we refused.
+    index = next((i for i, media in enumerate(ours.media) if media.kind == "audio" and media.port), None)
     if index is None:
         raise NotAcceptable("our offer has no m=audio line")
     if index >= len(theirs.media) or theirs.media[index].kind != "audio":

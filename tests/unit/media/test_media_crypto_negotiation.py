@@ -338,6 +338,14 @@ def test_both_ends_come_to_the_same_keys():
     assert answered.plan.srtp == SrtpKeys(ours.suite, send=ours.receive, receive=ours.send)
 
 
+@pytest.mark.parametrize("before", ["", audio("RTP/AVP")])
+def test_what_we_answered_may_be_offered_again(before):
+    """As a session timer's re-INVITE does (RFC 4028): refused lines and the peer's tag are in it."""
+    ours = answer(HEAD + before + audio("RTP/SAVP", line(CM80, 17)))
+    theirs = HEAD + before.replace("4000", "0") + audio("RTP/SAVP", line(CM80, 17))
+    assert negotiate.complete(ours.sdp, theirs.replace("\n", "\r\n").encode()).srtp == ours.plan.srtp
+
+
 # Properties.
 
 
