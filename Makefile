@@ -45,13 +45,14 @@ imports: install
 unit: install
 	$(BIN)/pytest -q
 
-interop: install  ## SIPp, Kamailio, PJSIP, werift and baresip (needs root; `.ci/run` installs what it needs)
+interop: install  ## SIPp, Kamailio, PJSIP, werift, baresip and scanners (needs root; `.ci/run` installs what it needs)
 	$(BIN)/python tests/interop/sipp.py
 	$(BIN)/python tests/interop/kamailio.py
 	$(BIN)/python tests/interop/pjsua.py
 	$(BIN)/python tests/interop/register.py
 	$(BIN)/python tests/interop/werift.py
 	$(BIN)/python tests/interop/baresip.py
+	$(BIN)/python tests/interop/scanners.py
 
 compat: install  ## openai-node against the sideband over TLS (needs node and npm)
 	tests/compat/node/run $(BIN)/python

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -42,6 +42,11 @@ class TrunkTable(Table):
     digest_password_file: str = ""
     "A file that holds the password, instead."
     digest_realm: Annotated[str, Field(min_length=1, max_length=128)] = "offhook"
+    digest_algorithms: Annotated[tuple[Literal["SHA-256", "MD5"], ...], Field(min_length=1)] = (
+        "SHA-256",
+        "MD5",
+    )
+    "`MD5` alone for a peer that gives up when the first challenge is not MD5."
 
     @field_validator("sources")
     @classmethod
@@ -75,7 +80,7 @@ class TrunkTable(Table):
         sources = tuple(ip_network(source) for source in self.sources)
         digest = None
         if self.digest_user:
-            digest = DigestAccount(self.digest_user, self._read(), self.digest_realm)
+            digest = DigestAccount(self.digest_user, self._read(), self.digest_realm, self.digest_algorithms)
         try:
             register = self.register_.to_register() if self.register_ is not None else None
         except ValueError as error:

@@ -17,7 +17,7 @@ from offhook.sip.flow import Flow
 from offhook.sip.gate import SILENCE, Passed, Turned
 from offhook.sip.message import Request
 from offhook.sip.uri import UriError
-from offhook.tenants import Projects, Trunk
+from offhook.tenants import DigestAccount, Projects, Trunk
 
 from .refused import Reason, RefusedSources
 
@@ -132,11 +132,7 @@ class TrunkGate:
     def _challenge(
         self, request: Request, address: str, trunks: Sequence[Trunk], now: float
     ) -> Passed | Turned:
-        by_account = {
-            Account(trunk.digest.user, trunk.digest.password, trunk.digest.realm): trunk
-            for trunk in trunks
-            if trunk.digest is not None
-        }
+        by_account = {_account(trunk.digest): trunk for trunk in trunks if trunk.digest is not None}
         credentials = request.headers.get_all("Authorization")
         verdict = self._challenger.judge(credentials, request.method, by_account, now=now)
         if verdict.outcome == "right" and verdict.account is not None:
@@ -147,9 +143,8 @@ class TrunkGate:
             self.refuse(address, "wrong_credentials", user=self._challenger.user_of(credentials))
         elif verdict.outcome == "absent":
             self.refuse(address, "no_credentials")
-        realms = dict.fromkeys(account.realm for account in by_account)
         stale = verdict.outcome == "stale"
-        return Turned(401, self._challenger.challenges(realms, now=now, stale=stale))
+        return Turned(401, self._challenger.challenges(by_account, now=now, stale=stale))
 
     def _admits_by_address(self, request: Request, address: str) -> bool:
         try:
@@ -191,6 +186,10 @@ _WORDS: dict[Reason, str] = {
     "too_many_requests": "no project lists it as a source, and it sends too much",
     "too_many_connections": "it has too many connections",
 }
+
+
+def _account(digest: DigestAccount) -> Account:
+    return Account(digest.user, digest.password, digest.realm, digest.algorithms)
 
 
 def _bucket_of(address: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -55,6 +55,8 @@ class Account:
     user: str
     password: str = field(repr=False)
     realm: str
+    algorithms: tuple[str, ...] = tuple(ALGORITHMS)
+    "Which answers of it are taken."
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,19 +132,22 @@ class Challenger:
         self._oldest_valid = float("-inf")
         "Nonces that were made before this are stale: their counts may have been forgotten."
 
-    def challenges(self, realms: Iterable[str], *, now: float, stale: bool = False) -> list[tuple[str, str]]:
-        """Return the `WWW-Authenticate` headers: every realm with SHA-256, then every realm with MD5."""
+    def challenges(
+        self, accounts: Collection[Account], *, now: float, stale: bool = False
+    ) -> list[tuple[str, str]]:
+        """Return `WWW-Authenticate` headers for all that these may answer: SHA-256 for each realm, then MD5."""
         made = f"{max(0, int(now * 1000)):012x}{self._new_token()}"
         nonce = made + self._proof(made)
-        realms = tuple(realms)
         suffix = ", stale=true" if stale else ""
+        asked = {(account.realm, algorithm): None for account in accounts for algorithm in account.algorithms}
         return [
             (
                 "WWW-Authenticate",
                 f'Digest realm={quote(realm)}, nonce="{nonce}", algorithm={algorithm}, qop="auth"{suffix}',
             )
-            for algorithm in ALGORITHMS
-            for realm in realms
+            for wanted in ALGORITHMS
+            for realm, algorithm in asked
+            if algorithm == wanted
         ]
 
     def judge(
@@ -200,7 +205,8 @@ class Challenger:
             qop=fields["qop"],
         )
         given = fields.get("response", "").lower().encode("utf-8", "surrogateescape")
-        if not hmac.compare_digest(expected.encode(), given) or account is None:
+        is_right = hmac.compare_digest(expected.encode(), given)
+        if not is_right or account is None or algorithm not in account.algorithms:
             return Verdict("wrong")
         if not self._use(fields.get("nonce", ""), count, now):
             return Verdict("stale", account)

@@ -46,6 +46,7 @@ class DigestAccount:
     user: str
     password: str = field(repr=False)
     realm: str = "offhook"
+    algorithms: tuple[str, ...] = ("SHA-256", "MD5")
 
 
 @dataclass(frozen=True, slots=True)

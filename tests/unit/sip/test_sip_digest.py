@@ -72,7 +72,7 @@ def answer(headers, *, user="edge", password="s3cret", count=1, method="INVITE",
 
 
 def test_sha_256_is_asked_for_before_md5():
-    headers = challenger().challenges(["offhook"], now=0.0)
+    headers = challenger().challenges([ACCOUNT], now=0.0)
     assert [name for name, _ in headers] == ["WWW-Authenticate"] * 2
     fields = [parse_digest(value) for _, value in headers]
     assert [each["algorithm"] for each in fields] == ["SHA-256", "MD5"]
@@ -84,7 +84,7 @@ def test_sha_256_is_asked_for_before_md5():
 @pytest.mark.parametrize("pick", [0, 1], ids=["SHA-256", "MD5"])
 def test_the_right_answer_is_right_once(pick):
     asking = challenger()
-    given_ = answer(asking.challenges(["offhook"], now=10.0), pick=pick)
+    given_ = answer(asking.challenges([ACCOUNT], now=10.0), pick=pick)
     verdict = asking.judge([given_], "INVITE", [ACCOUNT], now=11.0)
     assert (verdict.outcome, verdict.account) == ("right", ACCOUNT)
     # The same count again is a replay.
@@ -93,7 +93,7 @@ def test_the_right_answer_is_right_once(pick):
 
 def test_counts_may_overtake_each_other_and_none_counts_twice():
     asking = challenger()
-    headers = asking.challenges(["offhook"], now=0.0)
+    headers = asking.challenges([ACCOUNT], now=0.0)
 
     def use(count):
         return asking.judge([answer(headers, count=count)], "INVITE", [ACCOUNT], now=1.0).outcome
@@ -109,29 +109,29 @@ def test_counts_may_overtake_each_other_and_none_counts_twice():
 )
 def test_a_wrong_answer_is_wrong(change):
     asking = challenger()
-    given_ = answer(asking.challenges(["offhook"], now=0.0), **change)
+    given_ = answer(asking.challenges([ACCOUNT], now=0.0), **change)
     assert asking.judge([given_], "INVITE", [ACCOUNT], now=0.0).outcome == "wrong"
 
 
 def test_an_old_nonce_is_stale_only_if_the_password_is_right():
     asking = challenger()
-    headers = asking.challenges(["offhook"], now=0.0)
+    headers = asking.challenges([ACCOUNT], now=0.0)
     later = digest.NONCE_LIFETIME + 1
     assert asking.judge([answer(headers)], "INVITE", [ACCOUNT], now=later).outcome == "stale"
     wrong = answer(headers, password="x")
     assert asking.judge([wrong], "INVITE", [ACCOUNT], now=later).outcome == "wrong"
-    assert "stale=true" in asking.challenges(["offhook"], now=later, stale=True)[0][1]
+    assert "stale=true" in asking.challenges([ACCOUNT], now=later, stale=True)[0][1]
 
 
 def test_a_nonce_of_another_node_is_stale():
-    foreign = Challenger(secret=b"x" * 32, new_token=lambda: "0" * 16).challenges(["offhook"], now=0.0)
+    foreign = Challenger(secret=b"x" * 32, new_token=lambda: "0" * 16).challenges([ACCOUNT], now=0.0)
     assert challenger().judge([answer(foreign)], "INVITE", [ACCOUNT], now=0.0).outcome == "stale"
 
 
 def test_forgotten_counts_make_their_nonces_stale(monkeypatch):
     monkeypatch.setattr(digest, "USES_KEPT", 2)
     asking = challenger()
-    answers = [answer(asking.challenges(["offhook"], now=float(at))) for at in range(3)]
+    answers = [answer(asking.challenges([ACCOUNT], now=float(at))) for at in range(3)]
     for given_ in answers:
         assert asking.judge([given_], "INVITE", [ACCOUNT], now=3.0).outcome == "right"
     assert asking.judge([answers[0]], "INVITE", [ACCOUNT], now=3.0).outcome == "stale"
@@ -139,10 +139,10 @@ def test_forgotten_counts_make_their_nonces_stale(monkeypatch):
 
 def test_credentials_for_other_realms_are_none():
     asking = challenger()
-    other = answer(asking.challenges(["elsewhere"], now=0.0))
+    other = answer(asking.challenges([Account("edge", "s3cret", "elsewhere")], now=0.0))
     assert asking.judge([other], "INVITE", [ACCOUNT], now=0.0).outcome == "absent"
     assert asking.judge([], "INVITE", [ACCOUNT], now=0.0).outcome == "absent"
-    ours = answer(asking.challenges(["offhook"], now=0.0))
+    ours = answer(asking.challenges([ACCOUNT], now=0.0))
     assert asking.judge([other, ours], "INVITE", [ACCOUNT], now=0.0).outcome == "right"
 
 
@@ -151,7 +151,7 @@ def test_credentials_for_other_realms_are_none():
 )
 def test_an_answer_that_lacks_a_field_is_wrong(strip):
     asking = challenger()
-    given_ = answer(asking.challenges(["offhook"], now=0.0))
+    given_ = answer(asking.challenges([ACCOUNT], now=0.0))
     assert strip in given_
     assert asking.judge([given_.replace(strip, "")], "INVITE", [ACCOUNT], now=0.0).outcome == "wrong"
 
@@ -166,6 +166,17 @@ def test_what_cannot_be_read_is_an_error(value):
 def test_quoted_commas_and_escapes_are_read():
     fields = parse_digest(r'Digest  realm="a, \"b\"",Nonce=x , qop="auth,auth-int"')
     assert fields == {"realm": 'a, "b"', "nonce": "x", "qop": "auth,auth-int"}
+
+
+def test_a_trunk_may_do_with_one_algorithm():
+    asking = challenger()
+    old = Account("edge", "s3cret", "offhook", ("MD5",))
+    (header,) = asking.challenges([old], now=0.0)
+    assert "algorithm=MD5" in header[1]
+    assert asking.judge([answer([header])], "INVITE", [old], now=0.0).outcome == "right"
+    both = asking.challenges([old, Account("new", "x", "offhook")], now=0.0)
+    assert ["SHA-256" in value for _, value in both] == [True, False]
+    assert asking.judge([answer(both)], "INVITE", [old], now=0.0).outcome == "wrong"
 
 
 def test_the_client_takes_the_topmost_challenge_it_can_answer():
