@@ -350,6 +350,19 @@ async def test_no_rtp_ever(hasty: tuple[DeveloperApp, Trunk]) -> None:
     assert bye.at - call.ok.at >= TIMEOUT_S - 0.1
 
 
+async def test_a_missing_ack_is_not_taken_for_missing_sound(hasty: tuple[DeveloperApp, Trunk]) -> None:
+    """The 200 is repeated for 32 s (RFC 3261 section 13.3.1.4); nobody who has not got it can send sound."""
+    app, udp = hasty
+    call, call_id = await establish(udp, app, write(PLAIN, udp, app.seat.project), ack=False)
+    await asyncio.sleep(2 * TIMEOUT_S)
+    assert (await app.node.describe(app.seat, call_id))["state"] == "answered"
+    call.ack()
+    acknowledged = time.monotonic()
+    bye = await udp.expect("BYE ", timeout=6)
+    udp.answer(bye, "200 OK")
+    assert bye.at - acknowledged >= TIMEOUT_S - 0.1
+
+
 @pytest.mark.parametrize("hold", ["a=inactive", "a=sendonly", "c=IN IP4 0.0.0.0"])
 async def test_hold_may_be_silent_for_as_long_as_it_lasts(
     hasty: tuple[DeveloperApp, Trunk], hold: str

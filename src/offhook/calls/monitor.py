@@ -26,7 +26,7 @@ class MediaMonitor:
     Watches a port that has been started, until `close`.
 
     `on_update` gets what `describe` returns every few seconds. `on_timeout` is called once, with the reason in words,
-    when no RTP has come for `timeout_s` although the peer may send; 0 switches that off.
+    when, from `expect` on, no RTP has come for `timeout_s` although the peer may send; 0 switches that off.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class MediaMonitor:
         self._timeout_s = timeout_s
         self._on_update = on_update
         self._on_timeout = on_timeout
+        self._expected_from: float | None = None
         self._before: MediaStats | None = None
         self._worst: float | None = None
         self._last: dict[str, Any] = {}
@@ -52,6 +53,13 @@ class MediaMonitor:
         self._update_at = clock.monotonic() + INTERVAL_S
         self._timer: asyncio.TimerHandle | None = None
         self._arm()
+
+    def expect(self) -> None:
+        """The peer knows that it was answered: its sound is due. Before that, the missing ACK is what ends the call."""
+        if self._expected_from is None and self._timer is not None:
+            self._expected_from = self._clock.monotonic()
+            self._timer.cancel()
+            self._arm()
 
     def describe(self) -> dict[str, Any]:
         """Return the `media` object of `GET /v1/realtime/calls/{id}`; after `close`, as it was at the end."""
@@ -96,9 +104,11 @@ class MediaMonitor:
 
     def _silent_since(self) -> float | None:
         """Return since when no RTP has come that might have; `None` while that is of no interest."""
-        if self._port is None or not self._timeout_s or (expecting := self._port.expecting_since) is None:
+        if self._port is None or self._expected_from is None or not self._timeout_s:
             return None
-        return max(expecting, self._port.last_received_at or 0.0)
+        if (expecting := self._port.expecting_since) is None:
+            return None
+        return max(expecting, self._expected_from, self._port.last_received_at or 0.0)
 
     def _wake(self) -> None:
         self._timer = None

@@ -83,6 +83,8 @@ class CallSound:
         """The caller can hear us."""
         if self._port is not None:
             self.playout.open(self._port)
+        if self._monitor is not None:
+            self._monitor.expect()
 
     def close(self) -> None:
         """The call is over: say what became of its sound. The port is given back by who opened it."""
