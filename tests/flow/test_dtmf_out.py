@@ -16,8 +16,6 @@ from testbed.invites import PLAIN, bend, write
 from testbed.rtp import Rtp
 from testbed.trunk import SipText, Trunk, TrunkCall, establish, hung_up, ring
 
-PERIOD_S = 0.02
-
 
 @pytest.fixture
 async def udp(node: Node) -> AsyncIterator[Trunk]:
@@ -29,6 +27,12 @@ async def press(app: DeveloperApp, call_id: str, body: Any, **headers: str) -> h
     headers["Authorization"] = f"Bearer {app.seat.api_key}"
     async with httpx2.AsyncClient(timeout=12, headers=headers) as client:
         return await client.post(f"{app.node.base_url}/realtime/calls/{call_id}/dtmf", json=body)
+
+
+def steps(rtp: Rtp) -> list[int]:
+    """Return how many milliseconds the sender's clock went on from each press to the next."""
+    starts = [int.from_bytes(data[4:8], "big") for _, data, _ in rtp.came if data[1] == 0x80 | 97]
+    return [(late - early & 0xFFFFFFFF) // 8 for early, late in itertools.pairwise(starts)]
 
 
 async def until(what: Any, timeout: float = 4.0) -> None:
@@ -63,10 +67,8 @@ async def test_events_of_the_right_length_before_what_the_agent_says(app: Develo
             durations = [int.from_bytes(data[14:16], "big") for data in one]
             assert durations == [160, 320, 480, 640, 640, 640]
             assert [data[13] >> 7 for data in one] == [0, 0, 0, 1, 1, 1]
-        starts = [at for at, data, _ in rtp.came if data[1] == 0x80 | 97]
-        assert starts[0] - asked < 0.2
-        for early, late in itertools.pairwise(starts):
-            assert late - early == pytest.approx(0.18, abs=0.05)
+        assert next(at for at, data, _ in rtp.came if data[1] == 0x80 | 97) - asked < 1
+        assert steps(rtp) == [180, 180]
         # Sequence numbers go on without a gap, whatever the packets carry.
         numbers = [int.from_bytes(data[2:4], "big") for _, data, _ in rtp.came]
         assert {(b - a) & 0xFFFF for a, b in itertools.pairwise(numbers)} == {1}
@@ -83,8 +85,7 @@ async def test_a_pause_is_a_pause(app: DeveloperApp, udp: Trunk) -> None:
         again = await press(app, call_id, {"digits": "1w2"}, **{"x-stainless-retry-count": "1"})
         assert again.status_code == 200
         await until(lambda: rtp.pressed(97) == "12")
-        starts = [at for at, data, _ in rtp.came if data[1] == 0x80 | 97]
-        assert starts[1] - starts[0] == pytest.approx(0.66, abs=0.06)
+        assert steps(rtp) == [660]
         await asyncio.sleep(1)
         assert rtp.pressed(97) == "12"
         await hung_up(call, app, call_id)

