@@ -22,7 +22,7 @@ OFFER = "v=0\r\no=- 1 1 IN IP4 127.0.0.2\r\ns=-\r\nc=IN IP4 127.0.0.2\r\nt=0 0\r
 @contextmanager
 def registering(
     folder: Path,
-    registrar: Registrar,
+    carrier: Registrar,
     patch: pytest.MonkeyPatch,
     *,
     password: str = "wonder:land",
@@ -30,7 +30,7 @@ def registering(
 ) -> Iterator[Node]:
     """A node whose one trunk registers; it lists no source at all."""
     patch.setenv("TEST_REGISTER_PASSWORD", password)
-    register = {"registrar": registrar.uri, "user": "alice", "password_env": "TEST_REGISTER_PASSWORD"} | more
+    register = {"registrar": carrier.uri, "user": "alice", "password_env": "TEST_REGISTER_PASSWORD"} | more
     table = ", ".join(f"{key} = {json.dumps(value)}" for key, value in register.items())
     with Node(folder, trunk=f'name = "carrier"\nregister = {{ {table} }}') as node:
         yield node
@@ -187,3 +187,16 @@ async def test_sighup_ends_one_registration_and_begins_another(
             node.signal(signal.SIGHUP)
             await second.until(lambda: second.bindings)
             await first.until(lambda: not first.bindings)
+
+
+async def test_a_registrar_that_is_a_name_is_admitted_by_its_addresses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even its answer to REGISTER would be read otherwise: no source is listed."""
+    async with Registrar(host="127.0.0.1") as registrar:
+        named = f"sip:localhost:{registrar.port};transport=udp"
+        with registering(tmp_path, registrar, monkeypatch, registrar=named):
+            await registrar.until(lambda: registrar.bindings)
+            [contact] = registrar.bindings
+            registrar.send(*invite(registrar, contact.strip("<>"), "named"), body=OFFER)
+            await registrar.hears("SIP/2.0 180")
