@@ -144,17 +144,6 @@ async def test_music_on_hold_is_not_taken_for_the_caller(app: DeveloperApp, udp:
         await hung_up(call, app, call_id)
 
 
-async def test_a_call_on_hold_for_long_is_not_hung_up(app: DeveloperApp, udp: Trunk) -> None:
-    async with Rtp() as rtp:
-        call, call_id = await establish(udp, app, write(PLAIN, udp, app.seat.project, rtp=rtp.port))
-        await rtp.speak(call.media, 100, loud=False)
-        await Offers(call).invite(line="a=inactive")
-        await asyncio.sleep(2)
-        assert (await app.node.describe(app.seat, call_id))["state"] == "active"
-        assert not [m for m in udp.seen if m.start.startswith("BYE")]
-        await hung_up(call, app, call_id)
-
-
 # Another port, another codec.
 
 
