@@ -142,3 +142,27 @@ def test_nothing_that_comes_later_unsays_a_verdict(story, later):
     elif after is not before:
         assert after.kind in ("completed", "failed")
         assert after.sipfrag
+
+
+@settings(max_examples=400, deadline=None)
+@given(STORIES)
+def test_the_end_of_the_call_decides_what_was_taken_and_nothing_else(story):
+    """No timer runs for a call that is over; and a REFER without an answer yet may still get one."""
+    machine = Told()
+    is_over = was_taken = was_decided = False
+    for step in story:
+        match step:
+            case ("bye",) | ("hang up",):
+                is_over = True
+            case ("notify", *_):
+                was_taken = True
+            case ("response", status, _):
+                was_taken |= 200 <= status < 300
+                was_decided |= status >= 300
+            case ("no answer",) | ("unsent",):
+                was_decided = True
+        machine.feed(step)
+        if is_over and was_taken:
+            assert machine.verdicts
+        elif not was_taken and not was_decided:
+            assert not machine.verdicts
