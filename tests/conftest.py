@@ -19,7 +19,7 @@ def pytest_asyncio_loop_factories(config, item):
 @pytest.fixture(scope="session")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """One node for all tests of a run; each test takes a project of its own on it."""
-    with Node(tmp_path_factory.mktemp("node"), script=SCRIPT, seats=160, unsubscribed_seats=1) as running:
+    with Node(tmp_path_factory.mktemp("node"), script=SCRIPT, seats=400, unsubscribed_seats=1) as running:
         yield running
 
 
