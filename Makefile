@@ -54,6 +54,7 @@ interop: install  ## SIPp, Kamailio, PJSIP, werift, baresip and scanners (needs 
 	$(BIN)/python tests/interop/baresip.py
 	$(BIN)/python tests/interop/scanners.py
 	$(BIN)/python tests/interop/sipp_offers.py
+	$(BIN)/python tests/interop/pjsua_digest.py
 
 compat: install  ## openai-node against the sideband over TLS (needs node and npm)
 	tests/compat/node/run $(BIN)/python
