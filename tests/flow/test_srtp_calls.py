@@ -430,10 +430,16 @@ async def test_the_phone_on_the_command_line(app: DeveloperApp, node: Node, mode
         *command, "--srtp", mode, "--hangup-after", "0.2", "--patience", "0.5", "--max-seconds", "15",
         stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    event = await app.incoming()
-    assert json.loads(event.body)["data"]["sip_media_security"] == ("rtp" if mode == "off" else "srtp")
-    await app.accept(event.call_id)
-    out, _ = await asyncio.wait_for(process.communicate(), 20)
+    try:
+        # A Python of its own takes its time to start on a busy machine.
+        event = await app.incoming(20)
+        assert json.loads(event.body)["data"]["sip_media_security"] == ("rtp" if mode == "off" else "srtp")
+        await app.accept(event.call_id)
+        out, _ = await asyncio.wait_for(process.communicate(), 30)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     assert process.returncode == 0, out.decode()
     events = [json.loads(line) for line in out.splitlines()]
     (media,) = [each for each in events if each["event"] == "media"]
