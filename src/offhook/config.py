@@ -142,7 +142,7 @@ class CallsTable(Table):
     max_unanswered: Annotated[int, Field(ge=0)] = 0
     "Calls that ring at one time; 0: `max_concurrent`."
     max_unanswered_per_source: Annotated[int, Field(ge=0)] = 0
-    "The same of one peer address; 0: half of `max_concurrent`."
+    "The same of one peer address; 0: no limit of its own."
     session_limit_s: Annotated[float, Field(gt=0)] = 3600.0
     webhook_timeout_s: Annotated[float, Field(gt=0, le=60)] = 10.0
     refer_outcome_s: Annotated[float, Field(gt=0, le=600)] = 60.0

@@ -101,13 +101,17 @@ def _after(session: UpstreamSession) -> int:
 # openai-agents.
 
 
+def _is_output(event: dict[str, Any]) -> bool:
+    """What a tool gave; items of the conversation so far may still be on their way to a reopened upstream."""
+    return event["item"]["type"] == "function_call_output" and event["item"]["output"] == "nine to five"
+
+
 async def _agent_uses_its_tool(app: AgentsApp, session: UpstreamSession) -> None:
     """The caller asks; the upstream calls the tool; the SDK runs it, sends its output and asks for an answer."""
     since, ran = _after(session), len(app.tool_calls)
     await session.turn("When are you open?")
     called = await session.call_tool(TOOL, TOOL_ARGUMENTS)
-    created = await session.wait_for("conversation.item.create", after=since)
-    assert created["item"]["type"] == "function_call_output"
+    created = await session.wait_for("conversation.item.create", _is_output, after=since)
     assert (created["item"]["call_id"], created["item"]["output"]) == (called["call_id"], "nine to five")
     await session.wait_for("response.create", after=since)
     assert app.tool_calls[ran:] == [json.loads(TOOL_ARGUMENTS)["day"]]
@@ -229,7 +233,7 @@ async def _app_uses_its_tool(sideband: Sideband, session: UpstreamSession) -> No
     output: Any = {"type": "function_call_output", "call_id": called["call_id"], "output": "nine to five"}
     await sideband.connection.conversation.item.create(item=output)
     await sideband.connection.response.create()
-    created = await session.wait_for("conversation.item.create", after=since)
+    created = await session.wait_for("conversation.item.create", _is_output, after=since)
     assert created["item"] == output
     await session.wait_for("response.create", after=since)
     told = await sideband.wait_for(

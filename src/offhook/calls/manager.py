@@ -143,7 +143,7 @@ class CallManager:
         """Say what the INVITE's offer leads to (`None`: it has none), or why the phone shall not ring."""
         settings, source = self._services.settings, _source_of(leg)
         limit = settings.max_unanswered or self._max_calls
-        source_limit = settings.max_unanswered_per_source or (self._max_calls + 1) // 2
+        source_limit = settings.max_unanswered_per_source or limit
         refusal = self._admission.check_capacity(
             project,
             Capacity(

@@ -35,7 +35,7 @@ class CallSettings:
     max_unanswered: int = 0
     "Calls that ring here at one time; 0: as many as there may be calls."
     max_unanswered_per_source: int = 0
-    "The same of one peer address; 0: half of the node's calls."
+    "The same of one peer address; 0: no limit of its own (decision 2: a Kamailio is one address)."
     session_limit_s: float = 3600.0
     "How long a session may last (API row S20)."
     media_timeout_s: float = 30.0

@@ -121,3 +121,7 @@ async def _run(node: Node) -> None:
     await stop.wait()
     collecting.cancel()
     await node.stop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # All is done: who asks again in the last milliseconds must not make it look like a crash.
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)

@@ -43,17 +43,15 @@ class Clock:
 class Client:
     def __init__(self) -> None:
         self.frames: list[bytes] = []
+        self.types: list[str] = []
         self.closed: list[tuple[int, str]] = []
 
     def send(self, frame: bytes) -> None:
         self.frames.append(frame)
+        self.types.append(orjson.loads(frame)["type"])
 
     def close(self, code: int, reason: str) -> None:
         self.closed.append((code, reason))
-
-    @property
-    def types(self) -> list[str]:
-        return [orjson.loads(frame)["type"] for frame in self.frames]
 
 
 class EchoEngine:
