@@ -11,7 +11,7 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -101,9 +101,11 @@ def _after(session: UpstreamSession) -> int:
 # openai-agents.
 
 
-def _is_output(event: dict[str, Any]) -> bool:
-    """What a tool gave; items of the conversation so far may still be on their way to a reopened upstream."""
-    return event["item"]["type"] == "function_call_output" and event["item"]["output"] == "nine to five"
+def _output_of(call: dict[str, Any]) -> Callable[[dict[str, Any]], bool]:
+    """What this call's tool gave; outputs of earlier ones may still be on their way to a reopened upstream."""
+    return lambda event: (
+        event["item"]["type"] == "function_call_output" and event["item"]["call_id"] == call["call_id"]
+    )
 
 
 async def _agent_uses_its_tool(app: AgentsApp, session: UpstreamSession) -> None:
@@ -111,7 +113,7 @@ async def _agent_uses_its_tool(app: AgentsApp, session: UpstreamSession) -> None
     since, ran = _after(session), len(app.tool_calls)
     await session.turn("When are you open?")
     called = await session.call_tool(TOOL, TOOL_ARGUMENTS)
-    created = await session.wait_for("conversation.item.create", _is_output, after=since)
+    created = await session.wait_for("conversation.item.create", _output_of(called), after=since)
     assert (created["item"]["call_id"], created["item"]["output"]) == (called["call_id"], "nine to five")
     await session.wait_for("response.create", after=since)
     assert app.tool_calls[ran:] == [json.loads(TOOL_ARGUMENTS)["day"]]
@@ -233,7 +235,7 @@ async def _app_uses_its_tool(sideband: Sideband, session: UpstreamSession) -> No
     output: Any = {"type": "function_call_output", "call_id": called["call_id"], "output": "nine to five"}
     await sideband.connection.conversation.item.create(item=output)
     await sideband.connection.response.create()
-    created = await session.wait_for("conversation.item.create", _is_output, after=since)
+    created = await session.wait_for("conversation.item.create", _output_of(called), after=since)
     assert created["item"] == output
     await session.wait_for("response.create", after=since)
     told = await sideband.wait_for(
