@@ -10,6 +10,7 @@ from offhook.trace import RoutingDecision, StateChange, WireMessage
 from .flow import Flow, format_address
 from .message import Request, Response, create_response
 from .route import MAX_DATAGRAM, Attempt, Plan, Way, prefer_tcp
+from .timer_heap import Alarm
 from .transaction import (
     AckReceived,
     ClientTransaction,
@@ -80,7 +81,7 @@ class ServerExchange:
         "What the stack's gate knows of the sender."
         self.to_tag = request.to.tag or stack.new_token()
         self.is_answered = False
-        self.armed: float | None = None
+        self.armed: Alarm | None = None
         self._last: Response | None = None
         self._data = b""
         kind = InviteServerTransaction if request.method == "INVITE" else ServerTransaction
@@ -204,7 +205,7 @@ class ClientExchange:
         self.has_response = False
         self.abandoned = False
         "Nobody wants it sent any more."
-        self.armed: float | None = None
+        self.armed: Alarm | None = None
         self._on_response = on_response
         self._on_failure = on_failure
         self._replan = replan

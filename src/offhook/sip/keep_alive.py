@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .flow import Flow
-from .timer_heap import TimerHeap
+from .timer_heap import Alarm, TimerHeap
 
 __all__ = ["CRLF_PING", "KeepAlives"]
 
@@ -51,7 +51,7 @@ class _Held:
     __slots__ = ("_deadline", "_flow", "_interval", "_ping", "armed", "holders")
 
     def __init__(self, flow: Flow, deadline: float, interval: float, ping: Callable[[Flow], None]) -> None:
-        self.armed: float | None = None
+        self.armed: Alarm | None = None
         self.holders = 0
         self._flow = flow
         self._deadline = deadline

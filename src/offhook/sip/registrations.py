@@ -13,6 +13,7 @@ from .keep_alive import CRLF_PING
 from .message import Request, Response
 from .registration import Ping, Registration, RegistrationConfig, RegistrationState, SendRegister, Status
 from .route import Attempt, Hop, Plan, hop_for_uri
+from .timer_heap import Alarm
 from .uri import SipUri
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class _RegistrationUsage:
     ) -> None:
         self.flow: Flow | None = None
         self.tls_hostname = config.tls_hostname
-        self.armed: float | None = None
+        self.armed: Alarm | None = None
         self.machine = Registration(config, new_token=stack.new_token, draw=draw)
         self._stack = stack
         self._config = config

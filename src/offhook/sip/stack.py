@@ -294,12 +294,14 @@ class Stack:
     def forget_client(self, exchange: ClientExchange) -> None:
         for key in exchange.keys:
             self._client.pop(key, None)
+        self._timers.disarm(exchange)
 
     def forget_server(self, exchange: ServerExchange) -> None:
         self._server.pop(server_key(exchange.request, exchange.request.method), None)
         key = merge_key(exchange.request)
         if self._merged.get(key) is exchange:
             del self._merged[key]
+        self._timers.disarm(exchange)
 
     def remember_dialog(self, dialog: Dialog, usage: InviteUsage) -> None:
         if dialog.id not in self._dialogs:
@@ -309,6 +311,7 @@ class Stack:
     def forget_usage(self, usage: InviteUsage) -> None:
         for key in self._dialogs_of.pop(usage, ()):
             del self._dialogs[key]
+        self._timers.disarm(usage)
 
     def hold(self, flow: Flow) -> None:
         """Keep a connection alive for one more dialog."""

@@ -6,13 +6,23 @@ import heapq
 import itertools
 from typing import Protocol
 
-__all__ = ["Timed", "TimerHeap"]
+__all__ = ["Alarm", "Timed", "TimerHeap"]
+
+
+class Alarm:
+    """When a machine is to be called; without a machine, nobody is."""
+
+    __slots__ = ("at", "timed")
+
+    def __init__(self, at: float, timed: Timed) -> None:
+        self.at = at
+        self.timed: Timed | None = timed
 
 
 class Timed(Protocol):
     """A machine with timers as data. `armed` belongs to the heap: `None` at first."""
 
-    armed: float | None
+    armed: Alarm | None
 
     def next_timer(self) -> float | None: ...
     def handle_timer(self, *, now: float) -> None: ...
@@ -20,31 +30,41 @@ class Timed(Protocol):
 
 class TimerHeap:
     """
-    Deletion is lazy: an entry whose machine was armed for an earlier time, or has nothing due, is skipped.
+    Deletion is lazy: an alarm that was replaced by an earlier one, or whose machine has nothing due, is skipped.
 
-    So arming costs nothing when a deadline moves back or goes away, which is what nearly all do.
+    So arming costs nothing when a deadline moves back or goes away, which is what nearly all do. A machine that is
+    done for must be disarmed: its alarm would keep it in memory until then, and a session timer's is half an hour off.
     """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Timed]] = []
+        self._heap: list[tuple[float, int, Alarm]] = []
         self._order = itertools.count()
 
     def arm(self, timed: Timed) -> None:
         """Note the machine's next deadline. Call it after anything that may have set an earlier one."""
         deadline = timed.next_timer()
-        if deadline is not None and (timed.armed is None or deadline < timed.armed):
-            timed.armed = deadline
-            heapq.heappush(self._heap, (deadline, next(self._order), timed))
+        if deadline is not None and (timed.armed is None or deadline < timed.armed.at):
+            self.disarm(timed)
+            timed.armed = Alarm(deadline, timed)
+            heapq.heappush(self._heap, (deadline, next(self._order), timed.armed))
+
+    def disarm(self, timed: Timed) -> None:
+        """Let go of a machine."""
+        if timed.armed is not None:
+            timed.armed.timed = None
+            timed.armed = None
 
     def next_timer(self) -> float | None:
         """Return the earliest deadline. It may come early, never late."""
+        while self._heap and self._heap[0][2].timed is None:
+            heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
     def handle_timer(self, *, now: float) -> None:
         """Call every machine that is due."""
         while self._heap and self._heap[0][0] <= now:
-            deadline, _, timed = heapq.heappop(self._heap)
-            if timed.armed != deadline:
+            timed = heapq.heappop(self._heap)[2].timed
+            if timed is None:
                 continue
             timed.armed = None
             due = timed.next_timer()

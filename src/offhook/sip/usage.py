@@ -36,6 +36,7 @@ from .refers import Refers
 from .route import Attempt, Plan, RouteError, Way, plan_in_dialog
 from .session_refresh import SessionRefresh
 from .session_timer import SessionTimer
+from .timer_heap import Alarm
 from .transaction import LocalProtocolError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class InviteUsage:
         self.dialog: Dialog | None = None
         self.ack: Request | None = None
         "The last ACK received."
-        self.armed: float | None = None
+        self.armed: Alarm | None = None
         self.tracer: Callable[[Trace], None] | None = None
         self.session = SessionRefresh(
             self, SessionTimer(stack.config.session, owns_call_id=self.role == "uac")
