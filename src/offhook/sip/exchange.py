@@ -21,6 +21,7 @@ from .transaction import (
     ServerTransaction,
     State,
     Terminated,
+    create_cancel,
 )
 from .ways import REACH_TIMEOUT
 
@@ -164,6 +165,7 @@ class ClientExchange:
         "_attempts",
         "_data",
         "_deadline",
+        "_is_over",
         "_last",
         "_on_failure",
         "_on_response",
@@ -198,7 +200,7 @@ class ClientExchange:
         self.usage = usage
         self.request = request
         self.key: tuple[str, str] | None = None
-        self.keys: list[tuple[str, str]] = []
+        self.keys: dict[tuple[str, str], Flow] = {}
         "Those of targets that were silent, then the present one's: a late answer counts all the same."
         self.flow: Flow | None = None
         self.transaction: ClientTransaction | InviteClientTransaction | None = None
@@ -214,6 +216,7 @@ class ClientExchange:
         self._refused: Response | None = None
         self._attempts: tuple[Attempt, ...] = ()
         self._deadline = 0.0
+        self._is_over = False
         self._silent_at: float | None = None
         self._last: Request | None = None
         self._data = b""
@@ -222,6 +225,11 @@ class ClientExchange:
     def is_waiting(self) -> bool:
         """Whether the final response is still to come."""
         return self.transaction is not None and self.transaction.state in _UNANSWERED
+
+    @property
+    def is_proceeding(self) -> bool:
+        """Whether the target that was asked last has said that it is at work, and no more."""
+        return self.transaction is not None and self.transaction.state is State.PROCEEDING
 
     def start(self, plan: Plan, *, now: float) -> None:
         """Send the request by `plan`; a request with a Via already goes as it is, by `plan.flow`."""
@@ -234,10 +242,10 @@ class ClientExchange:
     def receive_response(self, response: Response, *, now: float) -> None:
         self.has_response = True
         self._silent_at = None
-        if (response.top_via.branch or "", response.cseq.method) != self.key:
-            self._receive_late(response, now)
+        key = (response.top_via.branch or "", response.cseq.method)
+        if key != self.key or self.transaction is None:
+            self._receive_late(key, response, now)
             return
-        assert self.transaction is not None
         self.transaction.receive_response(response, now=now)
         self._drain(now)
 
@@ -261,7 +269,20 @@ class ClientExchange:
             self._stop()
             self.start(replan(), now=now)
         else:
-            self._on_failure(self, "the connection closed before the response came", self._attempts, now)
+            self._fail("the connection closed before the response came", now)
+
+    def cancel(self, *, now: float, headers: Iterable[tuple[str, str]] = ()) -> None:
+        """Send CANCEL for an INVITE that has a provisional response, and bound the wait for the final one."""
+        if self.transaction is None:
+            return
+        request = create_cancel(self.request)
+        for name, value in (*headers, ("User-Agent", self.stack.config.user_agent)):
+            request.headers.add(name, value)
+        cancel = ClientExchange(
+            self.stack, self.usage, request, on_response=lambda *_: None, on_failure=lambda *_: None
+        )
+        cancel.start(Plan(self.flow, (), "by the INVITE's flow"), now=now)
+        self.give_up(now=now)
 
     def give_up(self, *, now: float) -> None:
         """Bound the wait for an INVITE's final response after CANCEL."""
@@ -295,8 +316,14 @@ class ClientExchange:
         )
 
     def _found(self, way: Way, now: float) -> None:
-        over = self.transaction is not None and not self.is_waiting and self._refused is None
-        if self.abandoned or self.has_response or over:
+        if self.abandoned or self._is_over:
+            return
+        # What is under way already needs no other way; unless that was refused with 503.
+        if (
+            self.transaction is not None
+            and self._refused is None
+            and (self.has_response or not self.is_waiting)
+        ):
             return
         for attempt in way.attempts:
             self._note_attempt(attempt, now)
@@ -305,14 +332,16 @@ class ClientExchange:
             self._way = way
             self._begin(way.flow, now)
         elif refused is not None:
-            self._on_response(self, refused, now)
+            self._tell(refused, now)
         elif self.transaction is None:
             self._fail_to_reach(now)
 
     def _begin(self, flow: Flow, now: float) -> None:
         request = self.request
         self.flow = flow
-        self.usage.flow = self.usage.flow or flow
+        # What is outside of a dialog makes the flow that everything later keeps to.
+        if self.usage.flow is None or request.to.tag is None:
+            self.usage.flow = flow
         self._stop()
         if "Via" not in request.headers:
             request.headers.prepend("Via", self.stack.via_for(flow))
@@ -325,7 +354,7 @@ class ClientExchange:
         if self._way.others and not flow.is_reliable:
             self._silent_at = now + SILENCE * timers.t1
         self.key = (request.top_via.branch or "", request.method)
-        self.keys.append(self.key)
+        self.keys[self.key] = flow
         self.stack.remember_client(self)
         self._drain(now)
 
@@ -342,12 +371,35 @@ class ClientExchange:
             self.transaction = self._last = None
             self.request.headers.remove("Via")
 
-    def _receive_late(self, response: Response, now: float) -> None:
-        """Take the answer of a target that was given up for another."""
-        if response.status >= 200:
-            self.transaction = None
-            self.stack.forget_client(self)
+    def _receive_late(self, key: tuple[str, str], response: Response, now: float) -> None:
+        """
+        Take the answer of a target that was given up for another.
+
+        Where both may have got an INVITE, the other one runs on: what comes of it has to be ended, and it may still
+        answer a call that this one refuses.
+        """
+        if self.request.method != "INVITE":
+            if response.status >= 200:
+                self.transaction = None
+                self.stack.forget_client(self)
+        elif response.status >= 300 and self.is_waiting:
+            return
+        elif response.status >= 200 and self.request.to.tag is None:
+            self.usage.flow = self.keys.get(key, self.usage.flow)
+        self._tell(response, now)
+
+    def _tell(self, response: Response, now: float) -> None:
+        """Hand a response on: one that is final, and what forks of an INVITE say after it."""
+        is_of_fork = self.request.method == "INVITE" and response.status < 300
+        if self._is_over and not is_of_fork:
+            return
+        self._is_over = self._is_over or response.status >= 200
         self._on_response(self, response, now)
+
+    def _fail(self, reason: str, now: float) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._on_failure(self, reason, self._attempts, now)
 
     def _give_up_target(self, error: str, now: float) -> None:
         assert self.flow is not None
@@ -374,7 +426,7 @@ class ClientExchange:
             text += f"; {self._plan.text}"
         details = {"attempts": len(self._attempts)}
         self.usage.note(RoutingDecision(now, self.request.method, text, details))
-        self._on_failure(self, "unreachable", self._attempts, now)
+        self._fail("unreachable", now)
 
     def _drain(self, now: float) -> None:
         assert self.transaction is not None
@@ -389,11 +441,11 @@ class ClientExchange:
                 case ResponseReceived(response) if response.status == 503 and self._way.others:
                     passed = response
                 case ResponseReceived(response):
-                    self._on_response(self, response, now)
+                    self._tell(response, now)
                 case Terminated(timed_out):
                     self.stack.forget_client(self)
                     if timed_out:
-                        self._on_failure(self, "no answer", self._attempts, now)
+                        self._fail("no answer", now)
         if passed is not None:
             self._go_past(passed, now)
         self.stack.arm(self)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .acks import Acks
 from .dialog import Dialog
 from .events import Replied
 from .exchange import ClientExchange
@@ -65,19 +66,21 @@ class OwnRequests:
         usage: InviteUsage,
         *,
         start: Start,
-        send_ack: Callable[[Dialog, int, float], None],
+        acks: Acks,
         on_refer_replied: Callable[[], None],
         on_gone: Callable[[int, str, float], None],
     ) -> None:
         """`on_gone` is told, by status, words and time, that the peer does not know the dialog any more."""
         self._usage = usage
         self._start = start
-        self._send_ack = send_ack
+        self._acks = acks
         self._on_refer_replied = on_refer_replied
         self._on_gone = on_gone
         self._waiting: list[_OwnRequest] = []
         self._offering: set[int] = set()
         self._invites: dict[int, ClientExchange] = {}
+        self._cancel_at: dict[int, float] = {}
+        "INVITEs that got a provisional response, which ends timer B, and when they are cancelled."
 
     @property
     def offer(self) -> bool:
@@ -128,6 +131,7 @@ class OwnRequests:
         for exchange in self._invites.values():
             exchange.give_up(now=now)
         self._invites.clear()
+        self._cancel_at.clear()
         waiting, self._waiting = self._waiting, []
         for own in waiting:
             if own.refer is not None:
@@ -135,9 +139,13 @@ class OwnRequests:
             self._usage.emit(Replied(own.key, None, "the leg ended"))
 
     def next_timer(self) -> float | None:
-        return min((own.due for own in self._waiting if own.due is not None), default=None)
+        due = (own.due for own in self._waiting if own.due is not None)
+        return min((*due, *self._cancel_at.values()), default=None)
 
     def handle_timer(self, *, now: float) -> None:
+        for key in [key for key, at in self._cancel_at.items() if now >= at]:
+            del self._cancel_at[key]
+            self._invites[key].cancel(now=now)
         for own in self._waiting:
             if own.due is not None and now >= own.due:
                 own.due = None
@@ -188,20 +196,23 @@ class OwnRequests:
     def _settle(self, own: _OwnRequest) -> None:
         self._offering.discard(own.key)
         self._invites.pop(own.key, None)
+        self._cancel_at.pop(own.key, None)
 
     def _receive_reply(self, own: _OwnRequest, dialog: Dialog, response: Response, now: float) -> None:
         if own.refer is not None:
             own.refer.receive_response(response, now=now)
         if response.status < 200:
+            self._limit(own, now)
             return
         is_2xx = response.status < 300
-        if own.method == "INVITE" and is_2xx:
-            if self._usage.receive_2xx(response, now=now):
-                return
-            self._send_ack(dialog, response.cseq.number, now)
+        if own.method == "INVITE" and is_2xx and self._acks.repeat(response, now=now):
+            return
         self._settle(own)
         if is_2xx and own.method in ("INVITE", "UPDATE"):
             dialog.refresh_target(response)
+            if own.method == "INVITE":
+                # To the Contact of its 2xx (section 13.2.2.4), so after the line above.
+                self._acks.send(dialog, response.cseq.number, now=now)
             self._usage.session.receive_2xx(response, own.body, now=now)
         if (after := self._retry_after(own, response)) is not None:
             own.due = now + after
@@ -219,6 +230,12 @@ class OwnRequests:
         ):
             self._on_gone(response.status, f"the peer answered {response.status} to {own.method}", now)
         self.send_waiting(now=now)
+
+    def _limit(self, own: _OwnRequest, now: float) -> None:
+        """Wait no longer for who is at work than for who says nothing: until then nobody else can offer."""
+        if own.key in self._invites and own.key not in self._cancel_at:
+            self._cancel_at[own.key] = now + 64 * self._usage.stack.config.timers.t1
+            self._usage.stack.arm(self._usage)
 
     def _retry_after(self, own: _OwnRequest, response: Response) -> float | None:
         """Return when to send an offer again that crossed one of the peer's; `None`: not at all."""

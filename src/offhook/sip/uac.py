@@ -121,6 +121,10 @@ class UacUsage(InviteUsage):
     def _receive_provisional(self, response: Response, now: float) -> None:
         if self.state == "ended":
             return
+        if self.state == "confirmed":
+            # Another target, asked because this one was silent, begins to ring.
+            self._send_cancel(None, now)
+            return
         if response.status > 100:
             if response.to.tag:
                 self._learn_dialog(response)
@@ -137,14 +141,17 @@ class UacUsage(InviteUsage):
             return
         dialog = Dialog.from_response(self.invite, response)
         self._dialogs[dialog.remote_tag] = dialog
-        self.stack.remember_dialog(dialog, self)
-        self._send_ack(dialog, self.invite.cseq.number, now)
+        if self.state != "ended":
+            self.stack.remember_dialog(dialog, self)
+        self._acks.send(dialog, self.invite.cseq.number, now=now)
         if self.state not in ("calling", "early"):
             self._end_fork(dialog, now)
             return
         self.dialog = dialog
         if self.flow is not None:
             self._hold(self.flow)
+        if self._exchange.is_proceeding:
+            self._send_cancel(None, now)
         if self._cancelled:
             self._set_state("confirmed", "answered while we cancelled", now)
             self._answered = True
@@ -211,20 +218,7 @@ class UacUsage(InviteUsage):
         if self._cancel_sent or self._exchange.flow is None:
             return
         self._cancel_sent = True
-        invite = self.invite.headers
-        items = [("Via", invite.values("Via")[0])]
-        items += [("Route", route) for route in invite.get_all("Route")]
-        items += [(name, invite.get(name) or "") for name in ("From", "To", "Call-ID")]
-        items += [("CSeq", f"{self.invite.cseq.number} CANCEL"), ("Max-Forwards", "70")]
-        if reason_header is not None:
-            items.append(("Reason", reason_header))
-        request = self._with_agent(Request("CANCEL", self.invite.uri, headers=Headers(items)))
-        cancel = ClientExchange(
-            self.stack, self, request, on_response=lambda *_: None, on_failure=lambda *_: None
-        )
-        flow = self._exchange.flow
-        cancel.start(Plan(flow, (), "by the INVITE's flow"), now=now)
-        self._exchange.give_up(now=now)
+        self._exchange.cancel(now=now, headers=[] if reason_header is None else [("Reason", reason_header)])
 
     def _dialog_of(self, request: Request) -> Dialog:
         return self._dialogs.get(request.from_.tag or "") or super()._dialog_of(request)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from offhook.trace import RoutingDecision, StateChange, WireMessage
 
 from .acceptances import Acceptances
+from .acks import Acks
 from .allowance import Allowance
 from .dialog import Dialog
 from .events import (
@@ -33,7 +34,7 @@ from .offers import Offers
 from .own_requests import OwnRequests
 from .reasons import create_reason, reasons_of
 from .refers import Refers
-from .route import Attempt, Plan, RouteError, Way, plan_in_dialog
+from .route import Attempt, Plan, RouteError, plan_in_dialog
 from .session_refresh import SessionRefresh
 from .session_timer import SessionTimer
 from .timer_heap import Alarm
@@ -77,17 +78,17 @@ class InviteUsage:
         self._answered = False
         self._open: list[ServerExchange] = []
         self._offers = Offers(new_number=stack.new_number)
+        self._acks = Acks(self, plan=self._plan)
         self._own = OwnRequests(
             self,
             start=self._start,
-            send_ack=self._send_ack,
+            acks=self._acks,
             on_refer_replied=self._drain_refers,
             on_gone=lambda status, text, now: self._send_bye(
                 "timeout", create_reason("SIP", status, text), text, now
             ),
         )
         self._acceptances = Acceptances(stack.config.timers)
-        self._acks: dict[tuple[str, int], tuple[Flow, bytes]] = {}
         self._refers = Refers(
             notify_timeout=stack.config.refer_notify_timeout,
             on_update=lambda update: self.emit(ReferUpdated(update)),
@@ -254,11 +255,7 @@ class InviteUsage:
 
     def receive_2xx(self, response: Response, *, now: float) -> bool:
         """Acknowledge a repeated 2xx to an INVITE of ours; `False` if it is not a repeat."""
-        sent = self._acks.get((response.to.tag or "", response.cseq.number))
-        if sent is None:
-            return False
-        self.stack.transmit(*sent, self, now=now)
-        return True
+        return self._acks.repeat(response, now=now)
 
     def next_timer(self) -> float | None:
         deadlines = (
@@ -415,22 +412,6 @@ class InviteUsage:
     def _drain_refers(self) -> None:
         self._refers.drain()
         self.stack.arm(self)
-
-    def _send_ack(self, dialog: Dialog, cseq: int, now: float) -> None:
-        ack = self._with_agent(dialog.create_ack(cseq))
-        assert self.flow is not None
-
-        def found(way: Way, now: float) -> None:
-            if way.flow is None:
-                text = "; ".join(str(attempt) for attempt in way.attempts)
-                self.note(RoutingDecision(now, "ACK", f"could not send ACK: {text}"))
-                return
-            ack.headers.prepend("Via", self.stack.via_for(way.flow))
-            data = bytes(ack)
-            self._acks[(dialog.remote_tag, cseq)] = (way.flow, data)
-            self.stack.transmit(way.flow, data, self, now=now)
-
-        self.stack.ways.find(self._plan(dialog), self.flow, found, now=now, tls_hostname=self.tls_hostname)
 
     def _start(
         self,

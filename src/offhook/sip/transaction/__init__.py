@@ -16,6 +16,7 @@ from .base import (
     TimerValues,
     Transaction,
     create_ack,
+    create_cancel,
 )
 from .client import ClientTransaction
 from .invite_client import InviteClientTransaction
@@ -37,4 +38,5 @@ __all__ = [
     "TimerValues",
     "Transaction",
     "create_ack",
+    "create_cancel",
 ]

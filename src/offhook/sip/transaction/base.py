@@ -19,6 +19,7 @@ __all__ = [
     "TimerValues",
     "Transaction",
     "create_ack",
+    "create_cancel",
 ]
 
 
@@ -141,3 +142,12 @@ def create_ack(invite: Request, response: Response) -> Request:
         ("Max-Forwards", "70"),
     ]
     return Request("ACK", invite.uri, headers=Headers(items))
+
+
+def create_cancel(invite: Request) -> Request:
+    """Return the CANCEL of an INVITE: for the same hop, under the same branch (RFC 3261 section 9.1)."""
+    items = [("Via", invite.headers.values("Via")[0])]
+    items += [("Route", route) for route in invite.headers.get_all("Route")]
+    items += [(name, invite.headers.get(name) or "") for name in ("From", "To", "Call-ID")]
+    items += [("CSeq", f"{invite.cseq.number} CANCEL"), ("Max-Forwards", "70")]
+    return Request("CANCEL", invite.uri, headers=Headers(items))
