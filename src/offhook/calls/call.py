@@ -8,11 +8,9 @@ from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
-from offhook import ids
 from offhook.media import negotiate
 from offhook.media.port import MediaPort, NoFreePort
-from offhook.realtime.engine import AudioFormat, EngineStart, EngineUnavailable, UpstreamUnavailable
-from offhook.realtime.outbox import SessionNote
+from offhook.realtime.engine import EngineUnavailable, UpstreamUnavailable
 from offhook.realtime.runner import SessionRunner
 from offhook.realtime.session_config import ConfigError, SessionConfig
 from offhook.sip.events import LegEnded
@@ -24,6 +22,7 @@ from offhook.sip.refer import ReferUpdate
 from offhook.tenants import Project
 
 from .admission import Refusal
+from .agent import CallAgent
 from .dtmf import DigitOrder
 from .errors import CallError, call_not_found
 from .media import CallMedia
@@ -39,14 +38,6 @@ from .transfer import Transfer
 __all__ = ["Call"]
 
 log = logging.getLogger("offhook.calls")
-
-CLOSING_S = 10.0
-"How long an ended call's session may take to finish its events and free its engine."
-
-_SHOWN_OF_ENGINE = ("kind", "upstreams", "brain", "follows_instructions", "note", "vad", "stt", "tts")
-"What a tenant may know of the engine; its processes and their memory are the operator's."
-
-_AUDIO_FORMATS: dict[str, AudioFormat] = {"PCMU": "audio/pcmu", "PCMA": "audio/pcma"}
 
 
 class Call(LegListener):
@@ -84,11 +75,14 @@ class Call(LegListener):
         self._tasks: set[asyncio.Task[None]] = set()
         self._news = CallNews(call_id, project, services.announcer, self.timeline, services.clock)
         self._ring_timer: asyncio.TimerHandle | None = None
-        self._runner: SessionRunner | None = None
-        self._engine: dict[str, Any] | None = None
-        self._last_session: dict[str, Any] | None = None
-        self._usage: Mapping[str, Any] | None = None
-        self._prompt = False
+        self._agent = CallAgent(
+            call_id,
+            self.timeline,
+            services.clock,
+            session_limit_s=self._settings.session_limit_s,
+            on_expired=self._session_expired,
+            on_failed=self._engine_failed,
+        )
         self._media = CallMedia(
             offer,
             self._settings,
@@ -190,7 +184,8 @@ class Call(LegListener):
         if repeated and self._transfer.knows(target):
             return await self._transfer.repeat()
         await self._be_answered("refer it")
-        said = self._runner.said if wait_for_playout and self._runner is not None else None
+        runner = self._agent.runner
+        said = runner.said if wait_for_playout and runner is not None else None
         return await self._transfer.refer(target, request_id=request_id, said=said)
 
     def refers(self) -> list[dict[str, Any]]:
@@ -227,9 +222,10 @@ class Call(LegListener):
                     await self._decided.wait()
             except TimeoutError:
                 raise call_not_found() from None
-        if self._runner is None or self.state is CallState.ENDED:
+        runner = self._agent.runner
+        if runner is None or self.state is CallState.ENDED:
             raise call_not_found()
-        return self._runner
+        return runner
 
     def shut_down(self) -> None:
         """End the call because the node goes away."""
@@ -254,9 +250,7 @@ class Call(LegListener):
             "remote": format_address(flow.remote) if flow else None,
             "codec": self._media.codec,
             "media": self._sound.describe(),
-            "engine": self._engine,
-            "session": self._runner.session.describe() if self._runner else self._last_session,
-            "usage": self._usage,
+            **self._agent.describe(),
             "refers": self._transfer.brief(),
             "termination": self.termination.to_api() if self.termination else None,
         }
@@ -297,7 +291,7 @@ class Call(LegListener):
             self._media.acknowledged(ack)
 
     def leg_refreshed(self, leg: Leg, offer: bytes, response: Response) -> None:
-        if self._media is not None and self.state is not CallState.ENDED:
+        if self.state is not CallState.ENDED:
             self._media.refreshed(offer, response)
 
     def leg_requested(self, leg: Leg, request: Request) -> None:
@@ -358,44 +352,21 @@ class Call(LegListener):
 
     def _accept(self, config: SessionConfig, given: Mapping[str, Any]) -> None:
         factory = self._services.engines.select(config.model)
-        engine = factory.create()
-        described = factory.describe()
-        self._prompt = factory.prompt
-        self._engine = {name: described[name] for name in _SHOWN_OF_ENGINE if name in described}
-        audio_format = _AUDIO_FORMATS[self._media.law]
-        session_id = ids.opaque_id("sess")
-        session = factory.create_session(
-            config,
-            session_id=session_id,
-            audio_format=audio_format,
-            new_id=ids.opaque_id,
-            sip=True,
-            max_duration_s=self._settings.session_limit_s,
-        )
-        self._runner = SessionRunner(
-            session,
-            engine,
-            clock=self._services.clock,
-            playout=self._sound.playout,
-            on_note=self._noted,
-            on_expired=self._session_expired,
-            on_failed=self._engine_failed,
-        )
+        self._agent.reserve(factory, config, given, law=self._media.law, playout=self._sound.playout)
         self._life.accept()
         self._stop_ringing()
         self.timeline.record("call", "accepted", model=config.model)
         self._decided.set()
-        start = EngineStart(session_id, audio_format, config.model or "", given)
         limit_s = factory.opening_s or self._settings.engine_timeout_s
-        self._establishing = self._spawn(self._establish(start, limit_s))
+        self._establishing = self._spawn(self._establish(limit_s))
 
-    async def _establish(self, start: EngineStart, limit_s: float) -> None:
+    async def _establish(self, limit_s: float) -> None:
         """Warm the engine while it rings, then answer."""
-        runner = self._runner
-        assert runner is not None
+        if self.state is not CallState.ACCEPTED:
+            return
         try:
-            async with asyncio.timeout(limit_s):
-                await runner.start(start)
+            await self._agent.warm(limit_s)
+            # Never cancelled: uvloop loses a socket whose opening is (its loop then cannot be closed).
             port = await self._services.ports.open()
         except TimeoutError:
             self._fail(f"the engine was not ready within {limit_s:g} s")
@@ -411,13 +382,17 @@ class Call(LegListener):
             port.close()
             return
         try:
-            self._answer(port, runner)
+            self._answer(port)
         except BaseException:
             port.close()
             raise
 
-    def _answer(self, port: MediaPort, runner: SessionRunner) -> None:
-        start = partial(self._sound.start, port, runner, prompt=self._prompt, law=self._media.law)
+    def _answer(self, port: MediaPort) -> None:
+        agent = self._agent
+        assert agent.runner is not None
+        start = partial(
+            self._sound.start, port, agent.runner, prompt=agent.hears_promptly, law=self._media.law
+        )
         sdp = self._media.open(self._leg.invite, port, start)
         self._life.answered()
         self.answered_at = self._services.clock.wall()
@@ -427,12 +402,6 @@ class Call(LegListener):
     def _media_timed_out(self, cause: str) -> None:
         said = create_reason("Q.850", 102, cause)
         self._hang_up(EndReason.MEDIA_TIMEOUT, Result.CLIENT_ERROR, cause, said)
-
-    def _noted(self, note: SessionNote) -> None:
-        details = dict[str, Any](note.details)
-        # An upstream counts; its responses tell the sum so far.
-        self._usage = details.get("usage") or self._usage
-        self.timeline.record(note.kind, note.title, **details)
 
     def _fail(self, cause: str, said: str = "", result: Result = Result.SERVER_ERROR) -> None:
         """An accepted call cannot be served after all."""
@@ -448,8 +417,7 @@ class Call(LegListener):
         said = " ".join(str(part) for part in (update["sip_status"], update["reason"]) if part)
         title = f"transfer {update['refer']} to {update['target_uri']}: {update['status']}"
         self.timeline.record("call", title + (f", {said}" if said else ""), **update)
-        if self._runner is not None:
-            self._runner.publish_extension({"type": "call.refer.updated", "call_id": self.id, **update})
+        self._agent.publish("call.refer.updated", **update)
         self._news.refer_updated(update)
 
     def _session_expired(self) -> None:
@@ -457,8 +425,7 @@ class Call(LegListener):
         self._hang_up(EndReason.SESSION_EXPIRED, Result.SUCCESS, "the session reached its time limit")
 
     def _engine_failed(self, cause: str) -> None:
-        relayed = self._engine is not None and self._engine["kind"] == "upstream"
-        result = Result.UPSTREAM_ERROR if relayed else Result.SERVER_ERROR
+        result = Result.UPSTREAM_ERROR if self._agent.is_relayed else Result.SERVER_ERROR
         self._broken(f"the engine failed: {cause}", "the engine failed", result)
 
     def _broken(self, cause: str, said: str, result: Result = Result.SERVER_ERROR) -> None:
@@ -489,14 +456,15 @@ class Call(LegListener):
         self.ended_at = self._services.clock.wall()
         self._stop_ringing()
         self._decided.set()
+        self._agent.stop()
         self._sound.close()
         self._transfer.call_ended()
         self._media.close()
         self.timeline.record("call", f"ended: {cause}", **termination.to_api())
         data = termination.to_api()
-        if self._runner is not None:
-            self._runner.publish_extension({"type": "call.ended", "call_id": self.id, **data})
-            self._spawn(self._close_session(self._runner, reason.value))
+        self._agent.publish("call.ended", **data)
+        if self._agent.runner is not None:
+            self._spawn(self._close_session(reason.value))
         if tell:
             self._news.ended(data)
         self._on_ended(self)
@@ -506,18 +474,11 @@ class Call(LegListener):
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _close_session(self, runner: SessionRunner, reason: str) -> None:
-        """Let the session finish its events, then keep what it was and let its sound go."""
+    async def _close_session(self, reason: str) -> None:
         try:
-            async with asyncio.timeout(CLOSING_S):
-                await runner.close(reason)
-        except TimeoutError:
-            text = f"the session did not end within {CLOSING_S:g} s"
-            log.error(text, extra={"event": "call.session.stuck", "call_id": self.id})
+            await self._agent.close(reason)
         finally:
-            # An ended call is kept to be looked at: its story, not its buffers.
-            self._last_session = runner.session.describe()
-            self._runner = self._establishing = None
+            self._establishing = None
             self._sound.forget()
 
     def _stop_ringing(self) -> None:

@@ -313,7 +313,7 @@ async def test_shutting_down_tells_who_rings_why(table):
 
 
 async def test_a_session_that_never_ends_does_not_hold_the_node(table, monkeypatch, caplog):
-    monkeypatch.setattr("offhook.calls.call.CLOSING_S", 0.05)
+    monkeypatch.setattr("offhook.calls.agent.CLOSING_S", 0.05)
     _, call = table.invite()
     await call.accept(ACCEPT)
     runner = await call.session()

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from offhook.calls.errors import CallError
 from offhook.realtime.engines.scripted import ScriptedEngine
 from offhook.sip.events import LegEnded
 
@@ -52,6 +53,45 @@ async def test_a_cancel_while_the_engine_warms(table, warming):
     assert "Call completed elsewhere" in call.termination.cause
     assert counts["closed"] == 1
     assert table.manager.live == 0
+
+
+@pytest.mark.parametrize("yields", [0, 1, 5])
+async def test_an_engine_that_nobody_waits_for_any_more_is_let_go_at_once(table, warming, yields):
+    _, counts = warming
+    leg, call = table.invite()
+    await call.accept(ACCEPT)
+    for _ in range(yields):
+        await asyncio.sleep(0)
+    leg.state = "ended"
+    call.leg_cancelled(leg, None)
+    await settle(table, call)  # the engine is never ready
+    assert counts == {"started": min(yields, 1), "closed": 1}
+    assert call.termination.reason == "cancelled"
+
+
+async def test_an_end_while_the_media_port_is_opened_gives_it_back(table):
+    before = asyncio.all_tasks()
+    for yields in range(12):
+        call = table.invite()[1]
+        await call.accept(ACCEPT)
+        for _ in range(yields):
+            await asyncio.sleep(0)
+        await call.hangup()
+        await settle(table, call)
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_refer_that_waits_for_the_answer_ends_with_the_call(table, warming):
+    leg, call = table.invite()
+    await call.accept(ACCEPT)
+    asked = asyncio.create_task(call.refer("tel:+15550100"))
+    await asyncio.sleep(0.01)
+    call.leg_cancelled(leg, None)
+    with pytest.raises(CallError) as refused:
+        async with asyncio.timeout(4):  # the engine has 5 s
+            await asked
+    assert refused.value.status == 404
+    await settle(table, call)
 
 
 async def test_a_hangup_while_the_engine_warms(table, warming):
