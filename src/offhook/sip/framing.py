@@ -6,6 +6,7 @@ Nothing here reads a socket. Feed what was received, take the frames. One framer
 
 from __future__ import annotations
 
+import re
 import zlib
 from dataclasses import dataclass
 
@@ -23,10 +24,12 @@ class MessageFrame:
 
 @dataclass(frozen=True, slots=True)
 class KeepAlive:
-    """The peer sent CRLF CRLF: answer with one CRLF."""
+    """The peer sent CRLF CRLF, or many of them at once: answer with one CRLF."""
 
 
 Frame = MessageFrame | KeepAlive
+
+_PINGS = re.compile(rb"(?:\r\n\r\n)+")
 
 
 class FramingError(Exception):
@@ -89,8 +92,8 @@ class StreamFramer:
 
     def _skip_line_breaks(self) -> bool:
         """Drop the line breaks between messages; tell whether they were a ping."""
-        if self._buffer.startswith(b"\r\n\r\n"):
-            del self._buffer[:4]
+        if pings := _PINGS.match(self._buffer):
+            del self._buffer[: pings.end()]
             return True
         if self._buffer.startswith(b"\r\n") and self._buffer != b"\r\n\r":
             del self._buffer[:2]

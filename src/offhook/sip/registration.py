@@ -279,13 +279,15 @@ def _granted(response: Response, contact: str, asked: int) -> int:
     general = _seconds(response.headers, "Expires")
     ours = _address(contact)
     listed = [value for header in response.headers.get_all("Contact") for value in split_list(header)]
-    for value in listed:
-        if ours is not None and _address(value) == ours:
-            seconds = _contact_seconds(value)
-            return next((known for known in (seconds, general) if known is not None), asked)
-    if listed:
+    if not listed:
+        return asked if general is None else general
+    own = [value for value in listed if ours is not None and _address(value) == ours]
+    # Registrars that look through NATs list the address that they saw; the user is ours all the same.
+    own = own or [value for value in listed if ours is not None and (_address(value) or ("",))[0] == ours[0]]
+    if not own:
         return 0
-    return asked if general is None else general
+    seconds = _contact_seconds(own[0])
+    return next((known for known in (seconds, general) if known is not None), asked)
 
 
 def _address(contact: str) -> tuple[str, str, int | None] | None:

@@ -70,6 +70,8 @@ class Resolver:
         targets: list[Target] = []
         for record in records[:MAX_TARGETS]:
             host = str(record.target).rstrip(".")
+            if not host:
+                continue  # RFC 2782: "." says that the service is not to be had here
             try:
                 targets += await self._addresses(transport, host, int(record.port), name)
             except UnresolvableError:

@@ -43,8 +43,11 @@ class TransportLimits:
     "A connection that has sent no complete message by then is closed; so is one that leaves a message half sent."
     idle_timeout: float = 900.0
     "A connection with nothing received for so long is closed unless a dialog holds it."
-    unacknowledged_timeout: float = 10.0
-    "A peer that has acknowledged nothing for so long is gone, though it never said so (RFC 5626 section 4.4.1)."
+    unacknowledged_timeout: float = 5.0
+    """
+    A peer whose kernel has acknowledged nothing for so long is gone, though it never said so. RFC 5626 section 4.4.1
+    waits 10 s for the pong to a ping; a request has 8 s in all, and 3 of them must be left to go another way.
+    """
     max_unsent: int = 1_000_000
     "Bytes queued for a peer that does not read; above it the connection is closed."
 
@@ -102,6 +105,8 @@ class SipTransport:
         self._servers: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections: dict[int, Connection] = {}
+        self._dialling: dict[tuple[str, str, int, str], asyncio.Task[Flow]] = {}
+        "Connections that are being opened: whoever wants the same one waits for it."
         self._accepted: dict[Connection, bool] = {}
         "Connections that peers opened, handshakes included, and whether a stranger did."
         self._from: Counter[str] = Counter()
@@ -148,14 +153,27 @@ class SipTransport:
 
     async def connect(self, target: Target, *, tls_hostname: str) -> Flow:
         """Return an open connection to a TCP or TLS target, a new one or one of ours. Raises `OSError`."""
+        wanted = (target.transport, target.host, target.port, tls_hostname)
         for connection in self._connections.values():
-            if connection.dialled == (target.transport, target.host, target.port, tls_hostname):
+            if connection.dialled == wanted and not connection.is_closing:
                 return connection.flow
         if self._closed:
             raise OSError(errno.ESHUTDOWN, "the endpoint is closed")
-        context = None
-        if target.transport == "tls":
-            context = self._tls_client
+        dialling = self._dialling.get(wanted)
+        if dialling is None:
+            # An edge that restarts leaves all its calls without a connection at once: one is enough for them.
+            dialling = self._dialling[wanted] = self._loop.create_task(self._dial(target, tls_hostname))
+            dialling.add_done_callback(lambda done: self._dialled(wanted, done))
+        return await asyncio.shield(dialling)
+
+    def _dialled(self, wanted: tuple[str, str, int, str], done: asyncio.Task[Flow]) -> None:
+        del self._dialling[wanted]
+        # Who waited for it may have given up; then nobody else takes the exception.
+        if not done.cancelled():
+            done.exception()
+
+    async def _dial(self, target: Target, tls_hostname: str) -> Flow:
+        context = self._tls_client if target.transport == "tls" else None
         connection = Connection(self, target.transport)
         connection.dialled = (target.transport, target.host, target.port, tls_hostname)
         try:
@@ -177,7 +195,7 @@ class SipTransport:
         self._closed = True
         if self._reaper is not None:
             self._reaper.cancel()
-        for task in self._tasks:
+        for task in (*self._tasks, *self._dialling.values()):
             task.cancel()
         for server in self._servers:
             server.close()
@@ -243,19 +261,26 @@ class SipTransport:
                 log.warning("cannot accept: %s", exc, extra={"event": "sip.accept.failed"})
                 await asyncio.sleep(0.5)
                 continue
-            flow = Flow(transport, accepted.getsockname()[:2], remote[:2])
-            # Judged before TLS: a stranger must not cost a handshake.
-            if not self._user.admit(flow):
+            try:
+                self._judge(accepted, Flow(transport, accepted.getsockname()[:2], remote[:2]))
+            except Exception:
+                # One peer's trouble must not keep all others out.
                 accepted.close()
-            elif not self._has_room(flow):
-                self._user.connection_refused(flow)
-                accepted.close()
-            else:
-                connection = Connection(self, transport)
-                self._accepted[connection] = self._user.is_stranger(flow)
-                self._from[flow.remote[0]] += 1
-                connection.accepted_from = flow.remote[0]
-                self._spawn(self._welcome(accepted, connection, flow))
+                log.exception("connection failed", extra={"event": "sip.accept.failed", "source": remote[0]})
+
+    def _judge(self, accepted: socket.socket, flow: Flow) -> None:
+        """Let a connection in or not. Before TLS: a stranger must not cost a handshake."""
+        if not self._user.admit(flow):
+            accepted.close()
+        elif not self._has_room(flow):
+            accepted.close()
+            self._user.connection_refused(flow)
+        else:
+            connection = Connection(self, flow.transport)
+            self._accepted[connection] = self._user.is_stranger(flow)
+            self._from[flow.remote[0]] += 1
+            connection.accepted_from = flow.remote[0]
+            self._spawn(self._welcome(accepted, connection, flow))
 
     def _has_room(self, flow: Flow) -> bool:
         limits, here = self.limits, self._from[flow.remote[0]]
@@ -370,11 +395,12 @@ class Connection(asyncio.Protocol):
             frames = self._framer.receive_data(data)
         except FramingError as exc:
             fault, frames = exc, exc.frames
+        # One pong for all pings that came at once: a flood of them must not cost a system call each.
+        if any(isinstance(frame, KeepAlive) for frame in frames):
+            self.send(CRLF_PONG)
         for frame in frames:
             self._heard = True
-            if isinstance(frame, KeepAlive):
-                self._transport.write(CRLF_PONG)
-            else:
+            if not isinstance(frame, KeepAlive):
                 self._owner.user.message_received(frame.data, self.flow)
         if not self._framer.buffered:
             self._complete_at = self._received_at
@@ -386,10 +412,14 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._owner.lost(self)
 
+    @property
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
     def send(self, data: bytes) -> None:
         if self._transport.get_write_buffer_size() > self._owner.limits.max_unsent:
             self.abort()
-        elif not self._transport.is_closing():
+        elif not self.is_closing:
             self._transport.write(data)
 
     def abort(self) -> None:

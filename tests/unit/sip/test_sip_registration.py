@@ -100,6 +100,15 @@ def test_a_200_without_its_contact_is_a_failure():
     assert "does not list our Contact" in bench.machine.status.text
 
 
+def test_its_contact_with_the_address_that_the_registrar_saw_counts():
+    """Behind a NAT, many registrars list the source of the REGISTER in place of what Contact said."""
+    bench = Bench()
+    others = "<sip:bob@198.51.100.1>;expires=7200"
+    bench.hear(200, ("Contact", f"{others}, <sip:proj_a@203.0.113.9:61234;transport=udp>;expires=120"))
+    assert bench.state is RegistrationState.REGISTERED
+    assert bench.machine.status.expires_at == 1120.0
+
+
 def test_the_expires_header_counts_where_contacts_have_none():
     bench = Bench()
     bench.hear(200, ("Contact", CONTACT), ("Expires", "300"))
