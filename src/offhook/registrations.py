@@ -118,11 +118,12 @@ class TrunkRegistrations:
         )
 
     def _admit(self) -> None:
-        by_project: dict[str, frozenset[str]] = {}
-        for (project, _), register in self._wanted.items():
-            found = self._addresses.get(_host(register), frozenset())
-            by_project[project] = by_project.get(project, frozenset()) | found
-        self._projects.admit_registrars(by_project)
+        self._projects.admit_registrars(
+            {
+                name: self._addresses.get(_host(register), frozenset())
+                for name, register in self._wanted.items()
+            }
+        )
 
 
 def _host(register: Register) -> str:

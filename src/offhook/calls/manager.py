@@ -60,7 +60,11 @@ class CallManager:
             leg.refuse(project.status, headers=project.headers())
             return
         assert leg.flow is not None
-        if trunk := leg.peer if isinstance(leg.peer, Trunk) else project.trunk_at(leg.flow.remote[0]):
+        if (
+            trunk := leg.peer
+            if isinstance(leg.peer, Trunk)
+            else self._projects.trunk_at(project, _source_of(leg))
+        ):
             leg.tls_hostname = trunk.tls_hostname
         judged = self._judge(leg, project)
         if isinstance(judged, Refusal):
@@ -92,14 +96,17 @@ class CallManager:
         """
         Return who was turned away, the latest first, as far as this project may know of it.
 
-        A source that some project lists is shown to the projects that list it; one that nobody lists, to all.
+        A source that some project lists is shown to the projects that list it. One that nobody lists is the
+        operator's affair: it is shown where there is but one project, and stands in the log in any case.
         """
-        project = self._projects.by_id(project_id)
+        projects, project = self._projects, self._projects.by_id(project_id)
+        if project is None:
+            return []
+        is_alone = projects.is_alone(project)
         return [
             entry
             for entry in reversed(self.gate.refused.all())
-            if not self._projects.lists_source(entry.address)
-            or (project is not None and self._projects.lists(project, entry.address))
+            if is_alone or projects.trunk_at(project, entry.address) is not None
         ]
 
     def list(self, project_id: str) -> list[Call]:

@@ -75,7 +75,10 @@ def _show_refused(found: list[dict[str, Any]]) -> None:
     from .ladder import printable
 
     if not found:
-        print("nobody was turned away")
+        print(
+            "nobody was turned away that this key may know of; on a node with several projects, addresses that none of "
+            "them lists are in the node's log, as sip.source.refused"
+        )
     for one in found:
         first, last = (
             time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.get(name) or 0))

@@ -27,7 +27,8 @@ def refused_router(services: ServerServices) -> APIRouter:
         """
         List the addresses that were turned away, the latest first, each with the line that would admit it.
 
-        An address that some project lists is shown to the projects that list it, one that nobody lists to all.
+        An address that some project lists is shown to the projects that list it. One that nobody lists is shown on
+        a node with one project; with more of them it is the operator's, and stands in the node's log.
         """
         project = authenticate(request.headers, services.projects)
         found = services.calls.refused_sources(project.id)

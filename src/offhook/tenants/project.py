@@ -17,6 +17,7 @@ __all__ = [
     "Trunk",
     "WebhookEndpoint",
     "key_id",
+    "plain_address",
 ]
 
 SrtpMode = Literal["off", "optional", "required"]
@@ -80,7 +81,7 @@ class Trunk:
     digest: DigestAccount | None = None
     "What its INVITEs must prove; `None`: the address is enough."
     register: Register | None = None
-    "With it, the registrar's addresses are sources too."
+    "With it, the registrar's addresses are sources too. The trunk's name is then no other's of the project."
 
     def holds(self, address: str) -> bool:
         """Whether an address is one of its sources."""
@@ -123,9 +124,10 @@ class Project:
     refer_targets: tuple[str, ...] = ()
     "Where its calls may be transferred to, such as `tel:+1`; none: anywhere."
 
-    def trunk_at(self, address: str) -> Trunk | None:
-        """Return the first trunk that calls from this address."""
-        return next((trunk for trunk in self.trunks if trunk.holds(address)), None)
+
+def plain_address(address: str) -> str:
+    """Return a peer's address as it is compared: one of IPv4 that a dual-stack socket shows, as such."""
+    return str(_parse_address(address) or address)
 
 
 def _parse_address(address: str) -> IPv4Address | IPv6Address | None:

@@ -6,7 +6,7 @@ import hmac
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-from .project import Project, Trunk
+from .project import Project, Trunk, plain_address
 
 __all__ = ["ConfiguredProjects", "Projects"]
 
@@ -25,8 +25,11 @@ class Projects(Protocol):
     def lists_source(self, address: str) -> bool:
         """Whether any trunk of any project may call from this address."""
 
-    def lists(self, project: Project, address: str) -> bool:
-        """Whether any trunk of this project may call from this address, if need be with a password."""
+    def trunk_at(self, project: Project, address: str) -> Trunk | None:
+        """Return the first trunk of this project that may call from this address, if need be with a password."""
+
+    def is_alone(self, project: Project) -> bool:
+        """Whether it is the node's only project, so that its keys are the operator's own."""
 
     def may_call(self, project: Project, address: str, proven: Trunk | None = None) -> bool:
         """Whether a trunk of this project may call from this address; `proven` is the one whose password it has."""
@@ -39,7 +42,7 @@ class ConfiguredProjects:
     """Projects named in the configuration. `replace` takes a new one's; what was handed out stays as it was."""
 
     def __init__(self, projects: Iterable[Project]) -> None:
-        self._registrars: dict[str, frozenset[str]] = {}
+        self._registrars: dict[tuple[str, str], frozenset[str]] = {}
         self.replace(projects)
 
     def replace(self, projects: Iterable[Project]) -> None:
@@ -53,16 +56,22 @@ class ConfiguredProjects:
         }
         self._keys = [(key.encode(), p) for p in self._projects.values() for key in p.api_keys]
         self._with_digest = [
-            trunk
+            (project, trunk)
             for project in self._projects.values()
             for trunk in project.trunks
             if trunk.digest is not None
         ]
         self._admitted: dict[str, bool] = {}
 
-    def admit_registrars(self, addresses: Mapping[str, frozenset[str]]) -> None:
-        """Admit the addresses of the registrars that trunks are registered with, by project; others no longer."""
-        self._registrars = {project: frozenset(found) for project, found in addresses.items()}
+    def admit_registrars(self, addresses: Mapping[tuple[str, str], frozenset[str]]) -> None:
+        """
+        Make registrars' addresses sources of the trunks that are registered there; others are none any longer.
+
+        The keys are a project's id and the name of its trunk.
+        """
+        self._registrars = {
+            trunk: frozenset(plain_address(one) for one in found) for trunk, found in addresses.items()
+        }
         self._admitted.clear()
 
     def by_api_key(self, api_key: str) -> Project | None:
@@ -87,25 +96,39 @@ class ConfiguredProjects:
         if known is None:
             if len(self._admitted) > 10_000:  # a scan from many addresses must not grow this without end
                 self._admitted.clear()
-            known = any(self.lists(project, address) for project in self._projects.values())
+            known = any(self.trunk_at(project, address) for project in self._projects.values())
             self._admitted[address] = known
         return known
 
-    def lists(self, project: Project, address: str) -> bool:
-        return project.trunk_at(address) is not None or self._is_registrar(project, address)
+    def trunk_at(self, project: Project, address: str) -> Trunk | None:
+        found = (trunk for trunk in project.trunks if self._comes_from(project, trunk, address))
+        return next(found, None)
+
+    def is_alone(self, project: Project) -> bool:
+        return list(self._projects) == [project.id]
 
     def may_call(self, project: Project, address: str, proven: Trunk | None = None) -> bool:
         if proven is not None and proven in project.trunks:
             return True
-        if self._is_registrar(project, address):
+        by_address = [trunk for trunk in project.trunks if self._comes_from(project, trunk, address)]
+        if any(trunk.digest is None and trunk.holds(address) for trunk in by_address):
             return True
-        return any(trunk.digest is None and trunk.holds(address) for trunk in project.trunks)
+        # A registrar's address is let in without having been written down: where a password is wanted of it, it is.
+        return bool(by_address) and all(trunk.digest is None for trunk in by_address)
 
     def digest_trunks(self, address: str) -> Sequence[Trunk]:
-        return [trunk for trunk in self._with_digest if not trunk.sources or trunk.holds(address)]
+        return [
+            trunk
+            for project, trunk in self._with_digest
+            if not (trunk.sources or trunk.register) or self._comes_from(project, trunk, address)
+        ]
 
-    def _is_registrar(self, project: Project, address: str) -> bool:
-        return address in self._registrars.get(project.id, ())
+    def _comes_from(self, project: Project, trunk: Trunk, address: str) -> bool:
+        if trunk.holds(address):
+            return True
+        if trunk.register is None:
+            return False
+        return plain_address(address) in self._registrars.get((project.id, trunk.name), ())
 
 
 def _digits(number: str) -> str:

@@ -225,6 +225,11 @@ PROJECT = "[[projects]]\nid = 'p'\n"
             "'u' is also a trunk's of p",
         ),
         (f"{PROJECT}[[projects.trunks]]\ndigest_user = 'a:b'\ndigest_password = 'x'", "no colons"),
+        (
+            PROJECT
+            + "[[projects.trunks]]\nregister = { registrar = 'sip:a', user = 'u', password_env = 'P' }\n" * 2,
+            "2 trunks that register are called 'trunk'",
+        ),
     ],
 )
 def test_who_may_call_must_be_said(tmp_path, text, fault):

@@ -7,7 +7,7 @@ import pytest
 from offhook.calls.admission import Admission, Capacity, Refusal, Unanswered
 from offhook.calls.gate import TokenBuckets
 from offhook.calls.refused import RefusedSources
-from offhook.tenants import ConfiguredProjects, DigestAccount, Project, Trunk
+from offhook.tenants import ConfiguredProjects, DigestAccount, Project, Register, Trunk
 
 
 def project(name, source, **more):
@@ -150,6 +150,53 @@ def test_a_password_admits_to_its_own_project_only():
     assert GUARDED.digest_trunks("203.0.113.1") == [EDGE]
     assert GUARDED.digest_trunks("192.0.2.9") == [EDGE, BOTH]
     assert list(PROJECTS.digest_trunks("203.0.113.1")) == []
+
+
+REGISTER = Register("sip:sip.example.net", "u", "p")
+REGISTRAR = "203.0.113.50"
+
+
+@pytest.mark.parametrize(
+    ("trunks", "by_address"),
+    [
+        ([Trunk("t", register=REGISTER)], True),
+        ([Trunk("t", register=REGISTER, digest=DigestAccount("t", "x"))], False),
+        ([Trunk("t", register=REGISTER), Trunk("u", digest=DigestAccount("u", "x"))], True),
+        (
+            [
+                Trunk("t", register=REGISTER),
+                Trunk("u", (ip_network("203.0.113.0/24"),), digest=DigestAccount("u", "x")),
+            ],
+            False,
+        ),
+        (
+            [
+                Trunk("t", register=REGISTER),
+                Trunk("u", (ip_network("203.0.113.0/24"),), digest=DigestAccount("u", "x")),
+                Trunk("v", (ip_network("203.0.113.50/32"),)),
+            ],
+            True,  # said in so many words: one or the other
+        ),
+    ],
+)
+def test_a_registrars_address_is_enough_unless_a_password_is_wanted_of_it(trunks, by_address):
+    project = Project("proj_r", trunks=tuple(trunks))
+    projects = ConfiguredProjects([project, ONE])
+    assert not projects.may_call(project, "203.0.113.51")
+    projects.admit_registrars({("proj_r", "t"): frozenset({REGISTRAR})})
+    assert projects.lists_source(REGISTRAR)
+    assert projects.trunk_at(project, f"::ffff:{REGISTRAR}") is not None
+    assert projects.may_call(project, REGISTRAR) is by_address
+    asks = [trunk for trunk in trunks if trunk.digest is not None]
+    assert list(projects.digest_trunks(REGISTRAR)) == asks
+    for trunk in asks:
+        assert projects.may_call(project, REGISTRAR, trunk)
+    assert not projects.may_call(ONE, REGISTRAR)
+
+
+def test_a_trunk_that_registers_and_has_a_password_does_not_have_strangers_asked_for_it():
+    project = Project("proj_r", trunks=(Trunk("t", register=REGISTER, digest=DigestAccount("t", "x")),))
+    assert list(ConfiguredProjects([project]).digest_trunks("203.0.113.99")) == []
 
 
 def test_calls_that_ring_are_counted_by_source_until_they_are_answered():
