@@ -9,6 +9,7 @@ made once and kept in `data_dir`. `docs/reference/configuration.md` lists every 
 from __future__ import annotations
 
 import os
+import re
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,11 +20,13 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
 from offhook import ids
 from offhook.calls.target import TargetPattern
+from offhook.config_faults import explain, explain_environment, refuse_unknown_variables
 from offhook.config_trunks import ConfigError, Table, TrunkTable, check_trunks, refuse_open
 from offhook.config_upstreams import UpstreamTable
 from offhook.realtime.relayed_config import parse_relayed
@@ -240,6 +243,18 @@ class ProjectTable(Table):
     refer_targets: tuple[str, ...] = ()
     "Where calls may be transferred to; empty: anywhere."
 
+    @field_validator("numbers")
+    @classmethod
+    def _dialled(cls, numbers: tuple[str, ...]) -> tuple[str, ...]:
+        for number in numbers:
+            if not re.fullmatch(r"\+\d{1,32}|[^\s+()<>@:;,]{1,64}", number, re.ASCII):
+                digits = re.sub(r"[^+\d]", "", number)
+                raise ValueError(
+                    f"{number!r} is in no Request-URI: write it as the trunk sends it"
+                    + (f", such as {digits!r}" if re.fullmatch(r"\+?\d+", digits) else "")
+                )
+        return numbers
+
     @field_validator("refer_targets")
     @classmethod
     def _patterns(cls, targets: tuple[str, ...]) -> tuple[str, ...]:
@@ -320,6 +335,8 @@ class Config(BaseSettings):
     def _unique(self) -> Config:
         seen: dict[tuple[str, str], str] = {}
         for project in self.projects:
+            if ("an id or number", project.id) in seen and seen["an id or number", project.id] == project.id:
+                raise ValueError(f"two [[projects]] have the id {project.id}")
             # A Request-URI's user may be an id or a number: they must not be mistaken for each other.
             users = {project.id, *(number.removeprefix("+") for number in project.numbers)}
             names = [("an id or number", name) for name in users]
@@ -410,15 +427,22 @@ def load(path: Path | None) -> Config:
     values: dict[str, Any] = {}
     if path is not None:
         if not path.is_file():
-            raise ConfigError(f"{path}: no such file")
+            raise ConfigError(f"{path}: {'no file' if path.exists() else 'no such file'}")
         try:
             values = TomlConfigSettingsSource(Config, toml_file=path)()
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: no UTF-8 text at byte {error.start}") from None
         except ValueError as error:
             raise ConfigError(f"{path}: {error}") from None
     try:
+        refuse_unknown_variables(Config.model_fields)
         return Config(**values)
+    except SettingsError as error:
+        raise ConfigError(explain_environment(error)) from None
     except ValidationError as error:
-        raise ConfigError(_explain(error, path)) from None
+        raise ConfigError(explain(error, path)) from None
 
 
 def generated_project(data_dir: Path) -> tuple[ProjectTable, Path, bool]:
@@ -433,7 +457,7 @@ def generated_project(data_dir: Path) -> tuple[ProjectTable, Path, bool]:
         try:
             return ProjectTable.model_validate_json(path.read_bytes()), path, False
         except ValidationError as error:
-            raise ConfigError(f"{_explain(error, path)}\nRemove {path} to have a new project made.") from None
+            raise ConfigError(f"{explain(error, path)}\nRemove {path} to have a new project made.") from None
     project = ProjectTable(
         id="proj_test",
         api_keys=(ids.api_key(),),
@@ -445,15 +469,3 @@ def generated_project(data_dir: Path) -> tuple[ProjectTable, Path, bool]:
     with os.fdopen(descriptor, "w") as file:
         file.write(project.model_dump_json(indent=2, by_alias=True) + "\n")
     return project, path, True
-
-
-def _explain(error: ValidationError, path: Path | None) -> str:
-    where = str(path) if path is not None else "environment"
-    lines = []
-    for fault in error.errors():
-        key = ".".join(str(part) for part in fault["loc"]) or "(all)"
-        message = fault["msg"].removeprefix("Value error, ")
-        if fault["type"] == "extra_forbidden":
-            message = "no such key; see docs/reference/configuration.md"
-        lines.append(f"{where}: {key}: {message}")
-    return "\n".join(lines)

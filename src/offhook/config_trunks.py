@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,7 +15,7 @@ from offhook.register_table import RegisterTable
 from offhook.sip.transport import parse_listen
 from offhook.tenants import DigestAccount, Trunk
 
-__all__ = ["ConfigError", "Table", "TrunkTable", "check_trunks", "refuse_open"]
+__all__ = ["ConfigError", "Table", "TrunkTable", "check_trunks", "is_loopback", "parse_network", "refuse_open"]
 
 
 class ConfigError(Exception):
@@ -26,6 +26,24 @@ class Table(BaseModel):
     """A table of the file: no other keys, and no change after it was read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def parse_network(source: str) -> IPv4Network | IPv6Network:
+    """Read one of `sources`. Raises `ValueError` that says how to write it."""
+    try:
+        return ip_network(source)
+    except ValueError:
+        pass
+    try:
+        inside = ip_interface(source)
+    except ValueError:
+        raise ValueError(
+            f"{source!r} is no address or network: write 192.0.2.7 or 192.0.2.0/24; names are not looked up"
+        ) from None
+    raise ValueError(
+        f"{source!r} is an address inside a network: write {inside.network} for all of it, or {inside.ip} for that "
+        "address alone"
+    )
 
 
 class TrunkTable(Table):
@@ -53,7 +71,7 @@ class TrunkTable(Table):
     @classmethod
     def _networks(cls, sources: tuple[str, ...]) -> tuple[str, ...]:
         for source in sources:
-            ip_network(source)
+            parse_network(source)
         return sources
 
     @field_validator("digest_user", "digest_realm")
@@ -125,16 +143,17 @@ def check_trunks(trunks: Mapping[str, Sequence[TrunkTable]]) -> None:
 
 def refuse_open(listen: Iterable[str]) -> None:
     """Raises `ValueError` for an address beyond loopback: nobody is named who may call there."""
-    public = next((item for item in listen if not _is_loopback(parse_listen(item).host)), None)
+    public = next((item for item in listen if not is_loopback(parse_listen(item).host)), None)
     if public is not None:
         raise ValueError(
             f"sip.listen = {public!r} is open to the network, and no project names anybody who may call. Add a "
-            '[[projects]] with [[projects.trunks]] sources = ["192.0.2.0/24"] (`offhook init` prints one), listen on '
-            "127.0.0.1, or say sip.allow_no_trunks = true"
+            '[[projects]] with [[projects.trunks]] sources = ["192.0.2.0/24"] (`offhook init` writes one), listen on '
+            "127.0.0.1, or set sip.allow_no_trunks = true"
         )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach that host."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -60,34 +60,34 @@ def test_the_environment_goes_over_the_file(tmp_path, monkeypatch):
             "would not be sent",
         ),
         ("[[projects]]\nid='a'\n[projects.fallback]\naccept={type='x'}", "fallback.accept", "type"),
-        ("[[projects]]\nid='a'\n[[projects]]\nid='a'", "(all)", "repeats"),
+        ("[[projects]]\nid='a'\n[[projects]]\nid='a'", "", "two [[projects]] have the id a"),
         (
             "[[projects]]\nid='a'\napi_keys=['k']\n[[projects]]\nid='b'\napi_keys=['k']",
-            "(all)",
+            "",
             "b repeats a key that a has",
         ),
         (
             "[[projects]]\nid='a'\nnumbers=['+1555']\n[[projects]]\nid='b'\nnumbers=['1555']",
-            "(all)",
+            "",
             "b repeats an id or number that a has",
         ),
         (
             "[[projects]]\nid='1555'\n[[projects]]\nid='b'\nnumbers=['+1555']",
-            "(all)",
+            "",
             "b repeats an id or number that 1555 has",
         ),
         (
             "[[projects]]\nid='a'\nhosts=['Sip.Example']\n[[projects]]\nid='b'\nhosts=['sip.example']",
-            "(all)",
+            "",
             "b repeats a host that a has",
         ),
         ("[upstreams.a]\nurl='wss://u:k@x/'", "upstreams.a.url", "api_key_env"),
         ("[upstreams.a]\nurl='ftp://x'", "upstreams.a.url", "match"),
         ("[upstreams.a]\nurl='wss://x'\napi_key_env='A'\napi_key_file='b'", "upstreams.a", "not both"),
-        ("[upstreams.local]\nurl='wss://x'", "(all)", "an engine has that name"),
-        ("[upstreams.a]\nurl='wss://x'\n[models]\nm='b'", "(all)", "'b' is none of local, scripted, a"),
-        ("[upstreams.a]\nurl='wss://x'\n[models]\nm=['a','local']", "(all)", "'local' is none of a"),
-        ("[models]\nm=[]", "(all)", "the list is empty"),
+        ("[upstreams.local]\nurl='wss://x'", "", "an engine has that name"),
+        ("[upstreams.a]\nurl='wss://x'\n[models]\nm='b'", "", "'b' is none of local, scripted, a"),
+        ("[upstreams.a]\nurl='wss://x'\n[models]\nm=['a','local']", "", "'local' is none of a"),
+        ("[models]\nm=[]", "", "the list is empty"),
         ("[server]\npassthrough='b'", "server.passthrough: 'b'", "add [upstreams.b]"),
         (
             "[upstreams.a]\nurl='wss://x'\n[[projects]]\nid='p'\npassthrough='b'",
@@ -95,6 +95,19 @@ def test_the_environment_goes_over_the_file(tmp_path, monkeypatch):
             'or say "" for off',
         ),
         ("[sip\n", "offhook.toml", ""),
+        ("[sip]\nlisten = 'udp:127.0.0.1:5060'", "sip.listen", "write a list, in brackets"),
+        (
+            "[[projects]]\nid='a'\n[[projects.trunks]]\nsources=['192.0.2.5/24']",
+            "trunks.0.sources",
+            "write 192.0.2.0/24 for all of it, or 192.0.2.5 for that address alone",
+        ),
+        (
+            "[[projects]]\nid='a'\n[[projects.trunks]]\nsources=['sip.example.net']",
+            "trunks.0.sources",
+            "names are not looked up",
+        ),
+        ("[[projects]]\nid='a'\nnumbers=['+1 555-0100']", "projects.0.numbers", "such as '+15550100'"),
+        ("[[projects]]\nid='a'\nnumbers=['+']", "projects.0.numbers", "is in no Request-URI"),
     ],
 )
 def test_a_fault_names_the_key_and_the_remedy(tmp_path, text, key, remedy):
@@ -102,6 +115,39 @@ def test_a_fault_names_the_key_and_the_remedy(tmp_path, text, key, remedy):
         load(write(tmp_path, text))
     assert key in str(caught.value)
     assert remedy in str(caught.value)
+
+
+def test_what_is_no_readable_file_is_said(tmp_path):
+    with pytest.raises(ConfigError, match="nothing.toml: no such file"):
+        load(tmp_path / "nothing.toml")
+    with pytest.raises(ConfigError, match=f"{tmp_path}: no file"):
+        load(tmp_path)
+    path = tmp_path / "latin.toml"
+    path.write_bytes(b"# caf\xe9\n")
+    with pytest.raises(ConfigError, match="no UTF-8 text at byte 5"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "remedy"),
+    [
+        ("OFFHOOK_SIP__LISTEN", "udp:127.0.0.1:5060", "lists and tables are written as JSON"),
+        ("OFFHOOK_SIPP__LISTEN", "[]", "no such key"),
+        ("OFFHOOK_SIP__LISTN", "[]", "no such key"),
+    ],
+)
+def test_a_variable_that_cannot_be_is_named(monkeypatch, variable, value, remedy):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError) as caught:
+        load(None)
+    assert variable in str(caught.value) or "sip.listn" in str(caught.value)
+    assert remedy in str(caught.value)
+
+
+def test_variables_of_the_commands_are_no_keys(monkeypatch):
+    monkeypatch.setenv("OFFHOOK_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("OFFHOOK_CALL_PASSWORD", "secret")
+    load(None)
 
 
 @pytest.mark.parametrize(
