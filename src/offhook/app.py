@@ -19,6 +19,7 @@ from offhook.calls.services import CallServices, CallSettings
 from offhook.certificates import CertificateFiles, client_context, development_certificate
 from offhook.clock import SystemClock
 from offhook.config import ENGINES, Config, ConfigError, EngineTable, generated_project, load
+from offhook.config_trunks import warn_of_silence
 from offhook.media.pacer import Pacer
 from offhook.media.port import PortPool
 from offhook.outbound import OutboundClient
@@ -82,7 +83,10 @@ class Node:
 
     def details(self) -> dict[str, object]:
         """Return what `/readyz` says besides."""
-        said = {"warnings": self._certificate.warnings(), "registrations": self._registrations.describe()}
+        said = {
+            "warnings": [*self._certificate.warnings(), *self._silence()],
+            "registrations": self._registrations.describe(),
+        }
         return {name: items for name, items in said.items() if items}
 
     @property
@@ -93,7 +97,11 @@ class Node:
     @property
     def ready_line(self) -> str:
         """What `serve` prints when it is ready: where it listens, and once only the secrets that it made."""
-        return "\n".join([*self._notices, f"offhook ready {' '.join(self._addresses)}"])
+        warnings = [f"warning: {text}" for text in self._silence()]
+        return "\n".join([*self._notices, *warnings, f"offhook ready {' '.join(self._addresses)}"])
+
+    def _silence(self) -> list[str]:
+        return warn_of_silence(self._config.sip.listen, self._config.media.sdp_host)
 
     async def start(self) -> None:
         """Bind sockets, warm the engine, take calls. Raises `StartError`."""
@@ -340,8 +348,10 @@ class Node:
                 certificates, renew=None if self._config.tls.cert else self._make_certificate
             )
         except (OSError, ValueError) as error:  # `ssl.SSLError` is an `OSError`
+            missing = [str(file) for file in (certificates.cert, certificates.key) if not file.is_file()]
+            fault = f"there is no file {' and no '.join(missing)}" if missing else str(error)
             raise StartError(
-                f"tls.cert {certificates.cert} and tls.key {certificates.key} cannot be used: {error}"
+                f"tls.cert {certificates.cert} and tls.key {certificates.key} cannot be used: {fault}"
             ) from error
 
     async def _start_http(self, projects: ConfiguredProjects, tls: ssl.SSLContext) -> None:

@@ -15,7 +15,16 @@ from offhook.register_table import RegisterTable
 from offhook.sip.transport import parse_listen
 from offhook.tenants import DigestAccount, Trunk
 
-__all__ = ["ConfigError", "Table", "TrunkTable", "check_trunks", "is_loopback", "parse_network", "refuse_open"]
+__all__ = [
+    "ConfigError",
+    "Table",
+    "TrunkTable",
+    "check_trunks",
+    "is_loopback",
+    "parse_network",
+    "refuse_open",
+    "warn_of_silence",
+]
 
 
 class ConfigError(Exception):
@@ -150,6 +159,17 @@ def refuse_open(listen: Iterable[str]) -> None:
             '[[projects]] with [[projects.trunks]] sources = ["192.0.2.0/24"] (`offhook init` writes one), listen on '
             "127.0.0.1, or set sip.allow_no_trunks = true"
         )
+
+
+def warn_of_silence(listen: Iterable[str], sdp_host: str) -> list[str]:
+    """Say it when calls can come from other machines, and their sound is to go to loopback."""
+    public = next((item for item in listen if not is_loopback(parse_listen(item).host)), None)
+    if public is None or not is_loopback(sdp_host):
+        return []
+    return [
+        f"sip.listen = {public!r} takes calls from other machines, but their sound would go to {sdp_host}: "
+        "nobody would hear anything. Set media.bind and media.public_ip to an address of this host"
+    ]
 
 
 def is_loopback(host: str) -> bool:

@@ -304,7 +304,7 @@ async def test_the_command_shows_it(alone: Node) -> None:
     options = ["calls", "--refused", "--url", url, "--key", alone.seats[0].api_key]
     shown = await asyncio.to_thread(CliRunner().invoke, app, options)
     assert shown.exit_code == 0, shown.output
-    assert "127.0.0.10  1 times" in shown.output
+    assert "127.0.0.10  once, " in shown.output
     assert 'to admit it: [[projects.trunks]] sources = ["127.0.0.10/32"]' in shown.output
 
 

@@ -13,6 +13,10 @@ import typer
 __all__ = ["Api", "ApiError", "DataDir", "Key", "Url", "connect", "fail"]
 
 DEFAULT_URL = "http://127.0.0.1:8080"
+_PAGE = 100
+"The most calls that the API gives at one time."
+_REFUSED = 1000
+"All sources that a node keeps."
 _REMEDIES = {
     401: " Give one of the project's api_keys with --key or OFFHOOK_API_KEY.",
     404: " (`offhook calls` lists those that this key can see)",
@@ -38,14 +42,22 @@ class Api:
     url: str
     key: str
 
-    def calls(self) -> list[dict[str, Any]]:
-        """Return the project's calls, newest first."""
-        data: list[dict[str, Any]] = self._get("/v1/realtime/calls").get("data", [])
-        return data
+    def calls(self, limit: int) -> list[dict[str, Any]]:
+        """Return so many of the project's calls, newest first."""
+        found: list[dict[str, Any]] = []
+        after = ""
+        while len(found) < limit:
+            page = self._get(f"/v1/realtime/calls?limit={min(limit - len(found), _PAGE)}{after}")
+            found += page.get("data", [])
+            if not page.get("has_more"):
+                break
+            after = f"&after={page.get('last_id')}"
+        return found
 
-    def refused_sources(self) -> list[dict[str, Any]]:
+    def refused_sources(self, limit: int) -> list[dict[str, Any]]:
         """Return who was turned away before a call was made of it, the latest first."""
-        data: list[dict[str, Any]] = self._get("/v1/realtime/refused_sources").get("data", [])
+        path = f"/v1/realtime/refused_sources?limit={min(limit, _REFUSED)}"
+        data: list[dict[str, Any]] = self._get(path).get("data", [])
         return data
 
     def call(self, call_id: str) -> dict[str, Any]:

@@ -29,7 +29,10 @@ def register(app: typer.Typer) -> None:
 
 def call(
     uri: Annotated[
-        str, typer.Argument(help="sip:proj_test@127.0.0.1:5060;transport=udp|tcp, or sips:/;transport=tls.")
+        str,
+        typer.Argument(
+            help="Whom to call: sip:proj_test@127.0.0.1:5060, with ;transport=tcp or ;transport=tls if wanted."
+        ),
     ],
     say: Annotated[
         list[str] | None,
@@ -101,9 +104,9 @@ def call(
             uri=target,
             turns=turns,
             codec=_law(codec),
-            caller=caller,
+            caller=_caller(caller),
             tls=_trust(ca),
-            record=record,
+            record=_writable(record),
             ears=_ears(transcribe, model_dir),
             hangup_after_s=hangup_after,
             max_s=max_seconds,
@@ -112,7 +115,7 @@ def call(
             refer_outcome=refer_outcome,
             refuse_refer=refuse_refer,
             srtp=_srtp(srtp),
-            credentials=(user, password) if user else None,
+            credentials=_credentials(user, password),
         )
         ok = _run(plan, report)
     except (_OptionError, UriError, PhoneError) as error:
@@ -171,6 +174,41 @@ def _srtp(mode: str) -> SrtpMode:
     if mode in ("off", "optional", "required"):
         return mode  # type: ignore[return-value]
     raise _OptionError(f"--srtp: {mode!r} is none of off, optional and required")
+
+
+def _caller(user: str) -> str:
+    from offhook.sip.uri import SipUri, UriError
+
+    try:
+        fits = SipUri.parse(f"sip:{user}@127.0.0.1").user == user
+    except UriError:
+        fits = False
+    if not fits:
+        raise _OptionError(
+            f"--caller: {user!r} cannot be the user of a URI: such as +15550100, with no spaces"
+        )
+    return user
+
+
+def _writable(record: Path | None) -> Path | None:
+    """Find out before the call, not after it, that a recording could not be kept."""
+    if record is not None:
+        made = not record.exists()
+        try:
+            record.parent.mkdir(parents=True, exist_ok=True)
+            with record.open("ab"):
+                pass
+            if made:
+                record.unlink()
+        except OSError as error:
+            raise _OptionError(f"--record: {record}: {error.strerror}") from None
+    return record
+
+
+def _credentials(user: str, password: str) -> tuple[str, str] | None:
+    if user and not password:
+        raise _OptionError("--user: give its --password too, or OFFHOOK_CALL_PASSWORD")
+    return (user, password) if user else None
 
 
 def _trust(ca: Path | None) -> ssl.SSLContext:

@@ -26,15 +26,16 @@ def calls(
     refused: Annotated[
         bool,
         typer.Option(
-            "--refused", help="List the addresses that were turned away, and what would admit them."
+            "--refused",
+            help="List the addresses that were turned away instead, and the line of configuration that admits each.",
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what the API says.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON, as the API gives it.")] = False,
 ) -> None:
     """List calls, newest first. `offhook explain CALL` tells the story of one."""
     try:
         api = connect(url, key, data_dir)
-        found = (api.refused_sources() if refused else api.calls())[:limit]
+        found = api.refused_sources(limit) if refused else api.calls(limit)
     except ApiError as error:
         fail(str(error))
     if as_json:
@@ -86,8 +87,8 @@ def _show_refused(found: list[dict[str, Any]]) -> None:
         )
         reasons = ", ".join(f"{count} {reason}" for reason, count in (one.get("reasons") or {}).items())
         called = f", called {one['called']}" if one.get("called") else ""
-        print(
-            printable(f"{one.get('address')}  {one.get('count')} times, {first} to {last}: {reasons}{called}")
-        )
+        times = "once" if one.get("count") == 1 else f"{one.get('count')} times"
+        when = first if first == last else f"{first} to {last}"
+        print(printable(f"{one.get('address')}  {times}, {when}: {reasons}{called}"))
         # On a line of its own and whole: it is there to be copied.
         print(printable(f"  to admit it: {one.get('remedy')}"))

@@ -43,7 +43,7 @@ def explain(
 
 
 def _newest(api: Api) -> str:
-    if not (found := api.calls()):
+    if not (found := api.calls(1)):
         raise ApiError("no calls yet")
     return str(found[0]["id"])
 

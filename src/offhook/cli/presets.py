@@ -21,6 +21,10 @@ class Preset:
     "What to set at the trunk, one line each."
     digest: bool = False
     "Whether the peer can answer a challenge."
+    with_password: tuple[str, ...] = ()
+    "What to set there besides, when it proves itself by a password."
+    calls: str = "set the origination URI to"
+    "What is done there with the URI."
 
 
 PRESETS = {
@@ -41,6 +45,7 @@ PRESETS = {
         (
             "Secure Trunking: on with transport=tls (it encrypts the sound too), off with transport=tcp or udp",
             "Call Transfer (SIP REFER): enabled, with PSTN transfer, if your app uses refer",
+            "With transport=tls also set tls_hostname in [[projects.trunks]]: see docs/howto/trunks/twilio.md",
         ),
     ),
     "signalwire": Preset(
@@ -48,7 +53,8 @@ PRESETS = {
         (),
         "",
         "udp",
-        ("The addresses that it calls from: ask its support or watch `offhook calls --refused`",),
+        ("From and To may be anything: only the Request-URI, which this URI becomes, is looked at",),
+        calls="send the number's calls to",
     ),
     "telnyx": Preset(
         "Telnyx",
@@ -56,7 +62,7 @@ PRESETS = {
         "2026-11-21 (US and EU alone)",
         "udp",
         (
-            "FQDN connection to this host; a second one is tried after 503, 480, 408 or no answer",
+            "An FQDN connection to this host; a second one is tried after 503, 480, 408 or no answer",
             "Transfers: they need a Diversion with a Telnyx number, and an active inbound call",
         ),
     ),
@@ -66,10 +72,13 @@ PRESETS = {
         "",
         "udp",
         (
-            "record_route() on what it sends here; both of its Record-Route lines (r2=on) must come through",
-            "Request-URI: the project as user part. To is not looked at",
-            "With the uac module, uac_auth() answers the challenge",
+            "record_route() on what it sends here. When it adds two lines (r2=on), both must come through",
+            "The user part of the Request-URI is the project's id, or one of its numbers. To is not looked at",
         ),
         digest=True,
+        with_password=(
+            "Its uac module answers the challenge: uac_auth(), with digest_user and digest_password, realm offhook",
+        ),
+        calls="send calls to",
     ),
 }

@@ -118,7 +118,7 @@ def test_a_fault_names_the_key_and_the_remedy(tmp_path, text, key, remedy):
 
 
 def test_what_is_no_readable_file_is_said(tmp_path):
-    with pytest.raises(ConfigError, match="nothing.toml: no such file"):
+    with pytest.raises(ConfigError, match=r"nothing\.toml: no such file"):
         load(tmp_path / "nothing.toml")
     with pytest.raises(ConfigError, match=f"{tmp_path}: no file"):
         load(tmp_path)

@@ -71,3 +71,39 @@ async def test_the_secrets_are_shown_once_and_later_where_they_are(tmp_path):
     assert key in lines[0]
     assert key not in lines[1]
     assert f"its key and webhook secret are in {tmp_path / 'project.json'}" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("listen", "media", "warned"),
+    [
+        ("udp:0.0.0.0:0", {}, True),
+        ("udp:0.0.0.0:0", {"bind": "0.0.0.0", "public_ip": "198.51.100.7"}, False),
+        ("udp:127.0.0.1:0", {}, False),
+    ],
+)
+async def test_calls_from_elsewhere_whose_sound_would_go_to_loopback_are_warned_of(
+    tmp_path, listen, media, warned
+):
+    config = Config(
+        server={"data_dir": tmp_path, "http": "", "https": ""},
+        sip={"listen": [listen], "allow_no_trunks": True},
+        media=media,
+        engine={"kind": "scripted"},
+    )
+    node = Node(config)
+    await node.start()
+    try:
+        assert ("warning: sip.listen = 'udp:0.0.0.0:0'" in node.ready_line) is warned
+        assert ("Set media.bind and media.public_ip" in str(node.details())) is warned
+    finally:
+        await node.stop()
+
+
+async def test_a_certificate_file_that_is_missing_is_named(tmp_path):
+    (tmp_path / "cert.pem").write_text("")
+    config = Config(
+        server={"data_dir": tmp_path},
+        tls={"cert": str(tmp_path / "cert.pem"), "key": str(tmp_path / "none.key")},
+    )
+    with pytest.raises(StartError, match=r"tls\.key .* there is no file .*none\.key$"):
+        await Node(config).start()

@@ -42,7 +42,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
     def get(url: str, *, headers: dict[str, str], timeout: float) -> httpx2.Response:
         asked.append((url, headers["Authorization"]))
-        path = url.partition("/v1/realtime/calls")[2]
+        path = url.partition("/v1/realtime/calls")[2].partition("?")[0]
         if path in bodies:
             return httpx2.Response(200, json=bodies[path])
         return httpx2.Response(404, json={"error": {"message": "No session found for the provided call_id"}})
@@ -56,7 +56,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 def test_last_is_the_newest_call_and_its_story_is_a_ladder(asked: list[tuple[str, str]]) -> None:
     result = CliRunner().invoke(app, ["explain", "last", "--key", "sk-1", "--url", "http://node:1/"])
     assert result.exit_code == 0
-    assert asked[0] == ("http://node:1/v1/realtime/calls", "Bearer sk-1")
+    assert asked[0] == ("http://node:1/v1/realtime/calls?limit=1", "Bearer sk-1")
     assert "─ INVITE ─" in result.stdout
     assert "Hello [2Jthere" in result.stdout
     assert "ended: transferred" in result.stdout
@@ -84,7 +84,7 @@ def test_url_and_key_come_from_the_environment(
     monkeypatch.setenv("OFFHOOK_URL", "http://elsewhere:2")
     monkeypatch.setenv("OFFHOOK_API_KEY", "sk-env")
     CliRunner().invoke(app, ["calls"])
-    assert asked == [("http://elsewhere:2/v1/realtime/calls", "Bearer sk-env")]
+    assert asked == [("http://elsewhere:2/v1/realtime/calls?limit=20", "Bearer sk-env")]
 
 
 def test_a_node_without_configuration_keeps_its_key_in_its_data(
@@ -92,7 +92,7 @@ def test_a_node_without_configuration_keeps_its_key_in_its_data(
 ) -> None:
     (tmp_path / "project.json").write_text(json.dumps({"id": "proj_test", "api_keys": ["sk-made"]}))
     CliRunner().invoke(app, ["calls", "--data-dir", str(tmp_path)])
-    assert asked == [("http://127.0.0.1:8080/v1/realtime/calls", "Bearer sk-made")]
+    assert asked == [("http://127.0.0.1:8080/v1/realtime/calls?limit=20", "Bearer sk-made")]
 
 
 def test_no_key_and_no_such_call_are_said(asked: list[tuple[str, str]], tmp_path: Path) -> None:
@@ -152,7 +152,9 @@ def test_a_hosted_call_is_a_ladder_between_its_upstream_and_the_app(
         f"/{HOSTED}/timeline": HOSTED_TIMELINE,
     }
     monkeypatch.setattr(
-        httpx2, "get", lambda url, **_: httpx2.Response(200, json=bodies[url.partition("/calls")[2]])
+        httpx2,
+        "get",
+        lambda url, **_: httpx2.Response(200, json=bodies[url.partition("/calls")[2].partition("?")[0]]),
     )
     lines = CliRunner().invoke(app, ["explain", HOSTED, "--key", "sk-1"]).stdout.splitlines()
     names = next(line for line in lines if "Offhook" in line)
@@ -166,3 +168,22 @@ def test_a_hosted_call_is_a_ladder_between_its_upstream_and_the_app(
     listed = CliRunner().invoke(app, ["calls", "--key", "sk-1"]).stdout
     assert "(hosted by openai)" in listed
     assert "<sip:eve@h>" in listed
+
+
+def test_as_many_calls_are_listed_as_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The API gives at most 100 at a time, and 20 when nobody says how many."""
+    known = [{**RECORD, "id": f"rtc_u0_{number:032}"} for number in range(230)]
+
+    def get(url: str, *, headers: dict[str, str], timeout: float) -> httpx2.Response:
+        query = httpx2.URL(url).params
+        assert int(query["limit"]) <= 100
+        names = [call["id"] for call in known]
+        start = names.index(query["after"]) + 1 if "after" in query else 0
+        page = known[start : start + int(query["limit"])]
+        more = start + len(page) < len(known)
+        return httpx2.Response(200, json={"data": page, "last_id": page[-1]["id"], "has_more": more})
+
+    monkeypatch.setattr(httpx2, "get", get)
+    for asked_for, listed in ((25, 25), (210, 210), (1000, 230)):
+        result = CliRunner().invoke(app, ["calls", "--key", "sk-1", "--limit", str(asked_for), "--json"])
+        assert [call["id"] for call in json.loads(result.stdout)] == [call["id"] for call in known[:listed]]

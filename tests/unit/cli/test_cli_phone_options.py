@@ -29,10 +29,14 @@ URI = "sip:proj_test@127.0.0.1:5060"
         ([URI, "--codec", "opus"], "--codec: 'opus' is no G.711 law: use PCMU or PCMA"),
         ([URI, "--wav", "there-is-none.wav"], "--wav: there-is-none.wav: No such file"),
         ([URI, "--ca", "there-is-none.pem"], "--ca: there-is-none.pem"),
+        ([URI, "--caller", "two words"], "--caller: 'two words' cannot be the user of a URI"),
+        ([URI, "--caller", "me@home"], "--caller: 'me@home' cannot be the user of a URI"),
+        ([URI, "--record", "/dev/null/call.wav"], "--record: /dev/null/call.wav"),
+        ([URI, "--user", "edge"], "--user: give its --password too"),
     ],
 )
 def test_an_option_that_cannot_be_used_is_named_with_its_fault(arguments: list[str], complaint: str) -> None:
-    result = CliRunner().invoke(app, arguments)
+    result = CliRunner().invoke(app, arguments, env={"OFFHOOK_CALL_PASSWORD": None})
     assert result.exit_code == 2
     assert complaint in result.stderr
     assert "Traceback" not in result.output

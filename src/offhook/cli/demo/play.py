@@ -265,7 +265,7 @@ class Play:
         api = Api(self._stage.node.url, self._stage.node.api_key)
         for _ in range(20):  # the end reaches the record a moment after the phone's 200 to BYE
             try:
-                calls = await asyncio.to_thread(api.calls)
+                calls = await asyncio.to_thread(api.calls, 1)
                 if not calls:
                     return
                 call_id = str(calls[0]["id"])
