@@ -5,7 +5,8 @@ The address in the SDP came by the signalling, which was checked; it is believed
 but from elsewhere, one source is learned when it has sent for a while, with packets that follow each other, and is then
 kept until the next re-INVITE. Where the host of the signalling is not that of the SDP, the peer is behind a NAT, and
 its sound comes from that host too: it need not wait. Others are counted and dropped. Nothing is ever sent to an address
-that is neither the SDP's nor has sent us such packets.
+that is neither the SDP's nor has sent us such packets. While the peer holds the call it may be silent, so that nothing
+can be told from its silence: nobody is learned then.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from offhook.media.negotiate import Address
+from offhook.media.negotiate import UNSPECIFIED, Address
 
 __all__ = ["Latch", "Source"]
 
@@ -53,14 +54,17 @@ class Latch:
         "authentic",
         "expected",
         "foreign",
+        "learns",
         "signalling_host",
         "source",
     )
 
-    def __init__(self, expected: Address, signalling_host: str = "") -> None:
+    def __init__(self, expected: Address, signalling_host: str = "", *, learns: bool = True) -> None:
         self.expected = expected
         self.signalling_host = signalling_host
         "Where the peer's SIP comes from; empty when not known."
+        self.learns = learns
+        "Whether a source may be learned; not while the peer may be silent without being elsewhere (hold)."
         self.authentic = False
         "Packets come here only when they have proved that they are the peer's (SRTP): no source need wait then."
         self.source: Source | None = None
@@ -80,18 +84,32 @@ class Latch:
         """Whether the locked source is another than the SDP's."""
         return self.source is not None and self.source[:2] != self.expected
 
-    def renegotiate(self, expected: Address) -> None:
-        """Open the lock after a re-INVITE. The peer so far stays good if its address in the SDP did not change."""
-        self._previous = self.destination if expected == self.expected else None
+    def renegotiate(self, expected: Address, *, learns: bool = True) -> None:
+        """
+        Go on after a re-INVITE.
+
+        Another address opens the lock. The same one opens it for a peer that had to be learned, which may have moved
+        behind its NAT, and stays good. The address that means silence says nothing of where the peer is.
+        """
+        self.learns = learns
+        self._candidates.clear()
+        stays = expected == self.expected
+        if expected[0] in UNSPECIFIED or (stays and self.source is not None and not self.learned):
+            return
+        self._previous = self.destination if stays else None
         if self._previous == self.expected:
             self._previous = None
         self.expected = expected
         self.source = None
-        self._candidates.clear()
 
     def may_admit(self, source: Source) -> bool:
         """Return whether `admit` would look at a packet from here at all."""
-        return self.source is None or (source[:2] == self.expected and self.learned)
+        if self.source is None:
+            return self.learns or self.authentic or self._is_peer(source)
+        return self.learned and source[:2] == self.expected
+
+    def _is_peer(self, source: Source) -> bool:
+        return source[:2] == self.expected or source == self._previous
 
     def admit(
         self, source: Source, ssrc: int, sequence: int, data: bytes, now: float
@@ -102,7 +120,7 @@ class Latch:
         Returns the (datagram, arrival) pairs to take now that its source is locked, the last being this one, or
         `None` while it is not.
         """
-        if self.source is None and (source[:2] == self.expected or source == self._previous):
+        if self.source is None and self._is_peer(source):
             self._lock(source)
             return [(data, now)]
         # The SDP's address may still take over from one that was learned, but not the other way round.

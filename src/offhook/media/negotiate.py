@@ -24,12 +24,15 @@ __all__ = [
     "LocalMedia",
     "MediaPlan",
     "NotAcceptable",
+    "UNSPECIFIED",
     "answer",
     "complete",
     "offer",
 ]
 
 Address = tuple[str, int]
+UNSPECIFIED: Final = ("0.0.0.0", "::")  # noqa: S104 - compared with, never bound to
+"""The hosts that mean silence: nothing is sent there, neither RTP nor RTCP (RFC 3264 section 8.4)."""
 _PLAIN_PROFILES: Final = ("RTP/AVP", "RTP/AVPF")
 _SECURE_PROFILES: Final = ("RTP/SAVP", "RTP/SAVPF")
 _CODECS: Final[dict[str, Law]] = {"PCMU": "PCMU", "PCMA": "PCMA"}

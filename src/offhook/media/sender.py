@@ -8,7 +8,7 @@ from typing import Final
 from offhook.audio import g711, tones
 from offhook.audio.frames import FRAME_MS, FRAME_SAMPLES, SAMPLE_RATE, SILENCE
 from offhook.media.dtmf import EVENT_SIZE, PAUSES_MS, DtmfSender, check_digits
-from offhook.media.negotiate import MediaPlan
+from offhook.media.negotiate import UNSPECIFIED, MediaPlan
 from offhook.media.playout import Playout
 from offhook.media.rtp import HEADER, PLAIN
 from offhook.media.stats import Drained, StreamEvent
@@ -17,7 +17,6 @@ __all__ = ["Sender"]
 
 _CLOCK: Final = 0xFFFFFFFF
 _MARKER: Final = 0x80
-_UNSPECIFIED: Final = ("0.0.0.0", "::")  # noqa: S104 - compared with, never bound to
 _DRAINED: Final = Drained()
 _pack: Final = HEADER.pack
 
@@ -86,7 +85,7 @@ class Sender:
         self._clock += self._frames_waited * FRAME_SAMPLES
         self._frames = max(1, plan.ptime_ms // FRAME_MS)
         self._frames_waited = 0
-        self.sends = plan.sends and plan.remote[0] not in _UNSPECIFIED
+        self.sends = plan.sends and plan.remote[0] not in UNSPECIFIED
         "Whether the plan lets us send."
 
     def send_digits(

@@ -12,7 +12,7 @@ from typing import Final
 from offhook.audio.frames import FRAME_MS, SAMPLE_RATE
 from offhook.media.crypto import SrtpKeys
 from offhook.media.latch import Latch, Source
-from offhook.media.negotiate import MediaPlan
+from offhook.media.negotiate import UNSPECIFIED, MediaPlan
 from offhook.media.receiver import Receiver
 from offhook.media.reports import Reports
 from offhook.media.rtcp import RtcpError, parse_compound
@@ -25,8 +25,6 @@ __all__ = ["MediaStream"]
 
 UNAUTHENTIC_SAID: Final = 25
 """Packets that fail authentication before it is said, once: half a second. A few fail at every change of keys."""
-
-_UNSPECIFIED: Final = ("0.0.0.0", "::")  # noqa: S104 - compared with, never bound to
 
 
 class MediaStream:
@@ -82,7 +80,7 @@ class MediaStream:
         """
         self.events: list[StreamEvent] = []
         self.plan = plan
-        self.latch = Latch(plan.remote, plan.signalling_host)
+        self.latch = Latch(plan.remote, plan.signalling_host, learns=plan.receives)
         self.destination: Source = plan.remote
         self.sender = Sender(plan, self.events, ssrc=ssrc, sequence=sequence, timestamp=timestamp)
         self.receiver = Receiver(plan, self.events, prompt=prompt)
@@ -113,7 +111,7 @@ class MediaStream:
             self._rtcp_source = None
         self._secure(plan.srtp)
         self.plan = plan
-        self.latch.renegotiate(plan.remote)
+        self.latch.renegotiate(plan.remote, learns=plan.receives and not plan.held)
         self.destination = self.latch.destination
         self._refusal_said = False
         self.sender.renegotiate(plan)
@@ -258,9 +256,11 @@ class MediaStream:
     @property
     def rtcp_destination(self) -> Source | None:
         """Where to send RTCP; `None` while there is no address that may be sent to."""
+        if self.plan.remote[0] in UNSPECIFIED or self.plan.remote_rtcp[0] in UNSPECIFIED:
+            return None
         if self._rtcp_source is not None:
             return self._rtcp_source
-        if self.latch.learned or self.plan.remote_rtcp[0] in _UNSPECIFIED:
+        if self.latch.learned:
             return None
         return self.plan.remote_rtcp
 

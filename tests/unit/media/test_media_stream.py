@@ -382,6 +382,58 @@ def test_a_re_invite_to_another_codec():
     assert frames[-1] == bytes([9]) * 160
 
 
+HOLDS = {
+    "inactive": dataclasses.replace(PLAN, direction="inactive", held=True),
+    "sendonly": dataclasses.replace(PLAN, direction="recvonly", held=True),
+    "0.0.0.0": dataclasses.replace(
+        PLAN, direction="recvonly", held=True, remote=("0.0.0.0", 4000), remote_rtcp=("0.0.0.0", 4001)
+    ),
+}
+BEHIND_NAT = ("198.51.100.1", 31000)
+THIRD_PARTY = ("203.0.113.66", 6666)
+
+
+@pytest.mark.parametrize("peer", [PEER, BEHIND_NAT])
+@pytest.mark.parametrize("hold", HOLDS)
+def test_nobody_moves_in_while_the_call_is_held(hold, peer):
+    """The peer is silent, as it may be on hold; a third party sends sound and digits all the while."""
+    stream = make()
+    feed(stream, range(50), source=peer)
+    assert stream.destination == peer
+    stream.renegotiate(HOLDS[hold])
+    feed(stream, range(100), source=THIRD_PARTY, start=1.0, ssrc=66)
+    press = packet(100, b"\x05\x0a\x00\xa0", payload_type=101, ssrc=66)
+    stream.receive_rtp(press, THIRD_PARTY, 3.0)
+    assert digits(stream) == ""
+    stream.renegotiate(PLAN)
+    assert stream.destination == peer
+    feed(stream, range(101, 120), source=THIRD_PARTY, start=3.0, ssrc=66)
+    assert stream.destination == peer
+    assert feed(stream, range(50, 60), source=peer, start=3.4)[-1] == bytes([59]) * 160
+    assert digits(stream) == ""
+
+
+def test_on_hold_by_an_address_nothing_at_all_is_sent():
+    """RFC 3264 section 8.4: neither RTP nor RTCP, also to a peer whose address had to be learned."""
+    stream = make()
+    feed(stream, range(50), source=BEHIND_NAT)
+    stream.receive_rtcp(bytes(ReceiverReport(7)), (BEHIND_NAT[0], 31001), 1.0)
+    assert stream.rtcp_destination == (BEHIND_NAT[0], 31001)
+    stream.renegotiate(HOLDS["0.0.0.0"])
+    stream.receive_rtcp(bytes(ReceiverReport(7)), (BEHIND_NAT[0], 31001), 1.1)
+    assert (stream.next_packet(), stream.rtcp_destination) == (None, None)
+
+
+def test_a_refresh_does_not_open_the_lock():
+    """A re-INVITE that says the same address says nothing new; the peer may be silent by its own choice (DTX)."""
+    stream = make()
+    feed(stream, range(10))
+    stream.renegotiate(PLAN)
+    feed(stream, range(100), source=THIRD_PARTY, start=0.2, ssrc=66)
+    assert stream.destination == PEER
+    assert stream.stats().packets_in == 10
+
+
 def test_held_peers_are_not_heard():
     stream = make(dataclasses.replace(PLAN, direction="inactive"))
     assert feed(stream, range(5)) == [SILENCE["PCMU"]] * 5
