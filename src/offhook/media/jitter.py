@@ -172,8 +172,10 @@ class JitterBuffer:
             if self._cursor == _NOWHERE:
                 self._start(timestamp, now)
                 index = offset = 0
-        if offset and newest and not self._frames and not self._pieces:
-            # Nothing to join on to: let frames begin where this packet does.
+        whole = not len(payload) % FRAME_SAMPLES
+        if offset and whole and newest and not self._frames and not self._pieces:
+            # Nothing to join on to: let frames begin where this packet does. Packets of 30 ms lie off the grid by
+            # turns, and one that was overtaken would lose its place.
             self._origin = self._origin + offset & 0xFFFFFFFF
             offset = 0
         slack = (index - self._cursor + 1) * FRAME_S - (now - self._ticked_at)

@@ -206,3 +206,21 @@ def test_packets_of_any_length_become_frames_as_soon_as_they_can(ms):
             assert buffer.take(tick * TICK) == b""
     assert b"".join(given) == sound[: len(given) * 160]
     assert (buffer.late, buffer.skipped, buffer.resyncs) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("ms", [10, 30, 50])
+def test_packets_that_do_not_fill_frames_may_overtake_each_other(ms):
+    """Each tenth packet comes after the one behind it; no sample is lost or moved."""
+    size, buffer, given, tick = ms * 8, PromptBuffer("PCMU"), b"", 0.01
+    sound = bytes(at % 251 for at in range(size * 80))
+    order = [sequence + {8: 1, 9: -1}.get(sequence % 10, 0) for sequence in range(80)]
+    for step, sequence in enumerate(order):
+        while tick < step * ms / 1000:
+            given += buffer.take(tick) or b""
+            tick += TICK
+        newest = sequence == max(order[: step + 1])
+        buffer.insert(sequence * size, sound[sequence * size :][:size], step * ms / 1000, newest)
+        while (early := buffer.take_early()) is not None:
+            given += early
+    assert (given, buffer.late) == (sound[: len(given)], 0)
+    assert len(sound) - len(given) < 160
