@@ -75,13 +75,13 @@ class DtmfReceiver:
             return None
         event, flags, duration = _EVENT.unpack_from(payload)
         ended = bool(flags & _END)
-        if not self._is_new(event, timestamp, duration, marker):
+        if not self._is_new(event, timestamp, duration, marker, ended):
             self._ended = self._ended or ended
             return None
         self._timestamp, self._event, self._duration, self._ended = timestamp, event, duration, ended
         return DIGITS[event] if event < len(DIGITS) else None
 
-    def _is_new(self, event: int, timestamp: int, duration: int, marker: bool) -> bool:
+    def _is_new(self, event: int, timestamp: int, duration: int, marker: bool, ended: bool) -> bool:
         if self._timestamp is None:
             return True
         advance = timestamp - self._timestamp & 0xFFFFFFFF
@@ -91,9 +91,13 @@ class DtmfReceiver:
         if advance >= 0x80000000:
             # Before the last event: a packet that was overtaken.
             return 0x100000000 - advance > _STALE
-        if event == self._event and not self._ended and not marker:
-            return not self._continues(advance, timestamp, duration)
-        return True
+        if event != self._event or marker:
+            return True
+        if self._ended:
+            # A gateway that moves the timestamp repeats the end so. A press of its own cannot begin before the last
+            # one has ended.
+            return not (ended and duration == self._duration and advance < duration)
+        return not self._continues(advance, timestamp, duration)
 
     def _continues(self, advance: int, timestamp: int, duration: int) -> bool:
         """

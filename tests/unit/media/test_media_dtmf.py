@@ -76,6 +76,23 @@ def test_a_sender_that_moves_the_timestamp_with_every_packet():
     assert heard(packets) == "6"
 
 
+@pytest.mark.parametrize("moves", [160, 0])
+def test_a_sender_that_moves_the_timestamp_repeats_its_end_too(moves):
+    """The repeated ends have a timestamp each, or each that of the end; and the same key is pressed again."""
+    packets = []
+    for start in (0, 1760, 3520):
+        packets += [(event(6, 160 * n, end=n == 5), start + 160 * n, n == 1) for n in range(1, 6)]
+        packets += [(event(6, 800, end=True), start + 800 + moves * n, False) for n in (1, 2)]
+    assert heard(packets) == "666"
+
+
+@pytest.mark.parametrize("lost", [4, 5, 6])
+def test_only_the_end_of_the_next_press_of_the_same_key_gets_through(lost):
+    """As short as a press and its pause may be: 40 ms each."""
+    packets = press(6, 0, frames=2) + press(6, 640, frames=2)
+    assert heard(packets[:4] + packets[lost:]) == "66"
+
+
 def test_timestamps_wrap():
     assert heard(press(1, 2**32 - 800) + press(2, 1600)) == "12"
 
