@@ -18,13 +18,13 @@ from offhook.media.crypto import Crypto, CryptoError, SrtpKeys, SrtpTerms, choos
 from offhook.media.sdp import Connection, Direction, MediaDescription, RtpMap, SdpError, SessionDescription
 
 __all__ = [
+    "UNSPECIFIED",
     "Address",
     "Answer",
     "Direction",
     "LocalMedia",
     "MediaPlan",
     "NotAcceptable",
-    "UNSPECIFIED",
     "answer",
     "complete",
     "offer",

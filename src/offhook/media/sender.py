@@ -75,6 +75,8 @@ class Sender:
 
     def renegotiate(self, plan: MediaPlan) -> None:
         """Go on by a new plan."""
+        before = self._plan.codec
+        self._tones = deque(g711.transcode(frame, before, plan.codec) for frame in self._tones)
         self.playout.change_law(plan.codec)
         self._adopt(plan)
 
