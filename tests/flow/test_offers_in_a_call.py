@@ -18,7 +18,7 @@ import pytest
 from offhook.audio import g711, tones
 from offhook.audio.frames import Law
 from testbed import DeveloperApp, Node, Sideband
-from testbed.invites import PLAIN, bend, sdp_of, with_body, write
+from testbed.invites import PLAIN, add_media, bend, sdp_of, with_body, write
 from testbed.rtp import Rtp
 from testbed.trunk import SipText, Trunk, TrunkCall, establish, hung_up, post, ring
 
@@ -240,7 +240,8 @@ async def test_a_reinvite_without_an_offer_gets_ours_and_the_ack_answers_it(
         offers = Offers(call)
         offer = await call.ask("INVITE", offers.contact)
         assert offer.status == 200
-        assert re.search(r"^m=audio \d+ RTP/AVP 0 8 101\r$", offer.body, re.MULTILINE)
+        # 97 is telephone-event since the INVITE, and stays that (RFC 3264 section 8.3.2).
+        assert re.search(r"^m=audio \d+ RTP/AVP 0 8 97\r$", offer.body, re.MULTILINE)
         assert "a=sendrecv\r\n" in offer.body
         # Between our offer and its answer there is no room for another (RFC 3311 section 5.2).
         assert (await call.ask("UPDATE", body=offers.write())).status == 491
@@ -253,6 +254,48 @@ async def test_a_reinvite_without_an_offer_gets_ours_and_the_ack_answers_it(
         since = time.monotonic()
         await asyncio.sleep(0.1)
         assert not [at for at, _, _ in first.came if at > since]
+        await hung_up(call, app, call_id)
+
+
+async def test_the_version_rises_with_what_is_said_and_not_otherwise(app: DeveloperApp, udp: Trunk) -> None:
+    """RFC 3264 section 8: one version, one text; peers that see a new one may set their media up anew."""
+
+    def version(answer: SipText) -> int:
+        (found,) = re.findall(r"^o=- \d+ (\d+) IN IP4", answer.body, re.MULTILINE)
+        return int(found)
+
+    async with Rtp() as rtp:
+        call, call_id = await establish(udp, app, write(PLAIN, udp, app.seat.project, rtp=rtp.port))
+        offers = Offers(call)
+        same = await offers.invite()
+        assert same.body == call.ok.body
+        held = await offers.invite(line="a=sendonly")
+        assert version(held) == version(same) + 1
+        assert (await offers.invite(line="a=sendonly")).body == held.body
+        assert (await call.ask("UPDATE", body=offers.write((" 0 8 96 97", " 18")))).status == 488
+        resumed = await offers.invite()
+        assert version(resumed) == version(held) + 1
+        offered = await call.ask("INVITE", offers.contact)
+        call.send("ACK", cseq=offered.cseq)
+        assert version(offered) == version(resumed) + 1
+        # Its answer never came, but it was said.
+        assert version(await offers.invite()) == version(offered) + 1
+        await hung_up(call, app, call_id)
+
+
+async def test_an_offer_of_ours_has_all_the_lines_there_were(app: DeveloperApp, udp: Trunk) -> None:
+    """As after an INVITE with video, answered without (RFC 3264 section 8)."""
+    video = "m=video 40000 RTP/AVP 99\r\na=rtpmap:99 H264/90000\r\n"
+    async with Rtp() as rtp:
+        plain = write(PLAIN, udp, app.seat.project, rtp=rtp.port)
+        call, call_id = await establish(udp, app, add_media(plain, video))
+        offer = await call.ask("INVITE", Offers(call).contact)
+        assert re.findall(r"^m=(\w+ \d+)", offer.body, re.MULTILINE)[1:] == ["video 0"]
+        call.send("ACK", cseq=offer.cseq, body=sdp_of(plain) + video.replace("40000", "0"))
+        async with asyncio.timeout(10):
+            while not (moves := [each for each in await titles(app, call_id) if "sound now goes" in each]):
+                await asyncio.sleep(0.02)
+        assert moves == [f"sound now goes to 127.0.0.1:{rtp.port}"]
         await hung_up(call, app, call_id)
 
 

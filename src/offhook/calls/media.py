@@ -65,8 +65,10 @@ class CallMedia:
         self._signalling_host = signalling_host
         self._srtp: SrtpMode = srtp
         self._keys: SrtpKeys | None = None
-        self._version = 0
+        self._version = 1
         self._own_offer: bytes | None = None
+        self._said = b""
+        "The description that was sent last, whatever became of it."
         self._start: Callable[[negotiate.MediaPlan], None] | None = None
         self._plan: negotiate.MediaPlan | None = None
 
@@ -81,9 +83,8 @@ class CallMedia:
 
         Raises `NotAcceptable`.
         """
-        self._version = 1
         if not has_sdp(invite):
-            self._own_offer = negotiate.offer(self._local(port))
+            self._own_offer = self._said = negotiate.offer(self._local(port))
             self.port, self._start = port, start
             self._timeline.record(
                 "sdp", f"the INVITE has no offer; offered {port.port}, the ACK has to answer"
@@ -91,7 +92,7 @@ class CallMedia:
             return self._own_offer
         answer = negotiate.answer(offer_of(invite), self._local(port))
         start(answer.plan)
-        self.port = port
+        self.port, self._said = port, answer.sdp
         self._agreed(answer.plan, port)
         return answer.sdp
 
@@ -156,17 +157,26 @@ class CallMedia:
             port.close()
 
     def _take(self, leg: Leg, request: Request, port: MediaPort) -> None:
-        # Each description that differs has a higher version, or the peer may take it for the one before.
-        self._version += 1
         try:
-            answer = negotiate.answer(offer_of(request), self._local(port))
+            answer = negotiate.answer(offer_of(request), self._local(port, self._version + 1))
         except negotiate.NotAcceptable as error:
-            self._version -= 1
             self._timeline.record("sdp", f"refused a new offer, the sound stays: {error}")
             leg.respond(request, 488, headers=Refusal(488, str(error)).headers())
             return
         self._move(port, answer.plan)
-        leg.respond(request, 200, body=answer.sdp, content_type="application/sdp")
+        leg.respond(request, 200, body=self._say(answer.sdp), content_type="application/sdp")
+
+    def _say(self, sdp: bytes) -> bytes:
+        """
+        Return what is to be sent: this, of the next version, or what was sent last where that says the same.
+
+        Each description that differs has a higher version, or the peer may take it for the one before; and one that
+        does not has the same (RFC 3264 section 8).
+        """
+        if not negotiate.is_same(sdp, self._said):
+            self._version += 1
+            self._said = sdp
+        return self._said
 
     def _repeat(self, leg: Leg, request: Request) -> None:
         """Answer a request without SDP: an UPDATE wants none, a re-INVITE wants our offer (RFC 3261 section 14.2)."""
@@ -175,8 +185,8 @@ class CallMedia:
         elif self.port is None or not self.is_agreed:
             leg.respond(request, 491)
         else:
-            self._version += 1
-            self._own_offer = negotiate.offer(self._local(self.port))
+            local = self._local(self.port, self._version + 1)
+            self._own_offer = self._say(negotiate.offer(local, self._said))
             leg.respond(request, 200, body=self._own_offer, content_type="application/sdp")
 
     def _agreed(self, plan: negotiate.MediaPlan, port: MediaPort) -> None:
@@ -205,13 +215,13 @@ class CallMedia:
             srtp=plan.srtp.suite.name if plan.srtp else None,
         )
 
-    def _local(self, port: MediaPort) -> negotiate.LocalMedia:
+    def _local(self, port: MediaPort, version: int = 1) -> negotiate.LocalMedia:
         first = self.codec or self.law
         return negotiate.LocalMedia(
             host=self._settings.media_host,
             port=port.port,
             session_id=self._session_id,
-            session_version=self._version,
+            session_version=version,
             # In an offer of ours the order counts: what is in use comes first.
             codecs=(first, *(law for law in _LAWS if law != first)),
             signalling_host=self._signalling_host,

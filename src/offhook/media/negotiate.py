@@ -27,6 +27,7 @@ __all__ = [
     "NotAcceptable",
     "answer",
     "complete",
+    "is_same",
     "offer",
 ]
 
@@ -143,21 +144,44 @@ def answer(offer: bytes, local: LocalMedia) -> Answer:
     return Answer(_answer_text(session, chosen, plan, local, crypto), plan)
 
 
-def offer(local: LocalMedia) -> bytes:
+def offer(local: LocalMedia, before: bytes = b"") -> bytes:
     """
     Return an offer of one audio stream: our codecs, then telephone-event.
 
     SRTP that may be left out is offered on RTP/AVP, where a peer without it passes the `a=crypto` lines over. What is
     required, or runs already, is offered on RTP/SAVP.
+
+    `before` is what we said last in this call: its lines keep their places and profiles, and its numbers what they
+    stand for (RFC 3264 section 8).
     """
-    maps = [RtpMap(_PAYLOAD_TYPE[codec], codec, SAMPLE_RATE) for codec in local.codecs]
     terms = local.srtp
     secure = terms is not None and (terms.required or terms.standing is not None)
+    first = MediaDescription("audio", 0, "RTP/SAVP" if secure else "RTP/AVP", ())
+    lines = SessionDescription.parse(before).media if before else [first]
+    standing = next((media for media in lines if media.kind == "audio" and media.port), lines[0])
+    numbers = {entry.encoding.upper(): number for number, entry in standing.rtpmap().items()}
+    maps = [RtpMap(numbers.get(codec, _PAYLOAD_TYPE[codec]), codec, SAMPLE_RATE) for codec in local.codecs]
+    used = {entry.payload_type for entry in maps}
+    event_type = numbers.get("TELEPHONE-EVENT") or next(
+        number for number in range(_OFFERED_EVENT_TYPE, 128) if number not in used
+    )
     media = _audio(
-        local, "RTP/SAVP" if secure else "RTP/AVP", maps, _OFFERED_EVENT_TYPE, local.direction,
+        local, standing.protocol, maps, event_type, local.direction,
         offered(terms) if terms is not None else [],
     )  # fmt: skip
-    return bytes(SessionDescription(_session_lines(local, "0 0"), [media]))
+    if standing.attribute("rtcp-mux") is not None:
+        media.lines.append(("a", "rtcp-mux"))
+    placed = [media if each is standing else _refused(each) for each in lines]
+    return bytes(SessionDescription(_session_lines(local, "0 0"), placed))
+
+
+def is_same(one: bytes, other: bytes) -> bool:
+    """Return whether two descriptions of ours say the same, whatever their versions are."""
+
+    def said(text: bytes) -> list[bytes]:
+        return [line for line in text.splitlines() if not line.startswith(b"o=")]
+
+    return said(one) == said(other)
 
 
 def complete(

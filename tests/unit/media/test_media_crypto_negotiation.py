@@ -296,6 +296,15 @@ def test_a_later_offer_repeats_the_key_that_stands():
     ]
 
 
+@pytest.mark.parametrize("profile", ["RTP/AVP", "RTP/SAVP", "RTP/SAVPF"])
+def test_a_later_offer_keeps_the_profile(profile):
+    made = answer(HEAD + audio(profile, line()))
+    local = dataclasses.replace(US, srtp=dataclasses.replace(TERMS, standing=made.plan.srtp))
+    lines = lines_of(negotiate.offer(local, made.sdp))
+    assert lines[0].startswith(f"m=audio 20000 {profile} 0 ")
+    assert lines[1:] == [f"a=crypto:1 {CM80} inline:{base64.b64encode(OURS[:30]).decode()}"]
+
+
 def completed(terms: SrtpTerms | None, answered: str) -> SrtpKeys | None:
     mine = negotiate.offer(dataclasses.replace(US, srtp=terms))
     return negotiate.complete(mine, (HEAD + answered).replace("\n", "\r\n").encode()).srtp

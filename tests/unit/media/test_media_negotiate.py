@@ -286,6 +286,37 @@ def test_answers_that_do_not_fit(text, reason):
         negotiate.complete(negotiate.offer(US), text.encode())
 
 
+def test_an_offer_in_mid_call_keeps_the_lines_and_the_numbers():
+    """RFC 3264 section 8: as many m= lines as before, in order; 8.3.2: a number never gets another meaning."""
+    before = answer(
+        PLAIN + "m=video 5000 RTP/AVP 31\nm=audio 4000 RTP/AVP 101 96 18\na=rtpmap:101 pcma/8000\n"
+        "a=rtpmap:96 telephone-event/8000\na=rtcp-mux\nm=audio 4000 RTP/SAVP 0\n"
+    )
+    offered = negotiate.offer(dataclasses.replace(US, codecs=("PCMA", "PCMU"), session_version=2), before.sdp)
+    assert offered == (
+        b"v=0\r\no=- 7 2 IN IP4 203.0.113.5\r\ns=-\r\nc=IN IP4 203.0.113.5\r\nt=0 0\r\n"
+        b"m=video 0 RTP/AVP 31\r\n"
+        b"m=audio 20000 RTP/AVP 101 0 96\r\na=rtpmap:101 PCMA/8000\r\na=rtpmap:0 PCMU/8000\r\n"
+        b"a=rtpmap:96 telephone-event/8000\r\na=fmtp:96 0-15\r\na=ptime:20\r\na=sendrecv\r\na=rtcp-mux\r\n"
+        b"m=audio 0 RTP/SAVP 0\r\n"
+    )
+    theirs = PLAIN + "m=video 0 RTP/AVP 31\nm=audio 4000 RTP/AVP 0\na=rtcp-mux\nm=audio 0 RTP/SAVP 0\n"
+    plan = negotiate.complete(offered, theirs.encode())
+    assert (plan.codec, plan.remote_rtcp) == ("PCMU", ("192.0.2.9", 4000))
+
+
+def test_an_offer_in_mid_call_finds_a_free_number_for_events():
+    before = answer(PLAIN + "m=audio 4000 RTP/AVP 101\na=rtpmap:101 pcma/8000\n")
+    assert b" RTP/AVP 0 101 102\r\n" in negotiate.offer(US, before.sdp)
+
+
+def test_descriptions_that_differ_in_their_version_only():
+    first = answer(TWILIO).sdp
+    assert negotiate.is_same(first, answer(TWILIO, dataclasses.replace(US, session_version=2)).sdp)
+    assert not negotiate.is_same(first, answer(TWILIO, dataclasses.replace(US, port=20002)).sdp)
+    assert not negotiate.is_same(first, answer(TWILIO.replace("sendrecv", "sendonly")).sdp)
+
+
 def test_answer_that_holds_us():
     text = PLAIN + "m=audio 4000 RTP/AVP 0\na=sendonly\n"
     plan = negotiate.complete(negotiate.offer(US), text.encode())
