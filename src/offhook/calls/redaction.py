@@ -10,8 +10,13 @@ __all__ = ["redact"]
 _REDACTED: Final = "(redacted)"
 _CREDENTIALS: Final = re.compile(r"^((?:proxy-)?authorization[ \t]*:)[^\n]*(?:\n[ \t][^\n]*)*", re.I | re.M)
 _INLINE: Final = re.compile(r"inline[ \t]*:", re.I | re.A)
-_SDP_KEY: Final = re.compile(r"[ \t]*k[ \t]*=", re.I | re.A)
-_ANY_SDP_KEY: Final = re.compile(r"[\r\n][ \t]*k[ \t]*=", re.I | re.A)
+_SDP_KEY: Final = re.compile(r"[ \t]*(?:k[ \t]*=|a[ \t]*=[ \t]*key-mgmt[ \t]*:)", re.I | re.A)
+_CRYPTO: Final = re.compile(
+    r"(?i:[ \t]*a[ \t]*=[ \t]*crypto[ \t]*:)[ \t]*(?:[0-9]{1,9}(?:[ \t]+[A-Z0-9_]{1,32})?(?![^ \t]))?", re.A
+)
+_ANY_SDP_KEY: Final = re.compile(
+    r"[\r\n][ \t]*(?:k|a[ \t]*=[ \t]*(?:key-mgmt|crypto))[ \t]*[=:]", re.I | re.A
+)
 _LIFETIME_AND_MKI: Final = re.compile(r"(?:\|[0-9^:]+)+\Z")
 _SESSION_PARAMETERS: Final = ("KDR=", "UNENCRYPTED_", "UNAUTHENTICATED_", "FEC_ORDER=", "WSH=")
 _LINE_ENDS: Final = re.compile(r"([\r\n]+)")
@@ -22,7 +27,8 @@ def redact(message: str) -> str:
     Return a SIP message, or a line of text, without what is secret in it.
 
     What follows `inline:` (RFC 4568) is kept only where it is known to be no key, so that no odd spelling of one gets
-    through: lifetime, master key identifier, session parameters. `k=` lines (RFC 4566 section 5.12) lose all.
+    through: lifetime, master key identifier, session parameters. An `a=crypto` line without it keeps its tag and
+    suite; `k=` lines (RFC 4566 section 5.12) and `a=key-mgmt` (RFC 4567) lose all.
     """
     message = _CREDENTIALS.sub(r"\1 (redacted)\r", message)
     if _INLINE.search(message) is None and _ANY_SDP_KEY.search(message) is None:
@@ -34,6 +40,10 @@ def _redact_line(line: str) -> str:
     if key := _SDP_KEY.match(line):
         return line[: key.end()] + _REDACTED
     found = _INLINE.search(line)
+    if crypto := _CRYPTO.match(line):
+        misplaced = line[crypto.end() : found.start() if found else len(line)].strip(' \t"')
+        if misplaced:
+            return line[: crypto.end()] + (" " if line[crypto.end()] in " \t" else "") + _REDACTED
     if found is None:
         return line
     words = line[found.end() :].split()

@@ -18,6 +18,7 @@ __all__ = ["SUITES", "Crypto", "CryptoError", "SrtpKeys", "SrtpTerms", "Suite", 
 MAX_LIFETIME: Final = 2**48
 MIN_LIFETIME: Final = 2**20
 """Packets that a key must be good for: at 20 ms they last 5.8 hours. We do not rekey by ourselves."""
+_NAME: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 
 
 class CryptoError(ValueError):
@@ -79,7 +80,7 @@ class Crypto:
             raise CryptoError("the tag is no number of up to 9 digits")
         suite = SUITES.get(words[1].upper())
         if suite is None:
-            raise CryptoError(f"suite {_name(words[1])!r} is not known here")
+            raise CryptoError(f"suite {_name(words[1])} is not known here")
         method, _, info = words[2].partition(":")
         if method.lower() != "inline":
             raise CryptoError("the key method is not inline")
@@ -184,16 +185,16 @@ def _lifetime(rest: list[str]) -> int | None:
 
 def _check_session_parameter(parameter: str) -> None:
     """Raise `CryptoError` for a session parameter that changes what is sent (RFC 4568 section 6.3)."""
-    name = _name(parameter).upper()
     # A window size is a hint; what begins with a minus may be passed over (section 6.3.7).
-    if name == "WSH" or name.startswith("-"):
+    if parameter.upper().startswith(("WSH=", "-")):
         return
-    raise CryptoError(f"session parameter {name!r} is not supported")
+    raise CryptoError(f"session parameter {_name(parameter)} is not supported")
 
 
 def _name(word: str) -> str:
-    """Return what may be shown of a word: what a misplaced key would begin with, but not the key."""
-    return word.partition("=")[0].partition(":")[0][:40]
+    """Return what may be shown of a word: a name in capitals, as all of them are; nothing of a misplaced key."""
+    name = word.partition("=")[0].partition(":")[0]
+    return repr(name) if len(name) <= 32 and _NAME.issuperset(name) else "(not shown)"
 
 
 def _number(text: str, largest: int) -> int | None:

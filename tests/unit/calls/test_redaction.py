@@ -28,6 +28,12 @@ SPELLINGS = {
     f"a=crypto:1 X inline:AAAA inline:{KEY}": "a=crypto:1 X inline:(redacted)",
     f"  A = crypto:1 X\tinline:{KEY}": "  A = crypto:1 X\tinline:(redacted)",
     f"a=crypto1Xinline:{KEY}": "a=crypto1Xinline:(redacted)",
+    f"a=crypto:1 AES_CM_128_HMAC_SHA1_80 {KEY}": "a=crypto:1 AES_CM_128_HMAC_SHA1_80 (redacted)",
+    f"a=crypto:1 {KEY} x": "a=crypto:1 (redacted)",
+    f" A = Crypto :1 AES_CM_128_HMAC_SHA1_80 in line:{KEY}": " A = Crypto :1 AES_CM_128_HMAC_SHA1_80 (redacted)",
+    f"a=crypto:{KEY}": "a=crypto:(redacted)",
+    f"a=crypto:1 {KEY} inline:x": "a=crypto:1 (redacted)",
+    f"a=key-mgmt:mikey {KEY}": "a=key-mgmt:(redacted)",
     f"k=base64:{KEY}": "k=(redacted)",
     f"K = clear:{KEY}": "K =(redacted)",
 }
@@ -46,7 +52,7 @@ def test_no_spelling_of_a_key_gets_through(line, end):
         "",
         "v=0\r\ns=inline\r\na=x-inline\r\n",
         "Subject: the inline of it\r\nVia: x;rport;k=v\r\n",
-        "a=key-mgmt:mikey\r\n",
+        "a=crypto:17 AEAD_AES_256_GCM\r\n",
     ],
 )
 def test_what_is_no_secret_stays(text):

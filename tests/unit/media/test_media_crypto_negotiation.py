@@ -202,6 +202,16 @@ def test_a_line_with_what_changes_nothing_is_taken(tail):
     assert made.plan.srtp.receive == THEIRS[:30]
 
 
+@pytest.mark.parametrize("where", ["1 {} inline:x", f"1 {CM80} inline:{{}} {{}}", f"1 {CM80} inline:x {{}}=1",
+                                   f"1 {CM80} {{}}", f"1 {CM80} {{}}:x", "1 X{} inline:x"])  # fmt: skip
+def test_a_misplaced_key_is_not_shown(where):
+    """Not even the half that remains when it is told in capitals."""
+    key = base64.b64encode(THEIRS[:30]).decode()
+    with pytest.raises(CryptoError) as broken:
+        Crypto.parse(where.format(key, key))
+    assert key[:12].lower() not in str(broken.value).lower()
+
+
 @pytest.mark.parametrize("value", ["", "1", "x", "1 inline:SECRET", "1 inline:SECRET x", f"1 {CM80}", f"1 {CM80} uri:x",
                                    f"\u0661 {CM80} inline:A", f"-1 {CM80} inline:A", f"1 {CM80} inline:A inline:SECRET",
                                    f"{10**10} {CM80} inline:A", "1 x inline:SECRET", f"1 {CM80} inline:"])  # fmt: skip
