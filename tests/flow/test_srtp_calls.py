@@ -285,6 +285,56 @@ async def test_new_keys_and_old_ones_in_mid_call(app: DeveloperApp, udp: Trunk) 
         assert (counts["unauthentic"], counts["replayed"], counts["packets_in"]) == (0, 0, 55)
 
 
+async def test_our_refresh_repeats_the_key_that_stands_and_takes_a_new_one(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """A session timer's re-INVITE offers what we answered: same key, same version. The carrier may renew its own."""
+    with Node(tmp_path_factory.mktemp("refresh"), seats=1, sip="min_se_s = 3") as node:
+        async with DeveloperApp(node) as app, Trunk(node.sip["udp"], "udp") as trunk, Rtp() as rtp:
+            carrier = Secure(rtp)
+            timer = "Allow: INVITE, ACK, BYE\r\nSupported: timer\r\nSession-Expires: 6;refresher=uas\r\nMax-Forwards"
+            plain = bend(write(PLAIN, trunk, app.seat.project, rtp=rtp.port), ("Max-Forwards", timer))
+            call, call_id = await establish(trunk, app, carrier.offer(plain))
+            assert call.ok is not None
+            carrier.take(call.ok.body)
+            await carrier.speak(call.media, 200, loud=False)
+
+            async def refresh(sdp: str) -> None:
+                first = await trunk.expect("INVITE ", 10, where=lambda m: m.cseq not in answered)
+                answered.add(first.cseq)
+                assert call.ok is not None
+                assert first.body == call.ok.body
+                trunk.answer(
+                    first,
+                    "200 OK",
+                    "Session-Expires: 6;refresher=uac",
+                    "Require: timer",
+                    f"Contact: <{call.contact}>",
+                    "Content-Type: application/sdp",
+                    body=sdp,
+                )
+                await trunk.expect("ACK ", 10, where=lambda m: m.cseq == first.cseq)
+
+            answered: set[int] = set()
+            await refresh(sdp_of(carrier.offer(plain)))
+            since = time.monotonic()
+            await carrier.speak(call.media, 200, loud=False)
+            assert len(carrier.heard(since)) > 5
+            carrier.out, carrier._roc = Sdes(CM80, os.urandom(30)), 0
+            await refresh(sdp_of(carrier.offer(plain)))
+            since = time.monotonic()
+            await carrier.speak(call.media, 200, loud=False)
+            # Ours was not renewed, so its packets can still be opened by the key of the answer.
+            assert len(carrier.heard(since)) > 5
+            await hung_up(call, app, call_id)
+            titles = [entry["title"] for entry in await node.timeline(app.seat, call_id)]
+            moves = [title for title in titles if title.startswith("sound now goes to")]
+            assert len(moves) == 1
+            assert "with new keys" in moves[0]
+            counts = await totals(app, call_id)
+            assert (counts["unauthentic"], counts["replayed"], counts["packets_in"]) == (0, 0, 30)
+
+
 def answering(carrier: Secure, offer: str, plain: str) -> str:
     """Answer the node's offer with our key on its line for our suite, in its profile."""
     lines = {suite: (int(tag), key) for tag, suite, key in re.findall(CRYPTO, offer, re.MULTILINE)}

@@ -166,14 +166,15 @@ class Trunk:
             came = [f"{message.start} ({message.one('CSeq')})" for message in self.seen]
             raise AssertionError(f"no {what!r} within {timeout} s; came: {came}") from None
 
-    def answer(self, request: SipText, status: str, *lines: str) -> None:
+    def answer(self, request: SipText, status: str, *lines: str, body: str = "") -> None:
         """Answer a request of the node's."""
         mirrored = [
             f"{name}: {value}"
             for name, value in request.headers
             if name.lower() in ("via", "from", "to", "call-id", "cseq")
         ]
-        self.send("\r\n".join([f"SIP/2.0 {status}", *mirrored, *lines, "Content-Length: 0", "", ""]))
+        length = f"Content-Length: {len(body.encode())}"
+        self.send("\r\n".join([f"SIP/2.0 {status}", *mirrored, *lines, length, "", body]))
 
     async def wait_closed(self, timeout: float = 3.0) -> None:
         assert self._task is not None

@@ -28,8 +28,6 @@ DEFAULT_MIN_SE = 90
 "What a message without Min-SE means, and the least that the RFC lets anybody ask for."
 MAX_ATTEMPTS = 4
 "Refreshes sent in one interval; a peer that refuses each one is not asked without end."
-BUSY_S = 2.0
-"How long a refresh waits for another request that is under way (RFC 3261 section 14)."
 
 Headings = list[tuple[str, str]]
 Refresher = Literal["uac", "uas"]
@@ -228,12 +226,6 @@ class SessionTimer:
         else:
             delay = self._pause(response)
         self._timers["refresh"] = now + delay
-
-    def postpone(self, *, now: float) -> None:
-        """Note that the refresh could not be sent yet: another request is under way."""
-        self._in_flight = False
-        self._attempts -= 1
-        self._timers["refresh"] = now + BUSY_S
 
     def stop(self) -> None:
         """Forget everything: the call is over."""
