@@ -33,6 +33,7 @@ from offhook.realtime.relayed_config import parse_relayed
 from offhook.realtime.session_config import DEFAULT_MODEL, parse_accept
 from offhook.realtime.session_config import ConfigError as SessionConfigError
 from offhook.sip.transport import parse_listen
+from offhook.sip.uri import parse_host_port
 from offhook.tenants import Fallback, Project, WebhookEndpoint
 from offhook.webhooks.signature import SecretError, signing_key
 
@@ -96,6 +97,18 @@ class SipTable(Table):
         for item in listen:
             parse_listen(item)
         return listen
+
+    @field_validator("public_host")
+    @classmethod
+    def _bare_host(cls, host: str) -> str:
+        bare = host.strip("[]")
+        try:
+            name, port = parse_host_port(f"[{bare}]" if bare.count(":") > 1 else bare or "none")
+        except ValueError:
+            raise ValueError(f"{host!r} is not a host name or an address") from None
+        if port is not None:
+            raise ValueError(f"{host!r} has a port; leave it out, Contact takes that of the listen address")
+        return name if bare else ""
 
 
 class MediaTable(Table):

@@ -8,6 +8,9 @@ from typing import Protocol
 
 __all__ = ["Alarm", "Timed", "TimerHeap"]
 
+MIN_DEAD = 1000
+"Alarms without a machine that are kept at least; above it, at most as many as there are others."
+
 
 class Alarm:
     """When a machine is to be called; without a machine, nobody is."""
@@ -39,6 +42,11 @@ class TimerHeap:
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Alarm]] = []
         self._order = itertools.count()
+        self._dead = 0
+
+    def __len__(self) -> int:
+        """How many alarms are kept, those without a machine among them."""
+        return len(self._heap)
 
     def arm(self, timed: Timed) -> None:
         """Note the machine's next deadline. Call it after anything that may have set an earlier one."""
@@ -53,11 +61,17 @@ class TimerHeap:
         if timed.armed is not None:
             timed.armed.timed = None
             timed.armed = None
+            self._dead += 1
+            if self._dead > max(MIN_DEAD, len(self._heap) / 2):
+                self._heap = [entry for entry in self._heap if entry[2].timed is not None]
+                heapq.heapify(self._heap)
+                self._dead = 0
 
     def next_timer(self) -> float | None:
         """Return the earliest deadline. It may come early, never late."""
         while self._heap and self._heap[0][2].timed is None:
             heapq.heappop(self._heap)
+            self._dead -= 1
         return self._heap[0][0] if self._heap else None
 
     def handle_timer(self, *, now: float) -> None:
@@ -65,6 +79,7 @@ class TimerHeap:
         while self._heap and self._heap[0][0] <= now:
             timed = heapq.heappop(self._heap)[2].timed
             if timed is None:
+                self._dead -= 1
                 continue
             timed.armed = None
             due = timed.next_timer()

@@ -94,6 +94,8 @@ def test_the_environment_goes_over_the_file(tmp_path, monkeypatch):
             "projects.p.passthrough: 'b' is none of a",
             'or say "" for off',
         ),
+        ("[sip]\npublic_host='sip.example.net:5061'", "sip.public_host", "leave it out"),
+        ("[sip]\npublic_host='sip:sip.example.net;x'", "sip.public_host", "not a host name"),
         ("[sip\n", "offhook.toml", ""),
         ("[sip]\nlisten = 'udp:127.0.0.1:5060'", "sip.listen", "write a list, in brackets"),
         (
@@ -161,6 +163,11 @@ def test_variables_of_the_commands_are_no_keys(monkeypatch):
 )
 def test_the_edges_of_what_can_be_bound(tmp_path, text):
     load(write(tmp_path, text))
+
+
+@pytest.mark.parametrize("written", ["2001:db8::1", "[2001:db8::1]"])
+def test_a_public_host_may_be_an_ipv6_address_in_brackets_or_not(tmp_path, written):
+    assert load(write(tmp_path, f"[sip]\npublic_host = '{written}'")).sip.public_host == "2001:db8::1"
 
 
 def upstream(tmp_path, keys):

@@ -9,6 +9,7 @@ import pytest
 from offhook.sip.flow import Flow
 from offhook.sip.message import create_response, parse_message
 from offhook.sip.stack import Incoming, Stack, StackConfig, Transmit
+from offhook.sip.timer_heap import TimerHeap
 
 US, PEER = ("192.0.2.2", 5060), ("198.51.100.7", 5060)
 UDP = Flow("udp", US, PEER)
@@ -76,9 +77,50 @@ def test_a_call_with_a_session_timer_is_let_go_long_before_the_timer(flow, refre
         _, (bye,) = take(stack)
         stack.receive(bytes(create_response(bye, 200, to_tag="a")), flow, now=1.1)
     pass_time(stack, 40.0)
+    assert stack.next_timer() is None
     assert (stack.call_count, stack.transaction_count) == (0, 0)
     known = weakref.ref(usage)
     del usage
     gc.collect()
     assert known() is None
-    assert stack.next_timer() is None
+
+
+class Machine:
+    armed = None
+
+    def __init__(self, at):
+        self.at, self.calls = at, []
+
+    def next_timer(self):
+        return None if self.calls else self.at
+
+    def handle_timer(self, *, now):
+        self.calls.append(now)
+
+
+def test_alarms_of_what_is_gone_do_not_pile_up_and_the_others_come_in_order():
+    heap = TimerHeap()
+    kept = []
+    for number in range(20_000):
+        machine = Machine(900.0 + number % 7)
+        heap.arm(machine)
+        if number % 1000 == 0:
+            kept.append(machine)
+        else:
+            heap.disarm(machine)
+        assert len(heap) <= 2500
+    for now in (899.0, 900.0, 903.0, 1000.0):
+        heap.handle_timer(now=now)
+        assert all(bool(machine.calls) == (machine.at <= now) for machine in kept)
+    assert (len(heap), heap.next_timer()) == (0, None)
+
+
+def test_an_earlier_alarm_takes_the_place_of_a_later_one():
+    heap, machine = TimerHeap(), Machine(10.0)
+    heap.arm(machine)
+    machine.at = 5.0
+    heap.arm(machine)
+    assert heap.next_timer() == 5.0
+    heap.handle_timer(now=20.0)
+    assert machine.calls == [20.0]
+    assert len(heap) == 0
