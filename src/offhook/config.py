@@ -278,8 +278,6 @@ class ProjectTable(Table):
     @model_validator(mode="after")
     def _registrations(self) -> ProjectTable:
         registering = [trunk for trunk in self.trunks if trunk.register_ is not None]
-        if len({trunk.name for trunk in registering}) < len(registering):
-            raise ValueError("trunks that register need names of their own")
         known = {self.id, *(number.removeprefix("+") for number in self.numbers)}
         for trunk in registering:
             user = trunk.register_.contact_user if trunk.register_ else ""
