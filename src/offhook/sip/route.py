@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from .dialog import Dialog
-from .flow import Flow
+from .flow import Address, Flow
 from .headers import HeaderError, parse_name_addr
 from .uri import SipUri, UriError
 
@@ -52,6 +52,8 @@ MAX_TARGETS = 3
 "Addresses tried for one request."
 MAX_DATAGRAM = 1300
 "Longer requests go by TCP where they can: IP would cut them up (RFC 3261 section 18.1.1)."
+SOURCE = "INVITE's source address"
+LATEST_SOURCE = "the source of the peer's last request"
 
 _LOCAL_SCOPE = tuple(
     ipaddress.ip_network(network)
@@ -75,7 +77,7 @@ class Hop:
     host: str
     port: int | None
     rule: str
-    "What named it: `Record-Route`, `Contact`, `INVITE's source address`, `Request-URI`."
+    "What named it: `Record-Route`, `Contact`, `SOURCE`, `LATEST_SOURCE`, `Request-URI`."
     secure: bool = False
     "The URI was `sips`, or asked for TLS."
     trusted: bool = False
@@ -165,11 +167,12 @@ def hop_for_uri(uri: SipUri, rule: str, *, trusted: bool = False, transport: str
     return Hop(chosen, host, uri.port, rule, secure or chosen == "tls", trusted, fixed)
 
 
-def plan_in_dialog(dialog: Dialog, flow: Flow, *, alive: bool) -> Plan:
+def plan_in_dialog(dialog: Dialog, flow: Flow, *, alive: bool, moved_to: Address | None = None) -> Plan:
     """
     Return where the next request of `dialog` goes.
 
-    `flow` is the INVITE's; `alive` says whether its connection is still open (any value on UDP).
+    `flow` is the INVITE's; `alive` says whether its connection is still open (any value on UDP). `moved_to` is where
+    the peer's last request by UDP came from, when that was elsewhere: a NAT forgot the peer, and gave it a new address.
     Raises `RouteError` when nothing names a place.
     """
     if flow.is_reliable and alive:
@@ -177,11 +180,11 @@ def plan_in_dialog(dialog: Dialog, flow: Flow, *, alive: bool) -> Plan:
     gone = "the INVITE's connection is gone" if flow.is_reliable else ""
     if dialog.route_set:
         hop = _trust_peer(hop_for_uri(_route_uri(dialog.route_set[0]), "Record-Route"), flow)
-        return Plan(None, _with_source(hop, flow), gone)
+        return Plan(None, _with_source(hop, flow, moved_to), gone)
     if flow.is_reliable:
         hop = hop_for_uri(_target_uri(dialog), "Contact", transport=flow.transport)
         return Plan(None, (_trust_peer(hop, flow),), gone)
-    return _plan_udp_without_route(dialog, flow)
+    return _plan_udp_without_route(dialog, flow, moved_to)
 
 
 def prefer_tcp(plan: Plan) -> Plan:
@@ -222,27 +225,28 @@ def refusal(transport: str, host: str, port: int, *, peer: str) -> str | None:
     return None
 
 
-def _plan_udp_without_route(dialog: Dialog, flow: Flow) -> Plan:
-    source = _source(flow)
+def _plan_udp_without_route(dialog: Dialog, flow: Flow, moved_to: Address | None) -> Plan:
+    source = _source(flow, moved_to)
     try:
         contact = _trust_peer(hop_for_uri(_target_uri(dialog), "Contact"), flow)
     except RouteError as exc:
         return Plan(None, (source,), str(exc))
     if _address(contact.host) is None:
         return Plan(None, (contact, source), "")
-    if _is_behind_nat(contact.host, flow.remote[0]):
+    if _is_behind_nat(contact.host, source.host):
         return Plan(None, (source,), f"Contact host {contact.host} is behind a NAT")
     return Plan(None, (contact,), "")
 
 
-def _with_source(hop: Hop, flow: Flow) -> tuple[Hop, ...]:
+def _with_source(hop: Hop, flow: Flow, moved_to: Address | None) -> tuple[Hop, ...]:
     if flow.is_reliable or _address(hop.host) is None or not _is_behind_nat(hop.host, flow.remote[0]):
         return (hop,)
-    return hop, _source(flow)
+    return hop, _source(flow, moved_to)
 
 
-def _source(flow: Flow) -> Hop:
-    return Hop("udp", *flow.remote, "INVITE's source address", trusted=True, fixed=True)
+def _source(flow: Flow, moved_to: Address | None) -> Hop:
+    address, rule = (flow.remote, SOURCE) if moved_to is None else (moved_to, LATEST_SOURCE)
+    return Hop("udp", *address, rule, trusted=True, fixed=True)
 
 
 def _trust_peer(hop: Hop, flow: Flow) -> Hop:

@@ -216,12 +216,13 @@ class InviteUsage:
     def receive_request(self, exchange: ServerExchange, *, now: float) -> None:
         """Handle a request in this leg's dialog, other than ACK and CANCEL."""
         request = exchange.request
-        if exchange.flow.is_reliable and exchange.flow != self.flow and self.state != "ended":
-            self._latest = exchange.flow
-            self._hold(exchange.flow)
         if not self._dialog_of(request).accepts(request):
             exchange.respond(500, "CSeq Out Of Order", now=now)
-        elif request.method == "BYE":
+            return
+        if self.state != "ended":
+            self._latest = exchange.flow
+            self._hold(exchange.flow)
+        if request.method == "BYE":
             exchange.respond(200, now=now)
             self._receive_bye(request, now)
         elif request.method == "NOTIFY":
@@ -434,12 +435,13 @@ class InviteUsage:
 
     def _plan(self, dialog: Dialog) -> Plan:
         assert self.flow is not None
-        latest = self._latest
-        if latest is not None and not self.stack.is_open(self.flow) and self.stack.is_open(latest):
+        latest, alive = self._latest or self.flow, self.stack.is_open(self.flow)
+        if latest.is_reliable and not alive and self.stack.is_open(latest):
             # The peer let the first connection go and opened another: as good a path as the INVITE's was.
             return Plan(latest, (), f"by the connection of the peer's last request, {latest}")
+        moved = not latest.is_reliable and not self.flow.is_reliable and latest.remote != self.flow.remote
         try:
-            return plan_in_dialog(dialog, self.flow, alive=self.stack.is_open(self.flow))
+            return plan_in_dialog(dialog, self.flow, alive=alive, moved_to=latest.remote if moved else None)
         except RouteError as exc:
             return Plan(None, (), str(exc))
 

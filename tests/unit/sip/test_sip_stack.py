@@ -24,6 +24,7 @@ from offhook.sip.refer import ReferPending
 from offhook.sip.route import Attempt, Way
 from offhook.sip.stack import Incoming, Reach, Stack, StackConfig, Transmit, UsageEvent
 from offhook.sip.transaction import LocalProtocolError
+from offhook.trace import RoutingDecision
 
 US = ("192.0.2.2", 5060)
 PEER = ("198.51.100.7", 5060)
@@ -833,6 +834,32 @@ class TestStreams:
         agent.take()
         assert agent.flows[-1] == TCP
         assert agent.reaches == []
+
+    def test_a_peer_whose_nat_moved_it_is_reached_where_its_last_request_came_from(self, agent):
+        usage = agent.confirmed(UDP, extra=["Contact: <sip:peer@10.0.0.4:5060>"])
+        tag = usage.dialog.local_tag
+        moved, forged = (Flow("udp", US, (PEER[0], port)) for port in (61234, 6666))
+        agent.receive(message("OPTIONS", branch="o", cseq=5, to_tag=tag), moved)
+        # What is not new says nothing of where the peer is.
+        assert agent.receive(message("OPTIONS", branch="p", cseq=5, to_tag=tag), forged) == [500]
+        notes = []
+        usage.tracer = notes.append
+        usage.hangup(now=1.0)
+        agent.take()
+        assert agent.flows[-1] == moved
+        (text,) = [note.text for note in notes if isinstance(note, RoutingDecision)]
+        assert text == (
+            f"sent BYE to udp {PEER[0]}:61234 from the source of the peer's last request; "
+            "Contact host 10.0.0.4 is behind a NAT"
+        )
+
+    def test_a_contact_that_can_be_reached_is_taken_at_its_word_wherever_requests_come_from(self, agent):
+        usage = agent.confirmed(UDP)
+        elsewhere = Flow("udp", US, (PEER[0], 61234))
+        agent.receive(message("OPTIONS", branch="o", cseq=5, to_tag=usage.dialog.local_tag), elsewhere)
+        usage.hangup(now=1.0)
+        agent.take()
+        assert agent.flows[-1] == UDP
 
     def test_request_on_a_connection_that_turns_out_dead_goes_the_next_way(self, agent):
         usage = agent.confirmed(TLS, extra=[self.ROUTE, f"Contact: {CONTACT}"])
