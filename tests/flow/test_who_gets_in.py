@@ -240,9 +240,15 @@ async def test_the_phone_answers_a_challenge(guarded: Node) -> None:
         told.append({"kind": kind, **fields})
 
     # The phone's address is listed for another project; here the password decides.
-    for credentials_, status in ((None, 401), (("edge", "wrong"), 401), (("edge", "s3cret"), 480)):
+    for credentials_, status, said in (
+        (None, 401, "--user and --password"),
+        (("edge", "wrong"), 401, "its user or password is not"),
+        (("edge", "s3cret"), 480, ""),
+    ):
         plan = CallPlan(uri=uri, credentials=credentials_, max_s=8)
-        assert (await CliPhone(plan, report).call()).status == status
+        outcome = await CliPhone(plan, report).call()
+        assert outcome.status == status
+        assert said in outcome.cause
     # Without those that were sent again.
     sent = dict.fromkeys(one["message"] for one in told if one.get("title", "").startswith("INVITE "))
     asked_first = [message for message in sent if "CSeq: 1 INVITE" in message]
@@ -264,6 +270,11 @@ async def test_a_listed_source_hears_404_for_all_that_is_not_its_own(strict: Nod
     assert entry["reason"] == "unknown_project"
     assert entry["called"] == "proj_none"
     assert 'numbers = ["proj_none"]' in entry["remedy"]
+    async with at(strict, "127.0.0.1") as trunk:
+        # Carriers that take no user part call a host alone.
+        trunk.send(write(PLAIN, trunk, "nobody").replace("INVITE sip:nobody@", "INVITE sip:", 1))
+        await trunk.expect("SIP/2.0 404")
+    assert 'hosts = ["' in (await refused(strict))["127.0.0.1"]["remedy"]
 
 
 async def test_a_stranger_is_one_entry_that_names_its_line(alone: Node) -> None:

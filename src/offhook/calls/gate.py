@@ -109,9 +109,13 @@ class TrunkGate:
         trunks = self._projects.digest_trunks(address)
         return self._challenge(request, address, trunks, now) if trunks else Passed()
 
-    def refuse(self, address: str, reason: Reason, *, called: str = "", user: str = "") -> None:
+    def refuse(
+        self, address: str, reason: Reason, *, called: str = "", by_host: bool = False, user: str = ""
+    ) -> None:
         """Count a refusal, and log it the 1st, 10th, 100th ... time."""
-        entry = self.refused.add(address, self._clock.wall(), reason, called=called, user=user)
+        entry = self.refused.add(
+            address, self._clock.wall(), reason, called=called, by_host=by_host, user=user
+        )
         # Honest peers are asked for their password at each call, and answer.
         if entry is not None and reason != "no_credentials":
             log.warning(

@@ -143,7 +143,13 @@ class CallManager:
         proven = leg.peer if isinstance(leg.peer, Trunk) else None
         found = self._admission.find_project(uri.user, uri.host, source, proven)
         if isinstance(found, Refusal):
-            self.gate.refuse(source, "unknown_project", called=uri.host if uri.user is None else uri.user)
+            self.gate.refuse(
+                source,
+                "unknown_project",
+                called=uri.host if uri.user is None else uri.user,
+                by_host=uri.user is None,
+                user=proven.digest.user if proven is not None and proven.digest is not None else "",
+            )
         return found
 
     def _judge(self, leg: Leg, project: Project) -> negotiate.MediaPlan | Refusal | None:

@@ -34,8 +34,10 @@ class RefusedSource:
     "How often for which."
     called: str = ""
     "The user, or the host without one, of the Request-URI of the last INVITE that was for no project."
+    by_host: bool = False
+    "Whether `called` is a host."
     user: str = ""
-    "The name that the last wrong credentials were for."
+    "The name that the last credentials were for, wrong or right."
 
     @property
     def count(self) -> int:
@@ -47,7 +49,10 @@ class RefusedSource:
         source = f'[[projects.trunks]] sources = ["{self.address}/{128 if ":" in self.address else 32}"]'
         match self.reason:
             case "unknown_project":
-                return f'numbers = ["{self.called}"] in the project that shall answer, with {source}'
+                line = f'{"hosts" if self.by_host else "numbers"} = ["{self.called}"]'
+                if self.user:
+                    return f'{line} in the project whose trunk has digest_user = "{self.user}"'
+                return f"{line} in the project that shall answer, with {source}"
             case "wrong_credentials":
                 return f'[[projects.trunks]] digest_user = "{self.user}" with the digest_password that the peer has'
             case "no_credentials":
@@ -80,7 +85,14 @@ class RefusedSources:
         self._sources: OrderedDict[str, RefusedSource] = OrderedDict()
 
     def add(
-        self, address: str, now: float, reason: Reason = "not_listed", *, called: str = "", user: str = ""
+        self,
+        address: str,
+        now: float,
+        reason: Reason = "not_listed",
+        *,
+        called: str = "",
+        by_host: bool = False,
+        user: str = "",
     ) -> RefusedSource | None:
         """Count a refusal. Return the entry when it is worth a log line: the 1st, 10th, 100th ... time."""
         entry = self._sources.get(address)
@@ -91,8 +103,10 @@ class RefusedSources:
         else:
             self._sources.move_to_end(address)
         entry.reason, entry.last_at = reason, now
-        entry.called = _plain(called) or entry.called
-        entry.user = _plain(user) or entry.user
+        if called := _plain(called):
+            entry.called, entry.by_host = called, by_host
+        if reason in ("wrong_credentials", "unknown_project"):
+            entry.user = _plain(user)
         count = entry.reasons[reason] = entry.reasons.get(reason, 0) + 1
         return entry if str(count).strip("0") == "1" else None
 

@@ -82,5 +82,8 @@ def _show(timeline: dict[str, Any], facts: dict[str, Any], svg: Path | None) -> 
         console.print(Text(printable(seen), style="bold"))
     if svg is not None:
         drawn = console.export_svg(title=f"offhook explain {facts.get('id', '')}", theme=MONOKAI)
-        # Any monospaced font will do; the file should not ask the network for one.
-        svg.write_text(re.sub(r"@font-face \{[^}]*\}\s*", "", drawn))
+        try:
+            # Any monospaced font will do; the file should not ask the network for one.
+            svg.write_text(re.sub(r"@font-face \{[^}]*\}\s*", "", drawn))
+        except OSError as error:
+            fail(f"--svg: {svg}: {error.strerror}")

@@ -123,6 +123,22 @@ def test_a_source_that_calls_no_project_gets_another_remedy():
     assert 'digest_user = "edge"' in entry.remedy
 
 
+def test_what_was_called_by_a_host_alone_leads_by_hosts():
+    entry = RefusedSources().add("192.0.2.1", 0.0, "unknown_project", called="sip.example.net", by_host=True)
+    assert 'hosts = ["sip.example.net"]' in entry.remedy
+
+
+def test_a_peer_that_proved_itself_by_a_password_needs_no_address():
+    sources = RefusedSources()
+    entry = sources.add("192.0.2.1", 0.0, "unknown_project", called="+1555", user="edge")
+    assert 'numbers = ["+1555"]' in entry.remedy
+    assert 'digest_user = "edge"' in entry.remedy
+    assert "sources" not in entry.remedy
+    # The next one from there is another peer, known by its address.
+    sources.add("192.0.2.1", 1.0, "unknown_project", called="+1555")
+    assert 'sources = ["192.0.2.1/32"]' in entry.remedy
+
+
 def test_what_was_made_up_for_is_taken_back():
     sources = RefusedSources()
     sources.add("192.0.2.1", 0.0, "no_credentials")

@@ -187,3 +187,12 @@ def test_as_many_calls_are_listed_as_were_asked_for(monkeypatch: pytest.MonkeyPa
     for asked_for, listed in ((25, 25), (210, 210), (1000, 230)):
         result = CliRunner().invoke(app, ["calls", "--key", "sk-1", "--limit", str(asked_for), "--json"])
         assert [call["id"] for call in json.loads(result.stdout)] == [call["id"] for call in known[:listed]]
+
+
+def test_a_drawing_that_cannot_be_written_is_said(asked: list[tuple[str, str]], tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        app, ["explain", CALL, "--key", "sk-1", "--svg", str(tmp_path / "none" / "a.svg")]
+    )
+    assert result.exit_code == 1
+    assert "--svg: " in result.stderr
+    assert "No such file or directory" in result.stderr

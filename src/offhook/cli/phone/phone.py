@@ -247,6 +247,12 @@ class Phone(LegListener):
             self._outcome.cause += (
                 "; trust the node's CA with --ca, which it keeps as offhook-data/tls/ca.pem"
             )
+        if response is not None and response.status in (401, 407):
+            self._outcome.cause += (
+                "; its user or password is not what the other side has"
+                if self._plan.credentials
+                else "; give the digest user and password of its trunk with --user and --password"
+            )
         self._over.set()
 
     def leg_cancelled(self, leg: Leg, reason_header: str | None) -> None:
