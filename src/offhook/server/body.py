@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from offhook.calls.errors import CallError
 
-__all__ = ["optional_object", "read_body", "read_json", "refuse_unknown", "type_name"]
+__all__ = ["optional_object", "parse_json", "read_body", "read_json", "refuse_unknown", "type_name"]
 
 MAX_BODY = 1024 * 1024
 MAX_DISCARDED = 16 * 1024 * 1024
@@ -33,7 +33,12 @@ async def read_body(request: Request) -> bytes:
 
 async def read_json(request: Request) -> Any:
     """Return the body as JSON; `None` for an empty one. Raises `CallError` 400, 408 or 413."""
-    body = (await read_body(request)).removeprefix(_BOM).strip()
+    return parse_json(await read_body(request))
+
+
+def parse_json(body: bytes) -> Any:
+    """Return a body as JSON; `None` for an empty one. Raises `CallError` 400."""
+    body = body.removeprefix(_BOM).strip()
     if not body:
         return None
     try:

@@ -19,7 +19,9 @@ from .body import optional_object, read_json, refuse_unknown, type_name
 from .context import request_id_of
 from .dtmf import DTMF_SCHEMA, digit_order
 from .errors import documented
-from .refers import REFER_BODY, audit_refer, find_refer, refer_target, refer_under_way
+from .passthrough import Screen
+from .refers import REFER_BODY, ReferAudit, find_refer, refer_target, refer_under_way, screen_refer
+from .rest_entry import rest_entry
 from .services import ServerServices
 
 if TYPE_CHECKING:
@@ -136,27 +138,25 @@ class CallRoutes:
         `realtime.call.refer.updated` and `GET .../refers/{number}`. Anything else is an error within 8 s that has the
         peer's status in `details`; with `wait_for_playout` also 202, when the agent still speaks by then.
         """
-        project, target, error = self._authenticate(request), None, None
+        project = self._authenticate(request)
+        audit = ReferAudit(request, project, key_id_of(request.headers, self._projects), call_id)
 
         async def act(call: Call, body: Any) -> Response | None:
-            nonlocal target, error
-            try:
-                target = refer_target(optional_object(body))
+            with audit:
+                audit.target = target = refer_target(optional_object(body))
                 taken = await call.refer(
                     target,
                     repeated=_is_repeat(request),
                     wait_for_playout=wait_for_playout,
                     request_id=request_id_of(request.scope),
                 )
-            except CallError as refusal:
-                error = refusal
-                raise
-            finally:
-                key_id = key_id_of(request.headers, self._projects)
-                audit_refer(request, project, key_id, call_id, target, error)
             return None if taken else refer_under_way(request, call.refers())
 
-        return await self._do("refer", request, call_id, act)
+        def screen(body: bytes) -> bytes:
+            with audit:
+                return screen_refer(body, project, audit)
+
+        return await self._do("refer", request, call_id, act, screen=screen)
 
     async def hangup(self, request: Request, call_id: CallId) -> Response:
         """End the call: BYE once answered, 480 while it rings. A body is ignored."""
@@ -269,34 +269,30 @@ class CallRoutes:
         return sorted([*own, *hosted], key=lambda call: call.created_at, reverse=True)
 
     async def _do(
-        self, verb: str, request: Request, call_id: str, act: Act, *, has_body: bool = True
+        self,
+        verb: str,
+        request: Request,
+        call_id: str,
+        act: Act,
+        *,
+        has_body: bool = True,
+        screen: Screen | None = None,
     ) -> Response:
-        """Do what was asked; the call's timeline gets the request and how it went."""
+        """
+        Do what was asked; the call's timeline gets the request and how it went.
+
+        `screen` judges the body of a request that goes on to another service.
+        """
         started_at = self._clock.monotonic()
         project = self._authenticate(request)
         if self._passthrough and (
             destination := self._passthrough.destination(project, call_id, request.headers)
         ):
-            return await self._passthrough.relay(destination, project, call_id, verb, request)
+            return await self._passthrough.relay(destination, project, call_id, verb, request, screen)
         call = self._calls.find(project.id, call_id)
-        status, error = 500, "internal error"
-        try:
+        with rest_entry(call.timeline, self._clock, verb, request, started_at=started_at) as entry:
             answer = await act(call, await read_json(request) if has_body else None) or Response()
-            status, error = answer.status_code, ""
-        except CallError as refusal:
-            status, error = refusal.status, refusal.message
-            raise
-        finally:
-            call.timeline.record(
-                "rest",
-                f"POST {verb}: {status}" + (f", {error}" if error else ""),
-                at=started_at,
-                verb=verb,
-                status=status,
-                error=error or None,
-                request_id=request_id_of(request.scope),
-                duration_ms=round((self._clock.monotonic() - started_at) * 1000, 1),
-            )
+            entry.answered(answer.status_code)
         return answer
 
 

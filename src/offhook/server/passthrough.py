@@ -21,9 +21,17 @@ from offhook.realtime.engines.upstream.target import Upstream, call_verb
 from offhook.tenants import Project
 
 from .body import read_body
-from .context import request_id_of
+from .rest_entry import rest_entry
 
-__all__ = ["NOT_OURS", "RELAYED", "UPSTREAM_REQUEST_ID", "Destination", "Passthrough", "upstream_error"]
+__all__ = [
+    "NOT_OURS",
+    "RELAYED",
+    "UPSTREAM_REQUEST_ID",
+    "Destination",
+    "Passthrough",
+    "Screen",
+    "upstream_error",
+]
 
 log = logging.getLogger("offhook.server")
 
@@ -55,6 +63,10 @@ _FAULTS = {
     "protocol": "the connection broke off before an answer",
 }
 "What an app may know; the addresses are the operator's, and stand in the log."
+
+
+Screen = Callable[[bytes], bytes]
+"Judges a request's body and returns what goes up of it. Raises `CallError`."
 
 
 class Destination:
@@ -105,35 +117,32 @@ class Passthrough:
         return self.destinations[name]
 
     async def relay(
-        self, destination: Destination, project: Project, call_id: str, verb: str, request: Request
+        self,
+        destination: Destination,
+        project: Project,
+        call_id: str,
+        verb: str,
+        request: Request,
+        screen: Screen | None = None,
     ) -> Response:
-        """Send a verb up and return the answer as it came. Raises `CallError` for none, or a body that is too large."""
+        """
+        Send a verb up and return the answer as it came.
+
+        `screen` says what of the body goes up, or raises. Raises `CallError` also for no answer, or a body that is too
+        large.
+        """
         started_at = self.clock.monotonic()
-        request_id = request_id_of(request.scope)
         body = await read_body(request)
         call = self.hosted.see(project.id, call_id, destination.name)
-        status, fault, upstream_id = 500, "internal error", None
-        try:
-            answer = await self._ask(destination, call, verb, request, body)
-            upstream_id = answer.headers.get("x-request-id")
-            status, fault = answer.status, ""
-            return _response(destination, verb, answer)
-        except CallError as refusal:
-            status, fault = refusal.status, refusal.message
-            raise
-        finally:
-            call.timeline.record(
-                "rest",
-                f"POST {verb}: {status}" + (f", {fault}" if fault else ""),
-                at=started_at,
-                verb=verb,
-                status=status,
-                error=fault or None,
-                request_id=request_id,
-                upstream=destination.name,
-                upstream_request_id=upstream_id and destination.hide_in(upstream_id)[:200],
-                duration_ms=round((self.clock.monotonic() - started_at) * 1000, 1),
+        with rest_entry(call.timeline, self.clock, verb, request, started_at=started_at) as entry:
+            entry.details = {"upstream": destination.name, "upstream_request_id": None}
+            answer = await self._ask(
+                destination, call, verb, request, body if screen is None else screen(body)
             )
+            if (upstream_id := answer.headers.get("x-request-id")) is not None:
+                entry.details["upstream_request_id"] = destination.hide_in(upstream_id)[:200]
+            entry.answered(answer.status)
+            return _response(destination, verb, answer)
 
     async def _ask(
         self, destination: Destination, call: HostedCall, verb: str, request: Request, body: bytes

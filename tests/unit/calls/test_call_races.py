@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from offhook.calls.dtmf import DigitOrder
 from offhook.calls.errors import CallError
 from offhook.realtime.engines.scripted import ScriptedEngine
 from offhook.sip.events import LegEnded
@@ -91,6 +92,19 @@ async def test_a_refer_that_waits_for_the_answer_ends_with_the_call(table, warmi
         async with asyncio.timeout(4):  # the engine has 5 s
             await asked
     assert refused.value.status == 404
+    await settle(table, call)
+
+
+async def test_digits_before_the_ack_has_answered_our_offer(table):
+    leg, call = table.invite(sdp="")
+    await call.accept(ACCEPT)
+    async with asyncio.timeout(10):
+        while leg.state != "answered":
+            await asyncio.sleep(0.01)
+    with pytest.raises(CallError) as refused:
+        await call.dtmf(DigitOrder("1"))
+    assert (refused.value.status, refused.value.code) == (409, "call_has_no_media")
+    await call.hangup()
     await settle(table, call)
 
 

@@ -25,6 +25,7 @@ PROJECTS = [
     Project("proj_a", api_keys=("sk-a",)),
     Project("proj_b", api_keys=("sk-b",)),
     Project("proj_off", api_keys=("sk-off",), passthrough=""),
+    Project("proj_listed", api_keys=("sk-listed",), refer_targets=("tel:+1",)),
     Project("proj_azure", api_keys=("sk-azure",), passthrough="azure"),
 ]
 BODIES = {
@@ -78,7 +79,48 @@ async def timeline(node, call_id, *kinds):
     return [entry for entry in body["data"] if not kinds or entry["kind"] in kinds]
 
 
+async def timeline_of(node, call_id, key, kind, **fields):
+    async with node.raw(key) as http:
+        body = (await http.get(f"/v1/realtime/calls/{call_id}/timeline")).json()
+    shown = [entry for entry in body["data"] if entry["kind"] == kind]
+    return [entry for entry in shown if all(entry.get(name) == value for name, value in fields.items())]
+
+
 # REST.
+
+
+async def test_a_transfer_of_a_hosted_call_is_audited_and_bounded_as_an_own_one(relaying, hosted, caplog):
+    caplog.set_level("INFO", "offhook.server")
+    node, call = await relaying(), hosted.ring()
+    twice = b'{"target_uri":"tel:+44900","target_uri":"tel:+15550100"}'
+    allowed, denied = b'{"target_uri": "tel:+15550100"}', b'{"target_uri":"tel:+44900"}'
+    answers = []
+    for key, body in (
+        ("sk-a", denied),
+        ("sk-a", b"{"),
+        ("sk-listed", denied),
+        ("sk-listed", b"{"),
+        ("sk-listed", allowed),
+        ("sk-listed", twice),
+    ):
+        async with node.raw(key) as http:
+            answers.append(await http.post(f"/v1/realtime/calls/{call.id}/refer", content=body))
+    assert [answers[n].status_code for n in (2, 3)] == [403, 400]
+    assert answers[2].json()["error"]["code"] == "target_not_allowed"
+    sent = [request.body for request in hosted.requests]
+    # Without a list a body is the upstream's affair; with one, what goes up can be read in one way only.
+    assert sent == [denied, b"{", *[b'{"target_uri":"tel:+15550100"}'] * 2]
+    audits = [record for record in caplog.records if getattr(record, "event", "").startswith("audit.")]
+    assert [(one.event, one.project_id, one.target_uri) for one in audits] == [
+        ("audit.refer", "proj_a", "tel:+44900"),
+        ("audit.refer", "proj_a", None),
+        ("audit.refer.denied", "proj_listed", "tel:+44900"),
+        ("audit.refer.denied", "proj_listed", None),
+        ("audit.refer", "proj_listed", "tel:+15550100"),
+        ("audit.refer", "proj_listed", "tel:+15550100"),
+    ]
+    [*_, refusal] = await timeline_of(node, call.id, "sk-listed", "rest", status=403)
+    assert refusal["verb"] == "refer"
 
 
 @pytest.mark.parametrize("verb", BODIES)
