@@ -36,6 +36,18 @@ class CallError(Exception):
         self.retry = retry
         "Whether the same request may be sent again by itself (`x-should-retry`)."
 
+    def again(self) -> CallError:
+        """Return the same error to be raised once more; one that was raised keeps alive whatever it went through."""
+        return CallError(
+            self.status,
+            self.message,
+            code=self.code,
+            param=self.param,
+            type=self.type,
+            details=self.details,
+            retry=self.retry,
+        )
+
 
 def call_not_found() -> CallError:
     """Return the error for a call that is unknown, over, or another project's: one text for all (rows R22, R24)."""

@@ -37,8 +37,8 @@ MAX_KEPT = 1_000
 @dataclass(slots=True)
 class _Attempt:
     record: ReferRecord
-    answer: asyncio.Future[None]
-    "Done when the peer has taken the REFER; else its exception says why not."
+    answer: asyncio.Future[CallError | None]
+    "`None` when the peer has taken the REFER; else why not."
     waits: bool
     "Whether its requests may be answered before it is sent."
     leg_number: int | None = None
@@ -78,10 +78,16 @@ class Transfer:
         self._on_update = on_update
         self._attempts: list[_Attempt] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ended = False
 
     @property
     def completed(self) -> bool:
         return any(attempt.record.has_completed for attempt in self._attempts)
+
+    @property
+    def _is_over(self) -> bool:
+        # The leg may be ahead of its news, or behind a BYE that waits for the ACK.
+        return self._ended or self._leg.state == "ended"
 
     async def refer(
         self, target: str, *, request_id: str = "", said: Callable[[], asyncio.Future[bool]] | None = None
@@ -112,7 +118,7 @@ class Transfer:
         last = self._attempts[-1] if self._attempts else None
         if last is None or last.target != target:
             return False
-        if not last.answer.done() or last.answer.exception() is None:
+        if not last.answer.done() or last.answer.result() is None:
             return True
         return self._clock.monotonic() - last.answered_at < REPEATED_S
 
@@ -130,6 +136,7 @@ class Transfer:
 
     def call_ended(self) -> None:
         """What has not been sent will not be."""
+        self._ended = True
         for attempt in self._attempts:
             if attempt.said is not None:
                 attempt.said.cancel()
@@ -154,7 +161,6 @@ class Transfer:
             len(self._attempts) + 1, self._call_id, target, self._clock.wall(), request_id=request_id
         )
         attempt = _Attempt(record, loop.create_future(), waits=said is not None)
-        attempt.answer.add_done_callback(lambda future: future.exception())  # nobody may be waiting
         self._attempts.append(attempt)
         reason = "waits until the agent has been heard" if said is not None else ""
         record.update("pending", None, reason, at=self._clock.wall())
@@ -168,7 +174,8 @@ class Transfer:
         done, _ = await asyncio.wait({attempt.answer}, timeout=timeout)
         if not done:
             return False
-        attempt.answer.result()
+        if (error := attempt.answer.result()) is not None:
+            raise error.again()
         return True
 
     def _check_allow(self, target: str) -> None:
@@ -190,29 +197,26 @@ class Transfer:
             await self._send(attempt)
         except CallError as error:
             self._answer(attempt, error)
-        except Exception as error:
+        except Exception:
             log.exception("transfer failed", extra={"event": "call.bug", "call_id": self._call_id})
             self._finish(attempt, "failed", None, "internal error")
-            self._answer(attempt, error)
+            self._answer(attempt, CallError(500, "Internal error.", type="server_error"))
         except asyncio.CancelledError:
             self._answer(attempt, call_not_found())
             raise
         else:
             self._answer(attempt, None)
 
-    def _answer(self, attempt: _Attempt, error: Exception | None) -> None:
+    def _answer(self, attempt: _Attempt, error: CallError | None) -> None:
         attempt.answered_at = self._clock.monotonic()
-        if error is None:
-            attempt.answer.set_result(None)
-        else:
-            attempt.answer.set_exception(error)
+        attempt.answer.set_result(error and error.again())
 
     async def _wait_until_said(self, attempt: _Attempt, said: Callable[[], asyncio.Future[bool]]) -> None:
         """Return when the REFER may be sent. Raises `CallError` when it may not any more."""
         attempt.said = future = said()
         await asyncio.wait({future}, timeout=self._playout_wait_s)
         attempt.said = None
-        if self._leg.state == "ended":
+        if self._is_over:
             self._finish(attempt, "cancelled", None, "the call ended before the REFER was sent")
             raise call_not_found()
         if not future.done():
@@ -318,7 +322,7 @@ class Transfer:
         return f"<{SipUri(called.scheme, called.user, called.host, called.port)}>"
 
     def _error(self, status: int, code: str, attempt: _Attempt, text: str, **details: Any) -> CallError:
-        after = "The call is over." if self._leg.state == "ended" else "The call goes on."
+        after = "The call is over." if self._is_over else "The call goes on."
         return CallError(
             status,
             f"REFER to {attempt.target} was not taken: {text}. {after}",

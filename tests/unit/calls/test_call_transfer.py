@@ -1,6 +1,8 @@
 """Decision 5 of the design and API rows R16 to R19: one REFER for one wish, and an outcome for each."""
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -333,6 +335,39 @@ async def test_an_agent_that_talks_without_end_is_not_waited_for():
     assert said.cancelled()
     assert len(leg.sent) == 1
     assert "still talking after 0.05 s" in updates[0]["reason"]
+
+
+async def test_a_bye_that_still_waits_for_the_ack_is_no_interruption():
+    transfer, leg, updates, said, asked = await waiting(202)
+    leg.state = "answered"
+    transfer.call_ended()
+    with pytest.raises(CallError) as caught:
+        await asked
+    assert (caught.value.status, caught.value.code) == (404, "call_id_not_found")
+    assert said.cancelled()
+    assert updates[-1]["status"] == "cancelled"
+    assert "the call ended" in updates[-1]["reason"]
+    assert leg.sent == []
+
+
+async def test_a_refusal_that_is_kept_keeps_nothing_else_alive():
+    class Sound:
+        """What a session holds."""
+
+    async def ask(transfer):
+        sound = Sound()
+        with pytest.raises(CallError):
+            await transfer.refer(TARGET, said=lambda: sound and heard)
+        return weakref.ref(sound)
+
+    transfer = make(403, 403)[0]
+    heard = asyncio.get_running_loop().create_future()
+    heard.set_result(True)
+    sound = await ask(transfer)
+    await asyncio.sleep(0)
+    gc.collect()
+    assert sound() is None
+    assert transfer.to_api()[0]["status"] == "failed"
 
 
 @pytest.mark.parametrize(
