@@ -70,6 +70,7 @@ class Node:
         self._addresses: list[str] = []
         self._looking: asyncio.Task[None] | None = None
         self._stopping = False
+        self._reloading = asyncio.Lock()
         self._hurried = asyncio.Event()
 
     def not_ready(self) -> list[str]:
@@ -250,6 +251,10 @@ class Node:
 
         What is wrong with them is logged in one line, and what was in force stays so.
         """
+        async with self._reloading:  # one after the other: what was read last is what counts
+            await self._reload()
+
+    async def _reload(self) -> None:
         if not self._ready:
             return
         self._certificate.reload()
@@ -265,6 +270,8 @@ class Node:
                 extra={"event": "node.reload.refused"},
             )
             return
+        if not self._ready:
+            return  # the node was told to stop meanwhile, and registers no more
         self._projects.replace(projects)
         self._registrations.follow(projects)
         fixed = [

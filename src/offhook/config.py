@@ -210,8 +210,15 @@ class WebhookTable(Table):
 
     @field_validator("url")
     @classmethod
-    def _without_credentials(cls, url: str) -> str:
-        if urlsplit(url).username is not None:
+    def _can_be_called(cls, url: str) -> str:
+        parts = urlsplit(url)
+        try:
+            named = bool(parts.hostname) and parts.port != 0
+        except ValueError:  # a port beyond 65535
+            named = False
+        if not named:
+            raise ValueError(f"{url!r} names no host and port that can be called")
+        if parts.username is not None:
             raise ValueError("a user or password in it would not be sent; the signature says who calls")
         return url
 
@@ -245,7 +252,7 @@ class ProjectTable(Table):
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
     api_keys: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
-    hosts: tuple[str, ...] = ()
+    hosts: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     max_calls: Annotated[int, Field(ge=0)] = 0
     fallback: FallbackTable | None = None
     trunks: tuple[TrunkTable, ...] = ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
 from pathlib import Path
@@ -132,14 +131,9 @@ class TrunkTable(Table):
 
 
 def check_trunks(trunks: Mapping[str, Sequence[TrunkTable]]) -> None:
-    """Raises `ValueError` when two trunks, by project, have one digest user, or two that register have one name."""
+    """Raises `ValueError` when two trunks, by project, have one digest user."""
     seen: dict[tuple[str, str], str] = {}
     for project, tables in trunks.items():
-        named = Counter(trunk.name for trunk in tables if trunk.register_ is not None)
-        if twice := [name for name, count in named.items() if count > 1]:
-            raise ValueError(
-                f"projects.{project}: {named[twice[0]]} trunks that register are called {twice[0]!r}; give each a name"
-            )
         for trunk in tables:
             key = (trunk.digest_realm, trunk.digest_user)
             if trunk.digest_user and key in seen:

@@ -20,7 +20,7 @@ class RegisterTable(BaseModel):
 
     registrar: str
     "`sip:sip.example.net`, or with `;transport=tls`, or `sips:`."
-    user: str
+    user: Annotated[str, Field(min_length=1)]
     password_env: str = ""
     "The environment variable that holds the password."
     password_file: str = ""

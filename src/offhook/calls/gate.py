@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 
 from offhook.clock import Clock
 from offhook.sip.digest import Account, Challenger
@@ -17,7 +18,7 @@ from offhook.sip.flow import Flow
 from offhook.sip.gate import SILENCE, Passed, Turned
 from offhook.sip.message import Request
 from offhook.sip.uri import UriError
-from offhook.tenants import DigestAccount, Projects, Trunk
+from offhook.tenants import DigestAccount, Projects, Trunk, plain_address
 
 from .refused import Reason, RefusedSources
 
@@ -29,6 +30,8 @@ STRANGER_RATE, STRANGER_BURST = 10.0, 40.0
 "Requests a second, and at once, of one source that nobody lists and that has proven nothing."
 STRANGERS_RATE, STRANGERS_BURST = 200.0, 400.0
 "The same of all of them together."
+LINES_RATE, LINES_BURST = 1.0, 100.0
+"Lines of the log about refused sources: datagrams may claim to come from anywhere."
 KNOWN_FOR = 3600.0
 "Seconds for which a source that had the right password has no bucket."
 MAX_KEPT = 10_000
@@ -75,6 +78,8 @@ class TrunkGate:
             rate_of_all=STRANGERS_RATE,
             burst_of_all=STRANGERS_BURST,
         )
+        self._lines: tuple[float, float] | None = None
+        self._unlogged = 0
         self._proven: OrderedDict[str, float] = OrderedDict()
         "When a source last had the right password."
 
@@ -112,12 +117,13 @@ class TrunkGate:
     def refuse(
         self, address: str, reason: Reason, *, called: str = "", by_host: bool = False, user: str = ""
     ) -> None:
-        """Count a refusal, and log it the 1st, 10th, 100th ... time."""
+        """Count a refusal, and log it the 1st, 10th, 100th ... time, as far as the log has room for such lines."""
         entry = self.refused.add(
             address, self._clock.wall(), reason, called=called, by_host=by_host, user=user
         )
         # Honest peers are asked for their password at each call, and answer.
-        if entry is not None and reason != "no_credentials":
+        if entry is not None and reason != "no_credentials" and self._has_line():
+            unlogged, self._unlogged = self._unlogged, 0
             log.warning(
                 "refused %s: %s; to admit it: %s",
                 address,
@@ -128,8 +134,17 @@ class TrunkGate:
                     "source": address,
                     "reason": reason,
                     "count": entry.reasons[reason],
+                    "unlogged": unlogged,
                 },
             )
+
+    def _has_line(self) -> bool:
+        now = self._clock.monotonic()
+        level = _refilled(self._lines, LINES_RATE, LINES_BURST, now)
+        fits = level >= 1
+        self._lines = (level - fits, now)
+        self._unlogged += not fits
+        return fits
 
     # Passwords.
 
@@ -198,4 +213,8 @@ def _account(digest: DigestAccount) -> Account:
 
 def _bucket_of(address: str) -> str:
     """An IPv6 host has all of a /64 to itself."""
-    return ":".join(address.split(":")[:4]) if address.count(":") > 3 else address
+    try:
+        ip = ip_address(plain_address(address))
+    except ValueError:
+        return address
+    return f"{int(ip) >> 64:x}::/64" if ip.version == 6 else address

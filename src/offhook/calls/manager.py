@@ -135,7 +135,8 @@ class CallManager:
         ending = list(self._live.values())
         for call in ending:
             call.shut_down()
-        for call in ending:
+        # Those too that ended by themselves a moment ago: their sidebands have not heard everything yet.
+        for call in {*ending, *self._ended.values()}:
             await call.wait_closed()
 
     def _find_project(self, leg: Leg) -> Project | Refusal:

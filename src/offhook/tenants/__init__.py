@@ -9,6 +9,7 @@ from .project import (
     Trunk,
     WebhookEndpoint,
     key_id,
+    plain_address,
 )
 from .repository import ConfiguredProjects, Projects
 
@@ -23,4 +24,5 @@ __all__ = [
     "Trunk",
     "WebhookEndpoint",
     "key_id",
+    "plain_address",
 ]

@@ -280,9 +280,10 @@ PROJECT = "[[projects]]\nid = 'p'\n"
         (f"{PROJECT}[[projects.trunks]]\ndigest_user = 'a:b'\ndigest_password = 'x'", "no colons"),
         (
             PROJECT
-            + "[[projects.trunks]]\nregister = { registrar = 'sip:a', user = 'u', password_env = 'P' }\n" * 2,
-            "2 trunks that register are called 'trunk'",
+            + "[[projects.trunks]]\nregister = { registrar = 'sip:a', user = '', password_env = 'P' }",
+            "at least 1 character",
         ),
+        (f"{PROJECT}hosts = ['']", "at least 1 character"),  # a tel: URI's host is empty, too
     ],
 )
 def test_who_may_call_must_be_said(tmp_path, text, fault):
@@ -291,6 +292,13 @@ def test_who_may_call_must_be_said(tmp_path, text, fault):
     with pytest.raises(ConfigError) as raised:
         load(path)
     assert fault in str(raised.value)
+
+
+@pytest.mark.parametrize("url", ["http://a:99999/", "https://:443/", "http://a:0/", "http://user@a/"])
+def test_a_webhook_url_that_cannot_be_called_is_refused(tmp_path, url):
+    text = f"{PROJECT}[[projects.webhooks]]\nurl = '{url}'\nsecret = 'whsec_{'A' * 32}'"
+    with pytest.raises(ConfigError, match=r"projects\.0\.webhooks\.0\.url"):
+        load(write(tmp_path, text))
 
 
 @pytest.mark.parametrize(

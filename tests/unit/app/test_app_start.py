@@ -1,11 +1,14 @@
 """A node that cannot start says in one line what is wrong, and leaves no traceback to read."""
 
+import asyncio
 import json
+import threading
 
 import pytest
 
+from offhook import app
 from offhook.app import Node, StartError
-from offhook.config import Config, generated_project
+from offhook.config import Config, generated_project, load
 
 
 def node(data_dir):
@@ -107,3 +110,69 @@ async def test_a_certificate_file_that_is_missing_is_named(tmp_path):
     )
     with pytest.raises(StartError, match=r"tls\.key .* there is no file .*none\.key$"):
         await Node(config).start()
+
+
+@pytest.fixture
+async def loopback(tmp_path):
+    """A node with a project of its own, without HTTP; it has been started, and stops in the end."""
+    path = tmp_path / "offhook.toml"
+    path.write_text(
+        f"""
+        [server]
+        data_dir = "{tmp_path}"
+        http = ""
+        https = ""
+        [sip]
+        listen = ["udp:127.0.0.1:0"]
+        [engine]
+        kind = "scripted"
+        [[projects]]
+        id = "proj_first"
+        """
+    )
+    node = Node(load(path), path)
+    await node.start()
+    yield node, path
+    await node.stop()
+
+
+async def test_the_last_of_two_reloads_is_what_counts(loopback, monkeypatch):
+    node, path = loopback
+    first, go_on = threading.Event(), threading.Event()
+
+    def slowly(path):
+        config = load(path)
+        if not first.is_set():
+            first.set()
+            go_on.wait(10)
+        return config
+
+    monkeypatch.setattr(app, "load", slowly)
+    reloads = [asyncio.create_task(node.reload())]
+    await asyncio.to_thread(first.wait, 10)
+    path.write_text(path.read_text().replace("proj_first", "proj_second"))
+    reloads.append(asyncio.create_task(node.reload()))
+    await asyncio.sleep(0.05)
+    go_on.set()
+    await asyncio.gather(*reloads)
+    assert node._projects.by_id("proj_second") is not None
+    assert node._projects.by_id("proj_first") is None
+
+
+async def test_a_node_that_stops_while_it_reads_its_configuration_takes_nothing_up(loopback, monkeypatch):
+    node, path = loopback
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slowly(path):
+        reading.set()
+        go_on.wait(10)
+        return load(path)
+
+    monkeypatch.setattr(app, "load", slowly)
+    path.write_text(path.read_text().replace("proj_first", "proj_second"))
+    reload = asyncio.create_task(node.reload())
+    await asyncio.to_thread(reading.wait, 10)
+    await node.stop()
+    go_on.set()
+    await reload
+    assert node._projects.by_id("proj_second") is None

@@ -5,8 +5,9 @@ from ipaddress import ip_network
 import pytest
 
 from offhook.calls.admission import Admission, Capacity, Refusal, Unanswered
-from offhook.calls.gate import TokenBuckets
+from offhook.calls.gate import TokenBuckets, TrunkGate
 from offhook.calls.refused import RefusedSources
+from offhook.sip.flow import Flow
 from offhook.tenants import ConfiguredProjects, DigestAccount, Project, Register, Trunk
 
 
@@ -226,6 +227,44 @@ def test_calls_that_ring_are_counted_by_source_until_they_are_answered():
     calls.discard("a", "192.0.2.1")  # it ends, long after it was forgotten
     calls.discard("b", "192.0.2.1")
     assert (calls.of_source("192.0.2.1", 1), calls.of_node(1)) == (0, 1)
+
+
+class FakeClock:
+    now = 1_000.0
+
+    def monotonic(self):
+        return self.now
+
+    wall = monotonic
+
+
+def test_a_flood_from_claimed_addresses_does_not_fill_the_log(caplog):
+    clock = FakeClock()
+    gate = TrunkGate(PROJECTS, clock, secret=b"x", new_token=str)
+    for number in range(10_000):
+        gate.refuse(f"198.18.{number // 256}.{number % 256}", "not_listed")
+    assert len(caplog.records) == 100
+    clock.now += 2.0
+    for number in range(3):
+        gate.refuse(f"198.19.0.{number}", "not_listed")
+    assert [record.unlogged for record in caplog.records[-2:]] == [9_900, 0]
+    assert len(caplog.records) == 102
+
+
+@pytest.mark.parametrize(
+    "address", ["2001:db8::1", "2001:db8::aaaa:bbbb:cccc:dddd", "2001:0db8:0:0:1::", "2001:db8::ffff:1%eth0"]
+)
+def test_a_hosts_addresses_of_one_64_share_a_bucket(address):
+    clock = FakeClock()
+    projects = ConfiguredProjects([Project("p", trunks=(Trunk("t", digest=DigestAccount("t", "x")),))])
+    gate = TrunkGate(projects, clock, secret=b"x", new_token=str)
+
+    def heard(host):
+        return gate.admits(Flow("udp", ("::", 5060), (host, 5060), None))
+
+    assert sum(heard("2001:db8::2") for _ in range(100)) == 40
+    assert not heard(address)
+    assert heard("2001:db8:0:1::1")
 
 
 def test_a_bucket_fills_again_and_all_strangers_share_one():

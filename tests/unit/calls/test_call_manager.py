@@ -324,6 +324,27 @@ async def test_a_session_that_never_ends_does_not_hold_the_node(table, monkeypat
     json.dumps(call.describe())
 
 
+async def test_the_node_waits_for_what_calls_that_just_ended_have_to_tell(table, monkeypatch):
+    _, call = table.invite()
+    await call.accept(ACCEPT)
+    runner = await call.session()
+    told, close = asyncio.Event(), runner.close
+
+    async def slowly(reason):
+        await told.wait()
+        await close(reason)
+
+    monkeypatch.setattr(runner, "close", slowly)
+    await call.hangup()
+    closing = asyncio.create_task(table.manager.close(grace_s=1))
+    await asyncio.sleep(0.05)
+    assert not closing.done()
+    told.set()
+    async with asyncio.timeout(10):
+        await closing
+    assert runner.closed
+
+
 # Whose call an id is.
 
 
