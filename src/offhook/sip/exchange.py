@@ -167,6 +167,7 @@ class ClientExchange:
         "_deadline",
         "_is_over",
         "_last",
+        "_late_refusal",
         "_on_failure",
         "_on_response",
         "_plan",
@@ -217,6 +218,7 @@ class ClientExchange:
         self._attempts: tuple[Attempt, ...] = ()
         self._deadline = 0.0
         self._is_over = False
+        self._late_refusal: Response | None = None
         self._silent_at: float | None = None
         self._last: Request | None = None
         self._data = b""
@@ -375,16 +377,18 @@ class ClientExchange:
         """
         Take the answer of a target that was given up for another.
 
-        Where both may have got an INVITE, the other one runs on: what comes of it has to be ended, and it may still
-        answer a call that this one refuses.
+        Inside of a dialog both are ways to one peer, and the first final answer ends it. Where both may have got an
+        INVITE that begins a call, the other one runs on: what comes of it has to be ended, and it may still answer a
+        call that this one refuses.
         """
-        if self.request.method != "INVITE":
+        if self.request.method != "INVITE" or self.request.to.tag is not None:
             if response.status >= 200:
                 self.transaction = None
                 self.stack.forget_client(self)
         elif response.status >= 300 and self.is_waiting:
+            self._late_refusal = response
             return
-        elif response.status >= 200 and self.request.to.tag is None:
+        elif response.status >= 200:
             self.usage.flow = self.keys.get(key, self.usage.flow)
         self._tell(response, now)
 
@@ -444,7 +448,9 @@ class ClientExchange:
                     self._tell(response, now)
                 case Terminated(timed_out):
                     self.stack.forget_client(self)
-                    if timed_out:
+                    if timed_out and self._late_refusal is not None:
+                        self._tell(self._late_refusal, now)
+                    elif timed_out:
                         self._fail("no answer", now)
         if passed is not None:
             self._go_past(passed, now)

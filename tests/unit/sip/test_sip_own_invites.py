@@ -277,6 +277,28 @@ class TestTwoTargets:
         assert agent.feed(reply(second, 200, tag="two"), SECOND) == ["ACK"]
         assert len(agent.told(Answered)) == 1
 
+    def test_a_late_refusal_counts_when_the_other_never_answers(self, agent):
+        _, first, _ = agent.by_two_targets()
+        agent.feed(reply(first, 486, tag="one"), FIRST)
+        agent.run(100.0)
+        assert [event.response.status for event in agent.told(Refused)] == [486]
+
+    @pytest.mark.parametrize("status", [200, 488])
+    def test_in_a_call_both_are_ways_to_one_peer_and_a_late_answer_is_its_answer(self, agent, status):
+        agent.called()
+        agent.usage.dialog.route_set = ("<sip:edge.example.com;lr>",)
+        agent.usage.request("INVITE", now=0.0, body=SDP, content_type="application/sdp")
+        agent.take()
+        agent.reached(Way(FIRST, (), "Record-Route", frozenset(TARGETS[:1]), others=True))
+        first = parse_message(bytes(agent.last("INVITE")))
+        agent.run(3.0)
+        agent.reached(Way(SECOND, (), "Record-Route", frozenset(TARGETS)))
+        agent.feed(reply(first, status), FIRST)
+        agent.feed(reply(agent.last("INVITE"), status), SECOND)
+        agent.run(100.0)
+        assert [event.response.status for event in agent.told(Replied)] == [status]
+        assert agent.usage.state == "confirmed"
+
     @pytest.mark.parametrize("order", ["late first", "late second"])
     def test_of_two_answers_to_one_refer_only_the_first_counts(self, agent, order):
         agent.called()
