@@ -60,7 +60,9 @@ def init(
     ] = None,
     write: Annotated[
         Path | None,
-        typer.Option(help="Append the section to this file instead, with [sip] and [media] if it has none."),
+        typer.Option(
+            help="Append the section to this file instead, with the tables sip and media if it has none."
+        ),
     ] = None,
 ) -> None:
     """Print the configuration section for a trunk, with new keys, and the origination URI to paste there."""

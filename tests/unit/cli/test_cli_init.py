@@ -168,3 +168,9 @@ def test_a_file_that_does_not_load_is_left_as_it_was(tmp_path, old):
 def test_a_password_is_explained_where_one_is_written():
     assert "uac_auth()" in run("kamailio").stderr
     assert "uac_auth()" not in run("kamailio", "--source", "192.0.2.7").stderr
+
+
+def test_no_word_of_the_help_is_taken_for_markup():
+    """Square brackets in a help text are colours to the terminal, and gone."""
+    shown = " ".join(run("--help").stdout.replace("│", " ").split())
+    assert "with the tables sip and media if it has none" in shown
