@@ -115,6 +115,11 @@ class Node:
             raise StartError(str(error)) from error
         except (OSError, ValueError) as error:
             raise StartError(f"server.data_dir = {str(config.server.data_dir)!r}: {error}") from error
+        ports = PortPool(config.media.bind, *config.media.port_range)
+        try:
+            ports.check()
+        except OSError as error:
+            raise StartError(f"media.bind = {config.media.bind!r}: {error.strerror or error}") from error
         self._certificate = self._load(certificates)
         server_tls = self._certificate.context
         self._projects = projects
@@ -143,7 +148,7 @@ class Node:
             services=CallServices(
                 clock=self._clock,
                 announcer=self._announcer,
-                ports=PortPool(config.media.bind, *config.media.port_range),
+                ports=ports,
                 pacer=self._pacer,
                 engines=self._engines,
                 settings=CallSettings(

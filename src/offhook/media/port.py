@@ -56,6 +56,13 @@ class PortPool:
         """How many pairs we do not use. Others may still hold some of them."""
         return len(self._ports)
 
+    def check(self) -> None:
+        """Raises `OSError` when no port of that address can be bound: it is not this machine's."""
+        with socket.socket(
+            socket.AF_INET6 if ":" in self.host else socket.AF_INET, socket.SOCK_DGRAM
+        ) as sock:
+            sock.bind((self.host, 0))
+
     async def open(self) -> MediaPort:
         """Bind a pair. Raises `NoFreePort`."""
         held_by_others = []

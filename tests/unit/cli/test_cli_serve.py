@@ -74,3 +74,14 @@ def test_a_log_file_that_cannot_be_written_is_said_in_one_line(tmp_path: Path) -
     assert "--log-file" in result.stderr
     assert "No such file or directory" in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_an_address_for_sound_that_is_not_ours_is_found_at_the_start_and_not_by_the_first_call(
+    tmp_path: Path,
+) -> None:
+    path = config(tmp_path, sip="udp:127.0.0.1:0")
+    path.write_text(path.read_text() + '[media]\nbind = "192.0.2.1"\n')
+    result = CliRunner().invoke(app, ["--config", str(path), "--log-level", "ERROR"])
+    assert result.exit_code == 1
+    assert "media.bind = '192.0.2.1'" in result.stderr
+    assert "This machine does not have that address" in result.stderr
