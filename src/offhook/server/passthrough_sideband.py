@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections import Counter
-from collections.abc import Iterator
 from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
-from offhook.calls.errors import CallError
 from offhook.realtime.engines.upstream.target import call_sideband
 from offhook.tenants import Project
 
 from .passthrough import NOT_OURS, Destination, Passthrough
-from .sideband_limits import SidebandLimits
+from .sideband_limits import SidebandLimits, SidebandPlaces
 from .socket_relay import OPEN_S, Attempt, SocketRelay
 
 __all__ = ["PassthroughSideband"]
@@ -32,8 +28,7 @@ class PassthroughSideband:
     def __init__(self, passthrough: Passthrough, limits: SidebandLimits) -> None:
         self._passthrough = passthrough
         self._relay = SocketRelay(passthrough.clock, limits)
-        self._limits = limits
-        self._attached: Counter[tuple[str, ...]] = Counter()
+        self._places = SidebandPlaces(limits)
 
     async def attach(
         self,
@@ -51,22 +46,6 @@ class PassthroughSideband:
         timeout_s = min(OPEN_S, self._passthrough.timeout_s)
         attempt = Attempt(destination, url, key, timeout_s, NOT_OURS)
         record = self._passthrough.hosted.see(project.id, call_id, destination.name)
-        await self._relay.serve(record, [attempt], self._place(project.id, call_id), scope, receive, send)
-
-    @contextlib.contextmanager
-    def _place(self, *place: str) -> Iterator[None]:
-        """Hold one of the places at a call. Raises `CallError` 429 when none is left."""
-        if self._attached[place] >= self._limits.per_call:
-            raise CallError(
-                429,
-                f"{self._limits.per_call} sidebands are attached to this call already.",
-                code="rate_limit_exceeded",
-                type="rate_limit_error",
-            )
-        self._attached[place] += 1
-        try:
-            yield
-        finally:
-            self._attached[place] -= 1
-            if not self._attached[place]:
-                del self._attached[place]
+        await self._relay.serve(
+            record, [attempt], self._places.one_at(project.id, call_id), scope, receive, send
+        )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from .conversing import PROTOCOL, converse
 from .passthrough_sideband import PassthroughSideband
 from .plain import PlainRoute
 from .services import ServerServices
+from .sideband_limits import SidebandPlaces
 from .sideband_writer import SidebandWriter
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class SidebandRoute:
         self._projects = services.projects
         self._calls = services.calls
         self._limits = services.sideband
-        self._attached: Counter[str] = Counter()
+        self._places = SidebandPlaces(self._limits)
         self._plain = PlainRoute(services.sessions, services.sideband)
         self._passthrough = services.passthrough
         self._models = services.models
@@ -72,6 +73,11 @@ class SidebandRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
+        with contextlib.ExitStack() as place:
+            await self._serve(place, scope, receive, send)
+
+    async def _serve(self, place: contextlib.ExitStack, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a WebSocket whose `websocket.connect` has come; `place` is left when that is over."""
         try:
             project = authenticate(Headers(scope=scope), self._projects, subprotocols=scope["subprotocols"])
             beta = "realtime=v1" in Headers(scope=scope).get("openai-beta", "")
@@ -81,20 +87,17 @@ class SidebandRoute:
                 return
             if not beta and await self._plain.serve(project, scope, receive, send):
                 return
-            admitted = None if beta else await self._admit(project.id, QueryParams(scope["query_string"]))
+            query = QueryParams(scope["query_string"])
+            admitted = None if beta else await self._admit(project.id, query, place)
         except CallError as error:
             await deny(scope, receive, send, error)
             return
         chosen = PROTOCOL if PROTOCOL in scope["subprotocols"] else None
-        try:
-            await send({"type": "websocket.accept", "subprotocol": chosen})
-            if admitted is None:
-                await _refuse_beta(send)
-            else:
-                await self._attach(admitted, scope, receive, send)
-        finally:
-            if admitted is not None:
-                self._leave(admitted.call.id)
+        await send({"type": "websocket.accept", "subprotocol": chosen})
+        if admitted is None:
+            await _refuse_beta(send)
+        else:
+            await self._attach(admitted, scope, receive, send)
 
     async def _relays(self, project: Project, scope: Scope, receive: Receive, send: Send) -> bool:
         """Serve a sideband of a call that is another service's. Returns False for all others."""
@@ -107,31 +110,15 @@ class SidebandRoute:
         await self._hosted.attach(destination, project, call_id, scope, receive, send)
         return True
 
-    async def _admit(self, project_id: str, query: QueryParams) -> _Admitted:
+    async def _admit(self, project_id: str, query: QueryParams, place: contextlib.ExitStack) -> _Admitted:
         """Find the call's session, waiting for one that still rings (API row S11), and take a place at it."""
         call_id = query.get("call_id")
         if not call_id:
             raise _no_call_id()
         events = _parse_events(query)
         call = self._calls.find(project_id, call_id)
-        if self._attached[call_id] >= self._limits.per_call:
-            raise CallError(
-                429,
-                f"{self._limits.per_call} sidebands are attached to this call already.",
-                code="rate_limit_exceeded",
-                type="rate_limit_error",
-            )
-        self._attached[call_id] += 1
-        try:
-            return _Admitted(call, await call.session(), events)
-        except BaseException:
-            self._leave(call_id)
-            raise
-
-    def _leave(self, call_id: str) -> None:
-        self._attached[call_id] -= 1
-        if not self._attached[call_id]:
-            del self._attached[call_id]
+        place.enter_context(self._places.one_at(call_id))
+        return _Admitted(call, await call.session(), events)
 
     async def _attach(self, admitted: _Admitted, scope: Scope, receive: Receive, send: Send) -> None:
         call, request_id = admitted.call, request_id_of(scope)
