@@ -42,7 +42,7 @@ class Connection:
     @classmethod
     def parse(cls, value: str) -> Connection:
         """Parse `IN IP4 192.0.2.1`. Raises `SdpError`."""
-        words = value.split()
+        words = _words(value)
         if len(words) < 3 or words[0].upper() != "IN":
             raise SdpError(f"c={value!r}: want `IN IP4 <address>` or `IN IP6 <address>`")
         return cls(words[1].upper(), words[2].split("/")[0].strip("[]"))
@@ -77,7 +77,7 @@ class RtpMap:
     @classmethod
     def parse(cls, value: str) -> RtpMap:
         """Parse `101 telephone-event/8000`. Raises `SdpError`."""
-        words = value.split(None, 1)
+        words = _words(value, 1)
         parts = words[1].split("/") if len(words) == 2 else []
         number = _integer(words[0], 127) if words else None
         clock_rate = _integer(parts[1].strip(), 2**31) if len(parts) > 1 else None
@@ -123,7 +123,7 @@ class MediaDescription:
     @classmethod
     def parse(cls, value: str) -> MediaDescription:
         """Parse what follows `m=`. Raises `SdpError`."""
-        words = value.split()
+        words = _words(value)
         if len(words) < 3:
             raise SdpError(f"m={value!r}: want `<media> <port> <protocol> <formats>`")
         port_text, _, count_text = words[1].partition("/")
@@ -241,16 +241,28 @@ class SessionDescription:
 _DIRECTIONS: Final[dict[str, Direction]] = {word: word for word in get_args(Direction)}
 
 
+def _words(value: str, most: int = -1) -> list[str]:
+    """Split at blanks: those of SDP, not the many that Unicode knows."""
+    return [word for word in value.replace("\t", " ").strip(" ").split(" ", most) if word]
+
+
 def _split(data: bytes | str) -> Iterator[Line]:
     if len(data) > MAX_BYTES:
         raise SdpError(f"{len(data)} bytes: more than {MAX_BYTES}")
     text = data.decode("utf-8", "surrogateescape") if isinstance(data, bytes) else data
-    # Peers end lines with CRLF, LF, and, rarely, CR. A mark of byte order and closing NULs are seen as well.
-    raw = text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n", MAX_LINES)
+    # Peers end lines with CRLF, LF, and, rarely, CR. A mark of byte order and closing NULs are seen as well; no NUL
+    # means anything, wherever it stands (RFC 4566 section 9: byte-string).
+    raw = (
+        text.replace("\0", "")
+        .lstrip("\ufeff")
+        .replace("\r\n", "\n")
+        .replace("\r", "\n")
+        .split("\n", MAX_LINES)
+    )
     if len(raw) > MAX_LINES:
         raise SdpError(f"more than {MAX_LINES} lines")
     for each in raw:
-        line = each.strip(" \t\0")
+        line = each.strip(" \t")
         if not line:
             continue
         letter, equals, value = line.partition("=")

@@ -180,3 +180,11 @@ def test_whatever_comes_is_read_or_refused(data):
         media.rtpmap()
         media.fmtp(0)
     assert bytes(SessionDescription.parse(bytes(parsed))) == bytes(parsed)
+
+
+def test_nuls_are_nowhere_and_blanks_are_those_of_sdp():
+    """Found by fuzzing: words that other blanks parted were written with a space, and read as something else."""
+    parsed = SessionDescription.parse("v=0\r\nm=audio 9 R\u2028TP/AVP 0 1\x0001\0\t \r\n".encode())
+    assert parsed.media[0].protocol == "R\u2028TP/AVP"
+    assert parsed.media[0].formats == ("0", "101")
+    assert bytes(SessionDescription.parse(bytes(parsed))) == bytes(parsed)
