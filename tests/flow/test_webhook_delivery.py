@@ -92,7 +92,7 @@ class Told:
         self._news.set()
 
     async def until(self, condition):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not condition():
                 self._news.clear()
                 await self._news.wait()
@@ -204,19 +204,19 @@ async def test_a_slow_endpoint_is_given_up_after_the_timeout_and_tried_again():
     async def sleep(request):
         await asyncio.sleep(30)
 
-    async with receiving(sleep, OK) as receiver, telling(timeout_s=0.05) as teller:
+    async with receiving(sleep, OK) as receiver, telling(timeout_s=0.2) as teller:
         _, told = teller.tell(receiver.url)
-        await told.until(lambda: len(told.attempts) == 2)
+        # A busy machine may not answer another attempt in time either.
+        await told.until(lambda: told.attempts and told.attempts[-1].status == 200)
     assert told.attempts[0].status is None
-    assert told.attempts[0].error == "no answer within 0.05 s"
-    assert told.attempts[1].status == 200
+    assert told.attempts[0].error == "no answer within 0.2 s"
 
 
 async def test_a_status_counts_even_if_the_body_never_ends():
     async def endless(request):
         return b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nsome"
 
-    async with receiving(endless) as receiver, telling(timeout_s=0.1) as teller:
+    async with receiving(endless) as receiver, telling(timeout_s=1) as teller:
         _, told = teller.tell(receiver.url)
         await told.until(lambda: told.attempts)
     assert told.attempts[0].error is None
