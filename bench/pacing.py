@@ -29,6 +29,7 @@ import uvloop
 import websockets
 from rtp_peer import RtpPeer
 
+from offhook.cli.demo.site import free_ports, free_sip_ports
 from offhook.clock import SystemClock
 from offhook.media import negotiate
 from offhook.sip.endpoint import Endpoint, EndpointConfig
@@ -36,7 +37,7 @@ from offhook.sip.leg import Leg, LegListener
 from offhook.sip.message import Response
 
 KEY, SECRET = "sk-bench", "whsec_YmVuY2gtYmVuY2gtYmVuY2gtYmVuY2gtYmVuY2g="
-SIP_PORT, HTTP_PORT, APP_PORT = 16060, 18180, 19199
+(SIP_PORT, _), (HTTP_PORT, APP_PORT) = free_sip_ports(), free_ports(2)
 WARM_UP_S = 3.0
 CONFIG = f"""
 [server]

@@ -24,8 +24,10 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from offhook.cli.demo.site import free_ports, free_sip_ports
+
 CALL = Path(__file__).parents[1] / "tests" / "interop" / "uac_call.xml"
-SIP_PORT, HTTP_PORT = 15160, 18180
+(SIP_PORT, _), (HTTP_PORT,) = free_sip_ports(), free_ports(1)
 CORE = 0
 FORGOTTEN_S = 45
 "After so long nothing of a call is kept but its timeline: 32 s for a 200 that nobody acknowledges, and its BYE."

@@ -18,11 +18,13 @@ import asyncio
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -30,14 +32,8 @@ ROOT = HERE.parents[1]
 ENVIRONMENT = ROOT / ".venv-pjsua2"
 WHEEL = "pjsua2-python==2.15.1.post1"
 KEY, SECRET = "sk-pjsua", "whsec_cGpzdWEtcGpzdWEtcGpzdWEtcGpzdWEtcGpzdWE="
-SIP_PORTS, HTTP_PORTS, MEDIA, APP_PORT, PEER_PORT = (
-    (15160, 15162),
-    (18180, 18182),
-    (32000, 32200),
-    19199,
-    15170,
-)
-LASTS_S = 50.0
+MEDIA = (32000, 32200)
+LASTS_S, READY_S = 50.0, 120.0
 
 CONFIG = """
 [server]
@@ -65,8 +61,12 @@ sources = ["127.0.0.0/8"]
 # The peer: runs in the other environment, and says what happened as one line of JSON.
 
 
-def run_peer(credentials: str) -> None:
-    """Place the calls, answer one, and keep them up. `credentials` is `user:password` for trunks that want digest."""
+def run_peer(sip_ports: list[int], credentials: str) -> None:
+    """
+    Place calls to two nodes, answer one, and keep them up until standard input ends.
+
+    `credentials` is `user:password` for trunks that want digest.
+    """
     import pjsua2 as pj
 
     report: dict[str, dict[str, object]] = {}
@@ -109,8 +109,9 @@ def run_peer(credentials: str) -> None:
     config.medConfig.noVad = True
     endpoint.libInit(config)
     transport = pj.TransportConfig()
-    transport.port, transport.boundAddress = PEER_PORT, "127.0.0.1"
-    endpoint.transportCreate(pj.PJSIP_TRANSPORT_UDP, transport)
+    transport.port, transport.boundAddress = 0, "127.0.0.1"
+    udp = endpoint.transportCreate(pj.PJSIP_TRANSPORT_UDP, transport)
+    address = endpoint.transportGetInfo(udp).localName
     endpoint.libStart()
     endpoint.audDevManager().setNullDev()
     for codec in endpoint.codecEnum2():
@@ -118,7 +119,7 @@ def run_peer(credentials: str) -> None:
 
     def account(use) -> Account:
         config = pj.AccountConfig()
-        config.idUri = f"sip:+14155550100@127.0.0.1:{PEER_PORT}"
+        config.idUri = f"sip:+14155550100@{address}"
         config.callConfig.timerUse = use
         config.callConfig.timerMinSESec = config.callConfig.timerSessExpiresSec = 90
         if credentials:
@@ -131,16 +132,15 @@ def run_peer(credentials: str) -> None:
     timers, without = account(pj.PJSUA_SIP_TIMER_OPTIONAL), account(pj.PJSUA_SIP_TIMER_INACTIVE)
     timers.setDefault()
     for name, who, port in (
-        ("peer refreshes", timers, SIP_PORTS[0]),
-        ("node refreshes", without, SIP_PORTS[0]),
-        ("422", timers, SIP_PORTS[1]),
+        ("peer refreshes", timers, sip_ports[0]),
+        ("node refreshes", without, sip_ports[0]),
+        ("422", timers, sip_ports[1]),
     ):
         call = Call(who, name)
         calls.append(call)
         call.makeCall(f"sip:proj_pjsua@127.0.0.1:{port}", pj.CallOpParam(True))
-    print("calling", flush=True)
-    ends = time.monotonic() + LASTS_S + 4
-    while time.monotonic() < ends:
+    print("calling from", address, flush=True)
+    while not select.select([sys.stdin], [], [], 0)[0]:
         endpoint.libHandleEvents(20)
     for call in calls:
         call.count()
@@ -169,15 +169,27 @@ def make_environment() -> Path:
     return python
 
 
-async def start_node(folder: Path, number: int, min_se: int) -> asyncio.subprocess.Process:
+@dataclass(frozen=True)
+class Node:
+    """A node that is ready for calls."""
+
+    process: asyncio.subprocess.Process
+    sip: int
+    http: int
+
+
+async def start_node(folder: Path, number: int, min_se: int) -> Node:
     import httpx2
 
+    from offhook.cli.demo.site import free_ports, free_sip_ports
+
+    (sip, _), (http,) = free_sip_ports(), free_ports(1)
     path = folder / f"{number}.toml"
     media = MEDIA[number]
     path.write_text(
         CONFIG.format(
-            http=HTTP_PORTS[number],
-            sip=SIP_PORTS[number],
+            http=http,
+            sip=sip,
             min_se=min_se,
             media=media,
             media_end=media + 98,
@@ -190,13 +202,19 @@ async def start_node(folder: Path, number: int, min_se: int) -> asyncio.subproce
         sys.executable, "-m", "offhook", "serve", "--config", str(path), stdout=log, stderr=log, env=env
     )
     log.close()
-    async with asyncio.timeout(30), httpx2.AsyncClient() as client:
-        while node.returncode is None:
-            with contextlib.suppress(httpx2.TransportError):
-                if (await client.get(f"http://127.0.0.1:{HTTP_PORTS[number]}/readyz")).status_code == 200:
-                    return node
-            await asyncio.sleep(0.1)
-    raise SystemExit(f"offhook serve ended with {node.returncode}; its log is in {folder}")
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(READY_S), httpx2.AsyncClient() as client:
+            while node.returncode is None:
+                with contextlib.suppress(httpx2.TransportError):
+                    if (await client.get(f"http://127.0.0.1:{http}/readyz")).status_code == 200:
+                        return Node(node, sip, http)
+                await asyncio.sleep(0.1)
+    if node.returncode is None:
+        node.kill()
+        await node.wait()
+    raise SystemExit(
+        f"offhook serve ended with {node.returncode} before it was ready; its log is in {folder}"
+    )
 
 
 class OurCall:
@@ -223,10 +241,10 @@ class OurCall:
         )
         self._change = StateChange
 
-    async def place(self) -> None:
+    async def place(self, address: str) -> None:
         await self._endpoint.start()
         self.leg = self._endpoint.invite(
-            f"sip:+14155550100@127.0.0.1:{PEER_PORT}", from_uri="sip:offhook@127.0.0.1", sdp=self._offer
+            f"sip:+14155550100@{address}", from_uri="sip:offhook@127.0.0.1", sdp=self._offer
         )
         self.leg.listener = self._listener
         self.leg.trace = lambda item: (
@@ -243,12 +261,12 @@ class OurCall:
         return state
 
 
-async def timelines(number: int) -> list[tuple[str, list[str], list[str]]]:
+async def timelines(node: Node) -> list[tuple[str, list[str], list[str]]]:
     """Return state, lines of the session timer and SIP messages of each of a node's calls."""
     import httpx2
 
     found = []
-    url = f"http://127.0.0.1:{HTTP_PORTS[number]}/v1/realtime/calls"
+    url = f"http://127.0.0.1:{node.http}/v1/realtime/calls"
     async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {KEY}"}) as client:
         for call in (await client.get(url)).json()["data"]:
             entries = (await client.get(f"{url}/{call['id']}/timeline")).json()["data"]
@@ -262,26 +280,29 @@ async def timelines(number: int) -> list[tuple[str, list[str], list[str]]]:
 async def run(folder: Path, python: Path, credentials: str) -> list[str]:
     nodes = await asyncio.gather(start_node(folder, 0, 90), start_node(folder, 1, 120))
     peer = await asyncio.create_subprocess_exec(
-        str(python), __file__, "--peer", "--credentials", credentials,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        str(python), __file__, "--peer", *(str(node.sip) for node in nodes), "--credentials", credentials,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
+        assert peer.stdin is not None
         assert peer.stdout is not None
         async with asyncio.timeout(20):
-            while (line := await peer.stdout.readline()) and line.strip() != b"calling":
+            while (line := await peer.stdout.readline()) and not line.startswith(b"calling from "):
                 pass
         ours = OurCall()
-        await ours.place()
+        await ours.place(line.split()[-1].decode())
         await asyncio.sleep(LASTS_S)
-        of_nodes = [await timelines(0), await timelines(1)]
+        of_nodes = [await timelines(node) for node in nodes]
         our_state = await ours.end()
+        peer.stdin.close()
         async with asyncio.timeout(15):
             report = json.loads((await peer.stdout.read()).decode().strip().splitlines()[-1])
     finally:
-        for process in (*nodes, peer):
+        processes = [*(node.process for node in nodes), peer]
+        for process in processes:
             if process.returncode is None:
                 process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(asyncio.gather(*(process.wait() for process in (*nodes, peer))), 30)
+        await asyncio.wait_for(asyncio.gather(*(process.wait() for process in processes)), 30)
     return judge(of_nodes, our_state, ours.said, report)
 
 
@@ -322,11 +343,11 @@ def judge(of_nodes, our_state: str, our_lines: list[str], report: dict[str, dict
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--peer", type=int, nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--credentials", default="", help="user:password for a trunk that wants digest")
     arguments = parser.parse_args()
     if arguments.peer:
-        run_peer(arguments.credentials)
+        run_peer(arguments.peer, arguments.credentials)
         return
     folder = Path(tempfile.mkdtemp(prefix="offhook-pjsua-"))
     faults = asyncio.run(run(folder, make_environment(), arguments.credentials))

@@ -26,9 +26,11 @@ import httpx2
 import uvicorn
 from openai import OpenAI
 
+from offhook.cli.demo.site import free_ports, free_sip_ports
+
 HERE = Path(__file__).parent
 KEY, SECRET = "sk-sipp", "whsec_c2lwcC1zaXBwLXNpcHAtc2lwcC1zaXBwLXNpcHA="
-SIP_PORT, HTTP_PORT, APP_PORT = 15060, 18080, 19099
+(SIP_PORT, _), (HTTP_PORT, APP_PORT) = free_sip_ports(), free_ports(2)
 
 CONFIG = f"""
 [server]
@@ -196,14 +198,8 @@ def lossy_case(folder: Path) -> list[str]:
     subprocess.run(["ip", "netns", "add", space], check=True)
     try:
         subprocess.run([*enter, "ip", "link", "set", "lo", "up"], check=True)
-        for side in ("--dport", "--sport"):
-            subprocess.run(
-                [*enter, "iptables", "-A", "INPUT", "-p", "udp", side, str(SIP_PORT), "-m", "statistic",
-                 "--mode", "random", "--probability", "0.1", "-j", "DROP"],
-                check=True,
-            )  # fmt: skip
         result = subprocess.run(
-            [*enter, sys.executable, __file__, "--case", "udp-loss", "--folder", str(folder)],
+            [*enter, sys.executable, __file__, "--lossy", "--folder", str(folder)],
             timeout=240,
             check=False,
         )
@@ -224,6 +220,16 @@ def lossy_case(folder: Path) -> list[str]:
     return faults if all(dropped) else [*faults, "udp-loss: nothing was dropped"]
 
 
+def lose_datagrams() -> None:
+    """Drop a tenth of them to and from our SIP port, in the namespace that we run in."""
+    for side in ("--dport", "--sport"):
+        subprocess.run(
+            ["iptables", "-A", "INPUT", "-p", "udp", side, str(SIP_PORT), "-m", "statistic",
+             "--mode", "random", "--probability", "0.1", "-j", "DROP"],
+            check=True,
+        )  # fmt: skip
+
+
 CASES = {
     "udp": ("udp", 500, 50),
     "tcp": ("tcp", 500, 50),
@@ -233,15 +239,16 @@ CASES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--case", choices=CASES)
-    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--lossy", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     for tool in ("sipp", "iptables", "ip"):
         if not shutil.which(tool):
             raise SystemExit(f"{tool} is missing: install Debian's sip-tester, iptables and iproute2")
-    if arguments.case:
-        faults = asyncio.run(run_case(arguments.case, *CASES[arguments.case], arguments.folder))
-        (arguments.folder / f"{arguments.case}.json").write_text(json.dumps(faults))
+    if arguments.lossy:
+        lose_datagrams()
+        faults = asyncio.run(run_case("udp-loss", *CASES["udp-loss"], arguments.folder))
+        (arguments.folder / "udp-loss.json").write_text(json.dumps(faults))
         return
     folder = Path(tempfile.mkdtemp(prefix="offhook-sipp-"))
     faults = asyncio.run(run_case("udp", *CASES["udp"], folder))

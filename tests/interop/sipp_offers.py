@@ -22,9 +22,12 @@ from typing import Any
 
 import httpx2
 
+from offhook.cli.demo.site import free_ports, free_sip_ports, media_range
+
 HERE = Path(__file__).parent
 KEY = "sk-offers"
-SIP_PORT, HTTP_PORT, FIRST_PEER = 15560, 18580, 15600
+(SIP_PORT, _), (HTTP_PORT,) = free_sip_ports(), free_ports(1)
+PEERS_MEDIA = int(media_range().partition("-")[0])
 
 CONFIG = f"""
 [server]
@@ -127,7 +130,7 @@ async def play(name: str, case: Case, number: int, folder: Path) -> list[str]:
     errors = folder / f"{name}.err"
     sipp = await asyncio.create_subprocess_exec(
         "sipp", f"127.0.0.1:{SIP_PORT}", "-sf", str(HERE / "offers" / f"{name}.xml"), "-i", "127.0.0.1",
-        "-p", str(FIRST_PEER + number), "-mp", str(FIRST_PEER + 400 + 4 * number), "-t", "u1",
+        "-mp", str(PEERS_MEDIA + 4 * number), "-t", "u1",
         "-cid_str", f"{name}-%u-%p@%s", "-m", str(case.calls), "-r", "10", "-l", str(case.calls),
         "-timeout", "55s", "-timeout_error", "-nostdin", "-trace_err", "-error_file", str(errors),
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
