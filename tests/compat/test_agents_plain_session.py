@@ -52,7 +52,7 @@ class Listener:
             return [event for event in self.raw if event["type"] == kind]
 
         try:
-            async with asyncio.timeout(6), self._changed:
+            async with asyncio.timeout(15), self._changed:
                 await self._changed.wait_for(lambda: len(found()) >= count)
         except TimeoutError:
             raise AssertionError(f"no {kind}; came: {[event['type'] for event in self.raw]}") from None

@@ -66,4 +66,4 @@ async def test_the_agent_answers_calls_its_tool_and_goes_on(agents_app: AgentsAp
         assert cancelled["response"]["status"] == "cancelled"
 
         call.hang_up()
-        await asyncio.wait_for(agents_app.ended.wait(), 5)
+        await asyncio.wait_for(agents_app.ended.wait(), 15)

@@ -116,7 +116,7 @@ class Screened:
     async def over(self) -> dict[str, Any]:
         """Wait for the end; return what the API says of the call."""
         await self.call.ended(10)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(15):
             while not (call := await self.described()).get("termination"):
                 await asyncio.sleep(0.02)
         return call
@@ -230,7 +230,7 @@ async def test_a_transfer_that_fails_leaves_caller_and_model_together(
         await screen.hears_to_the_end(QUESTION, spoke)
         spoke = await screen.speaks()
         await screen.hears_to_the_end(ALLOW[0]["says"], spoke)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(15):
             while not [
                 refer for refer in (await screen.described())["refers"] if refer["status"] == "failed"
             ]:

@@ -178,7 +178,7 @@ async def test_an_agent_on_a_call_whose_upstream_is_lost(
     assert len([event for event in agents_app.seen if isinstance(event, RealtimeToolEnd)]) == 2
 
     call.hang_up()
-    await asyncio.wait_for(agents_app.ended.wait(), 5)
+    await asyncio.wait_for(agents_app.ended.wait(), 15)
     check_order([data for event in agents_app.seen if (data := raw_event(event)) is not None])
 
 
@@ -198,7 +198,7 @@ async def test_an_agents_tool_that_ends_while_the_upstream_is_away(
     called = await session.call_tool(TOOL, TOOL_ARGUMENTS)
     await session.close(1006)
     again = await upstream.opened()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while not [event for event in agents_app.seen if isinstance(event, RealtimeToolEnd)]:
             await asyncio.sleep(0.01)
     await again.created()
@@ -211,7 +211,7 @@ async def test_an_agents_tool_that_ends_while_the_upstream_is_away(
     assert [item["call_id"] for item in items[-2:]] == [called["call_id"]] * 2
     assert len(again.of_type("response.create")) == 1
     call.hang_up()
-    await asyncio.wait_for(agents_app.ended.wait(), 5)
+    await asyncio.wait_for(agents_app.ended.wait(), 15)
     check_order([data for event in agents_app.seen if (data := raw_event(event)) is not None])
 
 

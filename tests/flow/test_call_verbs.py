@@ -98,7 +98,7 @@ async def test_accept_and_hangup_at_once(
     outcomes = await asyncio.gather(rest.ask("accept", ACCEPT), rest.ask("hangup"))
     assert outcomes in ([(200, None), (200, None)], [GONE, (200, None)])
     # Whichever came first, the phone is not left in a call that nobody holds.
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(15):
         while not (call.ended_by or call.received("480 INVITE")):
             await asyncio.sleep(0.01)
     assert (await node.describe(app.seat, call_id))["state"] == "ended"
@@ -118,7 +118,7 @@ async def test_hangup_while_a_transfer_is_asked_for(
     began = time.monotonic()
     assert await rest.ask("hangup") == (200, None)
     status, code = await referring
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5, "a REFER without an answer is waited for 8 s"
     assert status == 502
     assert code in ("refer_rejected", "refer_unreachable")
     await call.ended()
@@ -137,7 +137,7 @@ async def test_the_caller_hangs_up_while_a_transfer_is_asked_for(
     began = time.monotonic()
     call.hang_up()
     response = await referring
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5, "a REFER without an answer is waited for 8 s"
     error = response.json()["error"]
     assert response.status_code == 502
     assert error["message"].endswith("The call is over.")
@@ -185,7 +185,7 @@ async def test_accept_crosses_the_callers_cancel(
         call.hang_up()
         outcome = await accepting
         assert outcome in (GONE, (200, None))
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(15):
             while (await node.describe(app.seat, call_id))["state"] != "ended":
                 await asyncio.sleep(0.02)
         described = await node.describe(app.seat, call_id)

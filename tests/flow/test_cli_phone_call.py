@@ -165,7 +165,7 @@ async def test_a_conversation_is_spoken_heard_measured_and_recorded(
     assert [abs(one.ended_at - one.started_at - 0.6) < 0.2 for one in callee.heard] == [True, True]
     # The callee waits 300 ms to be sure that we have finished. How much more it takes is this machine's affair.
     assert len(outcome.response_ms) == 2
-    assert all(280 <= ms <= 5000 for ms in outcome.response_ms)
+    assert all(280 <= ms <= 15_000 for ms in outcome.response_ms)
     titles = [fields["title"].split(" sip:")[0] for fields in named(events, "sip")]
     assert [re.sub(r"^SIP/2.0 ", "", title) for title in titles if "100" not in title] == [
         "INVITE",

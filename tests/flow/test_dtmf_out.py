@@ -35,7 +35,7 @@ def steps(rtp: Rtp) -> list[int]:
     return [(late - early & 0xFFFFFFFF) // 8 for early, late in itertools.pairwise(starts)]
 
 
-async def until(what: Any, timeout: float = 4.0) -> None:
+async def until(what: Any, timeout: float = 15.0) -> None:
     async with asyncio.timeout(timeout):
         while not what():
             await asyncio.sleep(0.02)

@@ -106,15 +106,15 @@ class Us:
             trunk.send(invite)
             call.ok = await trunk.expect("SIP/2.0 200")
             call.ack()
-            leg = await asyncio.wait_for(self.legs.get(), 3)
-            async with asyncio.timeout(3):
+            leg = await asyncio.wait_for(self.legs.get(), 15)
+            async with asyncio.timeout(15):
                 while leg.state != "confirmed":
                     await asyncio.sleep(0.005)
             yield call, leg
 
     async def forgotten(self):
         """Wait until every connection is gone."""
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(15):
             while self.endpoint._transport._connections:
                 await asyncio.sleep(0.005)
 

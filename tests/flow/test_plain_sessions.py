@@ -107,7 +107,7 @@ async def serving(script=SCRIPT, *, slots=0, limit_s=3600.0, most=50, factory=No
 
 async def receive(ws, *types, seen=None):
     """Return the next event of these types; `seen` gets all that come."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while True:
             event = json.loads(await ws.recv())
             if seen is not None:
@@ -265,7 +265,7 @@ async def test_a_draining_node_takes_none_and_waits_for_those_that_are_there():
         await say(ws, "response.create")
         assert (await receive(ws, "response.done"))["response"]["status"] == "completed"
         await ws.close()
-        await asyncio.wait_for(closing, 3)
+        await asyncio.wait_for(closing, 15)
         assert desk.sessions.live == 0
 
 
@@ -581,6 +581,6 @@ async def test_a_long_append_may_be_written_in_any_of_jsons_ways():
 
 
 async def _until(holds):
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(15):
         while not holds():
             await asyncio.sleep(0.005)

@@ -67,7 +67,7 @@ def sideband(url):
 async def events(ws):
     """Yield events, with some seconds of patience for each."""
     while True:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             yield json.loads(await ws.recv())
 
 

@@ -18,6 +18,7 @@ from testbed import DeveloperApp, Node
 from testbed.invites import PLAIN, SIGNALWIRE, TELNYX, TWILIO, add_media, bend, sdp_of, with_body, write
 from testbed.rtp import Rtp
 from testbed.trunk import Trunk, TrunkCall, establish, hung_up, post, ring
+from testbed.waiting import until
 
 # What each edge records, outermost hop first. `{local}` is where the test itself can be reached.
 ROUTES = {
@@ -62,13 +63,12 @@ async def test_a_carriers_call_from_invite_to_transfer(
         own = "{}:{}".format(*trunk.local)
         recorded = [line.format(local=own, transport=transport) for line in ROUTES[carrier]]
         invite = write(INVITES[carrier], trunk, app.seat.project, routes="\n".join(recorded), rport=";rport")
-        started = time.monotonic()
         call, call_id = await establish(trunk, app, invite)
         ok = call.ok
         assert ok is not None
 
         trying = await trunk.expect("SIP/2.0 100")
-        assert trying.at - started < 0.2
+        assert trying.at < call.ringing.at
         routes = [line.partition(":")[2].strip() for line in recorded]
         for response in (call.ringing, ok):
             assert response is not None
@@ -191,7 +191,7 @@ async def test_a_lost_ack_is_asked_for_again_and_bye_waits_for_it(app: Developer
     first = call.ok
     assert first is not None
     second = await udp.expect("SIP/2.0 200", after=first.at)
-    assert second.at - first.at == pytest.approx(0.5, abs=0.1)
+    assert 0.4 < second.at - first.at < 0.9
     assert (second.headers, second.body) == (first.headers, first.body)
     assert not [m for m in udp.seen if m.start.startswith("BYE")]
     call.ack()
@@ -208,7 +208,7 @@ async def test_a_bye_without_the_ack_ends_the_call_and_its_copy_is_answered_alik
     udp.send(bye)
     udp.send(bye)
     assert (await app.next("realtime.call.ended")).event.data.reason == "remote_hangup"
-    await asyncio.sleep(0.05)
+    await until(lambda: len([m for m in udp.seen if m.method == "BYE"]) >= 2)
     answers = [m for m in udp.seen if m.method == "BYE"]
     assert [m.status for m in answers] == [200, 200]
 
@@ -249,8 +249,7 @@ async def test_hold_and_resume(app: DeveloperApp, udp: Trunk, line: str) -> None
         assert "a=sendrecv\r\n" in again.body
         call.send("ACK", cseq=call.cseq)
         since = time.monotonic()
-        await asyncio.sleep(0.15)
-        assert [at for at, _, _ in rtp.came if at > since]
+        await until(lambda: [at for at, _, _ in rtp.came if at > since])
         await hung_up(call, app, call_id)
 
 

@@ -114,7 +114,7 @@ class Between:
 
 async def _until(connection: ClientConnection, end: Event) -> list[str]:
     frames: list[str] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while json.loads(frame := str(await connection.recv())) != end:
             frames.append(frame)
     # What we say of the phone's own sound comes when it comes.

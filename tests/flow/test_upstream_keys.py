@@ -154,7 +154,7 @@ async def sideband(app: DeveloperApp, call_id: str, readable: Readable) -> Async
         readable.add("the sideband", str(connection.response.headers if connection.response else ""))
 
         async def until(event_type: str) -> dict[str, Any]:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(15):
                 while True:
                     frame = await connection.recv()
                     readable.add("the sideband", frame)

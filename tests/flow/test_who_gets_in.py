@@ -21,6 +21,7 @@ from offhook.sip.uri import SipUri
 from testbed import DeveloperApp, Node
 from testbed.invites import PLAIN, write
 from testbed.trunk import SipText, Trunk
+from testbed.waiting import PATIENCE_S, until
 
 STRANGER = "127.0.0.2"
 
@@ -85,7 +86,7 @@ def seat(node: Node, number: int) -> str:
 
 
 async def ask(
-    trunk: Trunk, user: str, *, method: str = "INVITE", extra: str = "", timeout: float = 1.0
+    trunk: Trunk, user: str, *, method: str = "INVITE", extra: str = "", timeout: float = 15.0
 ) -> SipText:
     """Send one request and return its first final answer; acknowledge that."""
     request = write(PLAIN, trunk, user)
@@ -148,7 +149,7 @@ async def test_a_password_is_enough_for_a_trunk_without_sources(guarded: Node, p
         assert algorithms == ["SHA-256", "MD5"]
         right = credentials(asked, "edge", "s3cret", pick=pick)
         # Nobody has taken this project's seat: 480, which only a call can get.
-        assert (await ask(trunk, seat(guarded, 1), extra=right, timeout=5)).status in (180, 480)
+        assert (await ask(trunk, seat(guarded, 1), extra=right)).status in (180, 480)
 
 
 async def test_what_is_wrong_with_an_answer(guarded: Node) -> None:
@@ -178,7 +179,7 @@ async def test_a_trunk_with_sources_and_a_password_wants_both(guarded: Node) -> 
         assert (await ask(listed, seat(guarded, 2), extra=credentials(asked, "edge", "s3cret"))).status == 404
         asked = await ask(listed, seat(guarded, 2))
         right = credentials(asked, "pbx", "other")
-        assert (await ask(listed, seat(guarded, 2), extra=right, timeout=5)).status in (180, 480)
+        assert (await ask(listed, seat(guarded, 2), extra=right)).status in (180, 480)
         asked = await ask(stranger, seat(guarded, 2))
         assert (await ask(stranger, seat(guarded, 2), extra=credentials(asked, "pbx", "other"))).status == 401
         # Its address is enough for a sign of life.
@@ -210,8 +211,8 @@ async def test_a_stranger_that_sends_too_much_is_not_answered_and_comes_back(gua
                 await asyncio.sleep(0.02)
         started = time.monotonic()
         assert (await ask(listed, "ping", method="OPTIONS")).status == 200
-        assert time.monotonic() - started < 0.5
-        await asyncio.sleep(0.5)
+        assert time.monotonic() - started < 5
+        await asyncio.sleep(1)
         assert 30 <= len(flood.seen) <= 80
         assert (await ask(flood, "100")).status == 401
     told = [(line["reason"], line["count"]) for line in told_of(guarded, "127.0.0.7")]
@@ -222,6 +223,7 @@ async def test_strangers_get_few_connections_and_the_others_theirs(guarded: Node
     async with contextlib.AsyncExitStack() as stack:
         opened = [await stack.enter_async_context(at(guarded, "127.0.0.8", "tcp")) for _ in range(15)]
         await opened[14].wait_closed()
+        await until(lambda: sum(one.closed for one in opened) >= 5)
         await asyncio.sleep(0.1)
         assert sum(not one.closed for one in opened) == 10
         assert (await ask(opened[0], "100")).status == 401
@@ -283,7 +285,9 @@ async def test_a_stranger_is_one_entry_that_names_its_line(alone: Node) -> None:
     async with at(alone, "127.0.0.9") as scanner:
         for number in range(100):
             scanner.send(write(PLAIN, scanner, str(number)))
-        await asyncio.sleep(0.3)
+        async with asyncio.timeout(PATIENCE_S):
+            while (await refused(alone)).get("127.0.0.9", {}).get("count") != 100:
+                await asyncio.sleep(0.02)
         assert not scanner.seen
     entry = (await refused(alone))["127.0.0.9"]
     assert (entry["count"], entry["reason"]) == (100, "not_listed")
@@ -309,7 +313,9 @@ async def test_with_several_projects_no_key_opens_the_operators_list(strict: Nod
 async def test_the_command_shows_it(alone: Node) -> None:
     async with at(alone, "127.0.0.10") as scanner:
         scanner.send(write(PLAIN, scanner, "100"))
-        await asyncio.sleep(0.2)
+        async with asyncio.timeout(PATIENCE_S):
+            while "127.0.0.10" not in await refused(alone):
+                await asyncio.sleep(0.02)
     from typer.testing import CliRunner
 
     from offhook.cli.main import app
@@ -335,14 +341,14 @@ async def test_a_source_whose_calls_hang_gets_503_and_the_rest_go_on(
     strict: Node, ringing: DeveloperApp
 ) -> None:
     async with at(strict, "127.0.0.1") as trunk:
-        first = [await ask(trunk, ringing.seat.project, timeout=3) for _ in range(2)]
+        first = [await ask(trunk, ringing.seat.project) for _ in range(2)]
         assert [answer.status for answer in first] == [180, 180]
         third = await ask(trunk, ringing.seat.project)
         assert third.status == 503
         assert 1 <= int(third.one("Retry-After")) <= 5
         # They ring out, and there is room again.
         await trunk.expect("SIP/2.0 480", 8, where=lambda one: one.one("Call-ID") == first[1].one("Call-ID"))
-        assert (await ask(trunk, ringing.seat.project, timeout=3)).status == 180
+        assert (await ask(trunk, ringing.seat.project)).status == 180
 
 
 @pytest.fixture

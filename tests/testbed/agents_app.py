@@ -125,7 +125,7 @@ class AgentsApp:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.client.close()
 
-    async def raw(self, event_type: str, timeout: float = 6.0) -> dict[str, Any]:
+    async def raw(self, event_type: str, timeout: float = 15.0) -> dict[str, Any]:
         """Return the next server event of a type, as it came."""
         try:
             async with asyncio.timeout(timeout):

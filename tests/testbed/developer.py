@@ -38,7 +38,7 @@ async def serve(asgi: Any, seat: Seat) -> tuple[QuietServer, asyncio.Task[None]]
         )
     )
     task = asyncio.create_task(server.serve(sockets=[seat.socket]))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while not server.started:
             await asyncio.sleep(0.005)
     return server, task
@@ -98,18 +98,18 @@ class DeveloperApp:
     ) -> None:
         if self._server is not None and self._task is not None:
             self._server.should_exit = True
-            await asyncio.wait_for(self._task, 5)
+            await asyncio.wait_for(self._task, 15)
         await self.client.close()
 
     async def listen(self) -> None:
         """Open the webhook's address; until then connections to it are refused."""
         self._server, self._task = await serve(self, self.seat)
 
-    async def incoming(self, timeout: float = 5.0) -> Webhook:
+    async def incoming(self, timeout: float = 15.0) -> Webhook:
         """Return the next call that rings."""
         return await self.next("realtime.call.incoming", timeout)
 
-    async def next(self, event_type: str, timeout: float = 5.0) -> Webhook:
+    async def next(self, event_type: str, timeout: float = 15.0) -> Webhook:
         """Return the next webhook of a type; those of other types are passed over."""
         try:
             async with asyncio.timeout(timeout):

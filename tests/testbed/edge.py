@@ -71,7 +71,7 @@ class Edge:
             asyncio.get_running_loop().remove_reader(self._udp)
             self._udp.close()
 
-    async def next(self, timeout: float = 5.0) -> Arrival:
+    async def next(self, timeout: float = 15.0) -> Arrival:
         return await asyncio.wait_for(self._arrived.get(), timeout)
 
     def _receive(self) -> None:

@@ -78,7 +78,7 @@ class HostedSideband:
     async def close(self, code: int, reason: str = "") -> None:
         await self._send({"type": "websocket.close", "code": code, "reason": reason})
 
-    async def until(self, holds: Callable[[], Any], what: str, timeout: float = 5.0) -> None:
+    async def until(self, holds: Callable[[], Any], what: str, timeout: float = 15.0) -> None:
         try:
             async with asyncio.timeout(timeout):
                 while not holds():
@@ -131,7 +131,7 @@ class HostedApi:
         call = self.calls[call_id] = HostedCall(call_id)
         return call
 
-    async def opened(self, timeout: float = 5.0) -> HostedSideband:
+    async def opened(self, timeout: float = 15.0) -> HostedSideband:
         """Return the next sideband that was taken."""
         return await asyncio.wait_for(self._opened.get(), timeout)
 
@@ -150,7 +150,7 @@ class HostedApi:
         )
         self._server = QuietServer(config)
         self._task = asyncio.create_task(self._server.serve(sockets=[self._socket.dup()]))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             while not self._server.started:
                 await asyncio.sleep(0.005)
         return self

@@ -173,7 +173,7 @@ class Node:
         assert self._process is not None
         return await asyncio.to_thread(self._process.wait, timeout)
 
-    async def logged(self, event: str, timeout: float = 5.0, *, count: int = 1) -> dict[str, Any]:
+    async def logged(self, event: str, timeout: float = 15.0, *, count: int = 1) -> dict[str, Any]:
         """Wait for the log's `count`-th line of an event, and return it."""
         async with asyncio.timeout(timeout):
             while True:
@@ -281,7 +281,7 @@ class Node:
 
     async def get(self, seat: Seat, path: str) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {seat.api_key}"}
-        async with httpx2.AsyncClient(timeout=5, headers=headers) as client:
+        async with httpx2.AsyncClient(timeout=15, headers=headers) as client:
             response = await client.get(self.base_url + path)
         assert response.status_code == 200, f"GET {path}: {response.status_code} {response.text}"
         body: dict[str, Any] = response.json()

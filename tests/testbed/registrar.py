@@ -53,6 +53,7 @@ class Registrar:
         self.script: list[tuple[str, list[str]]] = []
         self.silent = False
         self.bindings: dict[str, int] = {}
+        self._answered: dict[str, list[str]] = {}
         self.heard: list[Text] = []
         self.pings = 0
         self.peer: tuple[str, int] | None = None
@@ -101,13 +102,13 @@ class Registrar:
     def registers(self) -> list[Text]:
         return [one for one in self.heard if one.start.startswith("REGISTER ")]
 
-    async def until(self, holds: object, timeout: float = 5.0) -> None:
+    async def until(self, holds: object, timeout: float = 15.0) -> None:
         """Wait until something that came makes `holds()` true."""
         assert callable(holds)
         async with asyncio.timeout(timeout), self._arrived:
             await self._arrived.wait_for(holds)
 
-    async def hears(self, start: str, timeout: float = 5.0, *, after: int = 0) -> Text:
+    async def hears(self, start: str, timeout: float = 15.0, *, after: int = 0) -> Text:
         """Return the first message after the `after`-th whose first line begins so."""
 
         def found() -> Text | None:
@@ -137,8 +138,13 @@ class Registrar:
             self.pings += 1
         else:
             message = Text(data)
+            registers = message.start.startswith("REGISTER ")
+            if registers and (answer := self._answered.get(message.one("Via"))):
+                # It is sent again, as on UDP: one transaction has one answer (RFC 3261 section 17.2.2).
+                self.send(*answer)
+                return
             self.heard.append(message)
-            if message.start.startswith("REGISTER ") and not self.silent:
+            if registers and not self.silent:
                 self._judge(message)
         task = asyncio.get_running_loop().create_task(self._tell())
         self._tasks.add(task)
@@ -210,7 +216,9 @@ class Registrar:
 
     def _answer(self, request: Text, status: str, *headers: str) -> None:
         copied = [f"{name}: {request.one(name)}" for name in ("Via", "From", "Call-ID", "CSeq")]
-        self.send(f"SIP/2.0 {status}", *copied, f"To: {request.one('To')};tag=registrar", *headers)
+        answer = [f"SIP/2.0 {status}", *copied, f"To: {request.one('To')};tag=registrar", *headers]
+        self._answered[request.one("Via")] = answer
+        self.send(*answer)
 
 
 class _Datagrams(asyncio.DatagramProtocol):

@@ -92,7 +92,7 @@ class Rtp:
                 starts[_RTP.unpack_from(data)[3]] = data[12]
         return "".join("0123456789*#ABCD"[code] for code in starts.values())
 
-    async def hears(self, since: float, packets: int = 5, timeout: float = 4.0) -> None:
+    async def hears(self, since: float, packets: int = 5, timeout: float = 15.0) -> None:
         try:
             async with asyncio.timeout(timeout):
                 while self.loud(since) < packets:

@@ -55,7 +55,7 @@ class Sideband:
     ) -> None:
         ended_by_server = self.closed is not None
         await self._stack.aclose()
-        await asyncio.wait_for(self._reader, 5)
+        await asyncio.wait_for(self._reader, 15)
         if error is None:
             if self._fault is not None:
                 raise self._fault
@@ -99,7 +99,7 @@ class Sideband:
         where: Callable[[Event], bool] = lambda event: True,
         *,
         after: int = 0,
-        timeout: float = 5.0,
+        timeout: float = 15.0,
     ) -> Event:
         """Return the first such event at or after index `after`, past or to come."""
         position = after
@@ -117,7 +117,7 @@ class Sideband:
         except TimeoutError:
             raise AssertionError(f"no {event_type} within {timeout} s; came: {self.types[after:]}") from None
 
-    async def wait_closed(self, timeout: float = 5.0) -> tuple[int, str]:
+    async def wait_closed(self, timeout: float = 15.0) -> tuple[int, str]:
         """Return the close code and reason that the server gave."""
         await asyncio.wait_for(asyncio.shield(self._reader), timeout)
         if self._fault is not None:
@@ -144,7 +144,7 @@ class Socket:
 
     async def until(self, event_type: str) -> Event:
         """Receive up to the next event of a type."""
-        async with asyncio.timeout(6):
+        async with asyncio.timeout(15):
             while True:
                 self.events.append(validate(await self.connection.recv(decode=False), Strictness()))
                 if self.events[-1]["type"] == event_type:

@@ -151,7 +151,7 @@ class Trunk:
             self._writer.write(data)
 
     async def expect(
-        self, what: str, timeout: float = 3.0, *, after: float = 0.0, where: Callable[[SipText], bool] = bool
+        self, what: str, timeout: float = 15.0, *, after: float = 0.0, where: Callable[[SipText], bool] = bool
     ) -> SipText:
         """Return the first message that begins with `what` (`SIP/2.0 200`, `BYE `) and came after `after`."""
         try:
@@ -176,7 +176,7 @@ class Trunk:
         length = f"Content-Length: {len(body.encode())}"
         self.send("\r\n".join([f"SIP/2.0 {status}", *mirrored, *lines, length, "", body]))
 
-    async def wait_closed(self, timeout: float = 3.0) -> None:
+    async def wait_closed(self, timeout: float = 15.0) -> None:
         assert self._task is not None
         await asyncio.wait_for(asyncio.shield(self._task), timeout)
 
@@ -288,7 +288,7 @@ class TrunkCall:
         self.trunk.send(self.request(method, *lines, cseq=cseq, body=body))
         return self.cseq if cseq is None else cseq
 
-    async def ask(self, method: str, *lines: str, body: str = "", timeout: float = 3.0) -> SipText:
+    async def ask(self, method: str, *lines: str, body: str = "", timeout: float = 15.0) -> SipText:
         """Send a request in the dialog and return its final response."""
         number = self.send(method, *lines, body=body)
         return await self.trunk.expect(
@@ -356,7 +356,7 @@ async def hung_up(call: TrunkCall, app: DeveloperApp, call_id: str) -> SipText:
 
 async def totals(app: DeveloperApp, call_id: str) -> dict[str, Any]:
     """Return the counts of an ended call's media."""
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(15):
         while True:
             for entry in await app.node.timeline(app.seat, call_id):
                 if entry["title"].startswith("rtp: "):

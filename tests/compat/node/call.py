@@ -98,7 +98,7 @@ class NodeApp:
     async def event(self, event_type: str, after: int = 0) -> dict[str, Any]:
         """Wait for an event at or after index `after` of `events`."""
         try:
-            async with asyncio.timeout(8):
+            async with asyncio.timeout(15):
                 while True:
                     changed = self._changed
                     for event in self.events[after:]:

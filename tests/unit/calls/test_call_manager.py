@@ -120,7 +120,7 @@ async def test_calls_leave_nothing_behind_but_the_last_of_them(table, monkeypatc
                 await call.hangup()
             case 4:
                 await call.accept(ACCEPT)
-                async with asyncio.timeout(2):
+                async with asyncio.timeout(15):
                     while call.state != "answered":
                         await asyncio.sleep(0)
                 call.leg_confirmed(leg)
@@ -318,7 +318,7 @@ async def test_a_session_that_never_ends_does_not_hold_the_node(table, monkeypat
     await call.accept(ACCEPT)
     runner = await call.session()
     monkeypatch.setattr(runner.session, "close", lambda *_: None)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(15):
         await table.manager.close(grace_s=0)
     assert "did not end" in caplog.text
     json.dumps(call.describe())

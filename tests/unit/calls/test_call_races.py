@@ -33,7 +33,7 @@ def warming(monkeypatch):
 
 
 async def settle(table, call):
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(15):
         await call.wait_closed()
         while table.manager._services.ports.free < table.manager._services.ports.total:
             await asyncio.sleep(0.01)
@@ -123,7 +123,7 @@ async def test_a_hangup_while_the_engine_warms(table, warming):
 async def test_a_call_whose_200_is_never_acknowledged_says_so(table):
     leg, call = table.invite()
     await call.accept(ACCEPT)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(15):
         while leg.state != "answered":
             await asyncio.sleep(0.01)
     call.leg_ended(leg, LegEnded("no_ack", 'SIP;cause=408;text="no ACK"', "no ACK to our 200 within 32 s"))

@@ -73,5 +73,5 @@ async def test_a_second_signal_hurries_and_leaves_nothing_behind(tmp_path: Path)
     assert [process.returncode for process in processes] == [None, None]
     os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(playing, 3)
+        await asyncio.wait_for(playing, 15)
     assert [process.returncode for process in processes] == [-signal.SIGKILL] * 2

@@ -91,7 +91,7 @@ async def test_all_that_an_app_sent_meanwhile_goes_up(voice: Voice) -> None:
 
 
 async def _until(holds: Any) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while not holds():
             await asyncio.sleep(0.005)
 

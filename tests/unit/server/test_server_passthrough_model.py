@@ -33,7 +33,7 @@ async def relaying(start_node, apis):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         down = Destination(Upstream("down", f"http://127.0.0.1:{closed.getsockname()[1]}/v1"))
-        one = Destination(Upstream("one", first.url, key=KEY, silence_s=0.3))
+        one = Destination(Upstream("one", first.url, key=KEY, silence_s=1.0))
         two = Destination(
             Upstream(
                 "two", f"http://127.0.0.1:{second.port}", key=AZURE_KEY, kind="azure", deployment="theirs"
@@ -151,14 +151,14 @@ async def test_a_node_that_shuts_down_takes_none_waits_and_then_ends_them_on_bot
         await app.send("x")
         await upstream.until(lambda: upstream.received, "what is said in the grace time")
         with pytest.raises(ConnectionClosed) as closed:
-            await asyncio.wait_for(app.recv(), 2)
+            await asyncio.wait_for(app.recv(), 15)
         assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1001, "the node was shut down")
         await upstream.until(lambda: upstream.closed, "close")
         assert upstream.closed == (1001, "the node was shut down")
-        await asyncio.wait_for(closing, 1)
+        await asyncio.wait_for(closing, 15)
 
 
 async def test_a_node_without_sessions_shuts_down_at_once(relaying):
     async with plain(relaying, "model=m") as app:
         await app.recv()
-    await asyncio.wait_for(relaying.models.close(grace_s=60), 1)
+    await asyncio.wait_for(relaying.models.close(grace_s=60), 15)

@@ -43,7 +43,7 @@ async def refused(node, *args, **kwargs):
 
 
 async def until(condition):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while not condition():
             await asyncio.sleep(0.005)
 
@@ -330,7 +330,7 @@ async def test_pings_are_answered_while_events_flow(node):
             for _ in range(100):
                 call.runner.say({"type": "event"})
             pong = await ws.ping()
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(15):
                 await pong
 
 

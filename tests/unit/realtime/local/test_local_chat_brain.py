@@ -184,7 +184,8 @@ def status(code, headers="", body=b"busy"):
     ids=str,
 )
 async def test_every_failure_has_an_apology_and_a_well_formed_end(script, code):
-    async with brain_at(Endpoint(script), first_token_timeout_s=0.2, idle_timeout_s=0.2) as brain:
+    limit = 0.2 if "hang" in script else 10
+    async with brain_at(Endpoint(script), first_token_timeout_s=limit, idle_timeout_s=limit) as brain:
         *said, sorry, ended = await answer(brain)
     assert all(isinstance(part, Say) for part in said)
     assert sorry == SORRY
@@ -230,7 +231,7 @@ async def test_an_answer_without_end_is_stopped():
         began = time.monotonic()
         ended = (await answer(brain))[-1]
     assert ended.error_code == "brain_timeout"
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize("script", [["hang"], [OK, "hang"], [OK, sse(content="Hello. "), "hang"]])
@@ -243,7 +244,7 @@ async def test_a_cancelled_answer_closes_its_connection_within_100_ms(script):
         await asyncio.sleep(0.02)
         began = time.monotonic()
         task.cancel()
-        await asyncio.wait_for(endpoint.closed.wait(), 2)
+        await asyncio.wait_for(endpoint.closed.wait(), 15)
         assert endpoint.closed_at - began < 0.1
         with pytest.raises(asyncio.CancelledError):
             await task
