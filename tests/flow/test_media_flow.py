@@ -342,6 +342,20 @@ async def test_ports_run_out_and_come_back():
     await closed(pool)
 
 
+async def test_a_port_rests_before_another_call_gets_it():
+    """The peer of the last call may not know yet that it is over, and still send there."""
+    pool = PortPool("127.0.0.1", 37030, 37049)
+    for _ in range(20):
+        last = await pool.open()
+        last.close()
+        await closed(pool)
+        following = [await pool.open() for _ in range(5)]
+        assert last.port not in [port.port for port in following]
+        for port in following:
+            port.close()
+        await closed(pool)
+
+
 async def test_a_process_without_sockets_says_so_and_loses_no_port(monkeypatch):
     pool = PortPool("127.0.0.1", 32_120, 32_129)
     made = []

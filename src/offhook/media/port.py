@@ -38,7 +38,12 @@ class NoFreePort(Exception):  # noqa: N818 - what it says is the whole of it
 
 
 class PortPool:
-    """Pairs of an even port for RTP and the odd one above it for RTCP, drawn at random (RFC 3550 section 11)."""
+    """
+    Pairs of an even port for RTP and the odd one above it for RTCP (RFC 3550 section 11).
+
+    A pair is drawn at random from the half of the free ones that has been free for longer: the peer of a call that is
+    over may send on for a while, and the next call on its port would hear it.
+    """
 
     def __init__(self, host: str, first: int, last: int) -> None:
         """`host` is a literal address to bind to; `first` to `last` is the range of ports, both included."""
@@ -48,6 +53,7 @@ class PortPool:
             raise ValueError(f"media ports {first}-{last}: give a range of two or more from 1024 to 65535")
         self.host = host
         self._ports = list(range(first, last, 2))
+        secrets.SystemRandom().shuffle(self._ports)
         self.total = len(self._ports)
         "How many pairs the range has."
 
@@ -83,10 +89,7 @@ class PortPool:
         raise NoFreePort(f"none of the {self.total} media port pairs on {self.host} is free: widen the range")
 
     def _draw(self) -> int:
-        ports = self._ports
-        index = secrets.randbelow(len(ports))
-        ports[index], ports[-1] = ports[-1], ports[index]
-        return ports.pop()
+        return self._ports.pop(secrets.randbelow((len(self._ports) + 1) // 2))
 
     def _release(self, port: int) -> None:
         self._ports.append(port)
