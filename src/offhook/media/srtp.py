@@ -33,7 +33,7 @@ _PROFILES: Final = {
 class Srtp:
     """Protects what is sent and opens what comes."""
 
-    __slots__ = ("_inbound", "_last_ssrc", "_outbound", "_ssrcs", "failed", "keys", "replayed")
+    __slots__ = ("_before", "_inbound", "_last_ssrc", "_outbound", "_ssrcs", "failed", "keys", "replayed")
 
     def __init__(self, keys: SrtpKeys) -> None:
         self.keys = keys
@@ -42,14 +42,21 @@ class Srtp:
         self.replayed = 0
         "Authentic packets, or what says so, that were here before or came too late to tell."
         self._outbound = _context(keys, keys.send, Policy.SSRC_ANY_OUTBOUND)
+        # What stood before the peer's key changed, until the new key is used.
+        self._before: tuple[pylibsrtp.Session, dict[bytes, None]] | None = None
         self._open_inbound()
 
     def renegotiate(self, keys: SrtpKeys) -> None:
-        """Go on by these keys. A direction whose key is the same keeps its counters (RFC 4568 section 7.1.4)."""
+        """
+        Go on by these keys. A direction whose key is the same keeps its counters (RFC 4568 section 7.1.4).
+
+        Packets under the old key, which may be on their way, are taken until the first under the new one.
+        """
         before, self.keys = self.keys, keys
         if (keys.suite, keys.send) != (before.suite, before.send):
             self._outbound = _context(keys, keys.send, Policy.SSRC_ANY_OUTBOUND)
         if (keys.suite, keys.receive) != (before.suite, before.receive):
+            self._before = (self._inbound, self._ssrcs)
             self._open_inbound()
 
     def protect(self, packet: bytes) -> bytes:
@@ -65,8 +72,7 @@ class Srtp:
         try:
             plain = self._inbound.unprotect(packet)
         except (pylibsrtp.Error, ValueError) as error:
-            self._count(error)
-            return None
+            return self._failed(error, packet, packet[8:12])
         if (ssrc := packet[8:12]) != self._last_ssrc:
             self._heard_from(ssrc)
         return plain
@@ -76,8 +82,7 @@ class Srtp:
         try:
             plain = self._inbound.unprotect_rtcp(packet)
         except (pylibsrtp.Error, ValueError) as error:
-            self._count(error)
-            return None
+            return self._failed(error, packet, packet[4:8], rtcp=True)
         if (ssrc := packet[4:8]) != self._last_ssrc:
             self._heard_from(ssrc)
         return plain
@@ -90,6 +95,7 @@ class Srtp:
     def _heard_from(self, ssrc: bytes) -> None:
         """Note an authentic packet's SSRC; libsrtp has made a stream for it if it is new."""
         self._last_ssrc = ssrc
+        self._before = None
         self._ssrcs.pop(ssrc, None)
         self._ssrcs[ssrc] = None
         if len(self._ssrcs) > MAX_SSRCS:
@@ -97,12 +103,20 @@ class Srtp:
             del self._ssrcs[oldest]
             self._inbound.remove_stream(int.from_bytes(oldest))
 
-    def _count(self, error: Exception) -> None:
+    def _failed(self, error: Exception, packet: bytes, ssrc: bytes, *, rtcp: bool = False) -> bytes | None:
+        """Try a packet by what stood before, if that may still be; else count it."""
+        if self._before is not None and ssrc in self._before[1]:
+            old = self._before[0]
+            try:
+                return old.unprotect_rtcp(packet) if rtcp else old.unprotect(packet)
+            except (pylibsrtp.Error, ValueError) as by_the_old:
+                error = by_the_old
         text = str(error)
         if "replay" in text or "too old" in text:
             self.replayed += 1
         else:
             self.failed += 1
+        return None
 
 
 def _context(keys: SrtpKeys, key: bytes, direction: int) -> pylibsrtp.Session:

@@ -204,9 +204,30 @@ def test_a_key_that_stays_keeps_its_counters_and_a_new_one_begins_anew():
     other = Sdes(suite.name, os.urandom(suite.length))
     ours.renegotiate(SrtpKeys(suite, send=opener.key, receive=other.key))
     assert opener.unprotect(ours.protect(rtp(65_546)), 1) == rtp(65_546)
-    assert ours.unprotect(peer.protect(rtp(65_546), 1)) is None
     assert ours.unprotect(other.protect(rtp(10))) == rtp(10)
+    assert ours.unprotect(peer.protect(rtp(65_547), 1)) is None
     assert (ours.failed, ours.replayed) == (1, 1)
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_what_is_on_its_way_under_the_old_key_is_taken_until_the_new_one_is_used(suite):
+    """The peer may use its new key as soon as it has our answer, and not before: nothing is lost between."""
+    ours, peer, opener = pair(suite)
+    for number in range(10):
+        ours.unprotect(peer.protect(rtp(number)))
+    other = Sdes(suite, os.urandom(SUITES[suite].length))
+    ours.renegotiate(SrtpKeys(SUITES[suite], send=opener.key, receive=other.key))
+    assert ours.unprotect(peer.protect(rtp(10))) == rtp(10)
+    assert ours.unprotect(peer.protect(rtp(10))) is None
+    assert ours.unprotect_rtcp(peer.protect_rtcp(report(), 1)) == report()
+    liar = Sdes(suite, os.urandom(SUITES[suite].length))
+    assert ours.unprotect(liar.protect(rtp(11))) is None
+    assert ours.unprotect(peer.protect(rtp(11))) == rtp(11)
+    assert (ours.failed, ours.replayed) == (1, 1)
+    assert ours.unprotect(other.protect(rtp(12))) == rtp(12)
+    assert ours.unprotect(peer.protect(rtp(13))) is None
+    assert ours.unprotect_rtcp(peer.protect_rtcp(report(), 2)) is None
+    assert (ours.failed, ours.replayed) == (3, 1)
 
 
 def test_keys_are_not_shown():
@@ -306,8 +327,8 @@ def test_a_new_key_counts_at_once():
     assert plan.srtp is not None
     keys = SrtpKeys(plan.srtp.suite, send=plan.srtp.send, receive=other.key)
     media.renegotiate(MediaPlan("PCMU", 0, None, PEER, (PEER[0], PEER[1] + 1), srtp=keys))
-    media.receive_rtp(peer.protect(rtp(1)), PEER, 0.02)
-    media.receive_rtp(other.protect(rtp(2)), PEER, 0.04)
+    media.receive_rtp(other.protect(rtp(1)), PEER, 0.02)
+    media.receive_rtp(peer.protect(rtp(2)), PEER, 0.04)
     stats = media.stats()
     assert (stats.packets_in, stats.unauthentic) == (2, 1)
 
