@@ -126,6 +126,27 @@ async def test_on_hold_nothing_is_sent_and_what_was_being_said_waits(
         await hung_up(call, app, call_id)
 
 
+@pytest.mark.parametrize("case", HOLDS)
+async def test_a_call_may_begin_on_hold(app: DeveloperApp, udp: Trunk, case: str) -> None:
+    changes, line, direction = HOLDS[case]
+    async with Rtp() as rtp:
+        plain = write(PLAIN, udp, app.seat.project, rtp=rtp.port)
+        held = bend(sdp_of(plain), *changes) + (f"{line}\r\n" if line else "")
+        call, call_id = await establish(udp, app, with_body(plain, "application/sdp", held))
+        assert f"a={direction}\r\n" in call.ok.body
+        assert (await app.node.describe(app.seat, call_id))["media"]["held"] is True
+        offers = Offers(call)
+        offers.body = sdp_of(plain)
+        assert not rtp.came
+        await offers.invite()
+        async with asyncio.timeout(10):
+            while not rtp.came:
+                await asyncio.sleep(0.02)
+        said = [title for title in await titles(app, call_id) if title.startswith("the caller ")]
+        assert said == ["the caller holds the call", "the caller is back"]
+        await hung_up(call, app, call_id)
+
+
 async def test_music_on_hold_is_not_taken_for_the_caller(app: DeveloperApp, udp: Trunk) -> None:
     async with Rtp() as rtp:
         invite = write(PLAIN, udp, app.seat.project, rtp=rtp.port)

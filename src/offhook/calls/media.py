@@ -198,16 +198,21 @@ class CallMedia:
             telephone_event=plan.dtmf_payload_type,
             srtp=plan.srtp.suite.name if plan.srtp else None,
         )
+        self._note_hold(plan)
+
+    def _note_hold(self, plan: negotiate.MediaPlan) -> None:
+        if plan.held != self.held:
+            self._timeline.record("sdp", "the caller holds the call" if plan.held else "the caller is back")
+        self.held = plan.held
 
     def _move(self, port: MediaPort, plan: negotiate.MediaPlan) -> None:
         self._plan = plan
         port.update(plan)
         if plan.codec != self.codec:
             self._timeline.record("sdp", f"the codec changes from {self.codec} to {plan.codec}")
-        if plan.held != self.held:
-            self._timeline.record("sdp", "the caller holds the call" if plan.held else "the caller is back")
+        self._note_hold(plan)
         rekeyed = ", with new keys" if plan.srtp and self._keys and plan.srtp != self._keys else ""
-        self.codec, self.held, self._keys = plan.codec, plan.held, plan.srtp
+        self.codec, self._keys = plan.codec, plan.srtp
         self._timeline.record(
             "sdp",
             f"sound now goes to {format_address(plan.remote)}{_protected(plan)}{rekeyed}",
