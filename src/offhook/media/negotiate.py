@@ -159,14 +159,17 @@ def offer(local: LocalMedia, before: bytes = b"") -> bytes:
     first = MediaDescription("audio", 0, "RTP/SAVP" if secure else "RTP/AVP", ())
     lines = SessionDescription.parse(before).media if before else [first]
     standing = next((media for media in lines if media.kind == "audio" and media.port), lines[0])
-    numbers = {entry.encoding.upper(): number for number, entry in standing.rtpmap().items()}
-    maps = [RtpMap(numbers.get(codec, _PAYLOAD_TYPE[codec]), codec, SAMPLE_RATE) for codec in local.codecs]
+    agreed = standing.rtpmap()
+    numbers = {entry.encoding.upper(): number for number, entry in agreed.items()}
+    maps = [
+        RtpMap(numbers.get(codec, _PAYLOAD_TYPE[codec]), codec, SAMPLE_RATE)
+        for codec in local.codecs
+        if codec in numbers or _PAYLOAD_TYPE[codec] not in agreed
+    ]
     used = {entry.payload_type for entry in maps}
-    event_type = numbers.get("TELEPHONE-EVENT") or next(
-        number for number in range(_OFFERED_EVENT_TYPE, 128) if number not in used
-    )
+    free = next(number for number in range(_OFFERED_EVENT_TYPE, 128) if number not in used)
     media = _audio(
-        local, standing.protocol, maps, event_type, local.direction,
+        local, standing.protocol, maps, numbers.get("TELEPHONE-EVENT", free), local.direction,
         offered(terms) if terms is not None else [],
     )  # fmt: skip
     if standing.attribute("rtcp-mux") is not None:

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from offhook.media import negotiate
@@ -337,6 +337,10 @@ pieces = st.lists(
             "m=video 1 RTP/AVP 31",
             "a=rtpmap:101 telephone-event/8000",
             "a=rtpmap:0 x/0",
+            "a=rtpmap:0 telephone-event/8000",
+            "a=rtpmap:101 PCMA/8000",
+            "a=rtpmap:8 PCMU/8000",
+            "m=audio 4000 RTP/AVP 101 8 0",
             "a=sendonly",
             "a=inactive",
             "a=rtcp:99999999999999999999 IN IP4",
@@ -349,6 +353,12 @@ pieces = st.lists(
 )
 
 
+ODD_NUMBERS = "v=0\nc=IN IP4 192.0.2.1\nm=audio 4000 RTP/AVP 101 8 0\na=rtpmap:{} telephone-event/8000\n"
+
+
+@example(f"{ODD_NUMBERS.format(0)}a=rtpmap:101 PCMA/8000".encode())
+@example(f"{ODD_NUMBERS.format(8)}a=rtpmap:101 PCMU/8000".encode())
+@example(f"{ODD_NUMBERS.format(101)}a=rtpmap:8 PCMU/8000".encode())
 @given(st.one_of(st.binary(max_size=200), pieces.map(lambda some: "\n".join(["v=0", *some]).encode())))
 def test_every_offer_is_answered_or_refused(offered):
     try:
@@ -358,6 +368,14 @@ def test_every_offer_is_answered_or_refused(offered):
     theirs, ours = SessionDescription.parse(offered), SessionDescription.parse(made.sdp)
     assert [m.kind for m in ours.media] == [m.kind for m in theirs.media]
     assert sum(m.port != 0 for m in ours.media) == 1
+    again = SessionDescription.parse(negotiate.offer(US, made.sdp))
+    assert [(m.kind, m.port, m.protocol) for m in again.media] == [
+        (m.kind, m.port, m.protocol) for m in ours.media
+    ]
+    (said,), (agreed,) = ([m for m in each.media if m.port] for each in (again, ours))
+    assert len(said.formats) == len(set(said.formats)) == len(said.rtpmap())
+    for number, entry in agreed.rtpmap().items():
+        assert said.rtpmap()[number] == entry
 
 
 # Packet lengths, comfort noise, reports on one port.
