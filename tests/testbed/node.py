@@ -21,8 +21,8 @@ import httpx2
 __all__ = ["Node", "Seat"]
 
 LISTEN = ("udp:127.0.0.1:0", "tcp:127.0.0.1:0", "tls:127.0.0.1:0")
-_START_S = 30
-_STOP_S = 20
+_START_S = 90
+_STOP_S = 60
 
 EVENTS = (
     "realtime.call.incoming",
