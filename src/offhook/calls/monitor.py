@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any, Final
 
 from offhook.clock import Clock
@@ -74,8 +73,8 @@ class MediaMonitor:
             "telephone_event": plan.dtmf_payload_type,
             "remote": stats.remote,
             "rtt_ms": None if stats.rtt_ms is None else round(stats.rtt_ms, 1),
-            "inbound": {**asdict(inbound), "late": stats.late, "mos_worst": self._worst},
-            "outbound": asdict(outbound),
+            "inbound": {**_fields(inbound), "late": stats.late, "mos_worst": self._worst},
+            "outbound": _fields(outbound),
         }
 
     def close(self) -> None:
@@ -93,7 +92,7 @@ class MediaMonitor:
         heard, said = self._last["inbound"]["mos"], self._last["outbound"]["mos"]
         if heard is not None:
             totals += f", MOS {heard} in" + (f" and {said} out" if said is not None else "")
-        self._timeline.record("media", totals, **asdict(stats), quality=self._last)
+        self._timeline.record("media", totals, **_fields(stats), quality=self._last)
 
     def _arm(self) -> None:
         now = self._clock.monotonic()
@@ -152,3 +151,8 @@ class MediaMonitor:
             remote=stats.remote,
         )
         self._on_timeout(text)
+
+
+def _fields(counts: MediaStats | quality.Way) -> dict[str, Any]:
+    """Do what `asdict` does, at a tenth of its cost: nothing in these lies deeper."""
+    return {name: getattr(counts, name) for name in counts.__slots__}

@@ -9,7 +9,7 @@ against others are refused here.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -210,7 +210,7 @@ def complete(
     except SdpError as error:
         raise NotAcceptable(str(error)) from None
     # The peer may send digits under its own number or, as RFC 3264 section 5.1 has it, under ours.
-    events = frozenset(number for number, _ in _events(brought))
+    events = frozenset(number for number, _ in _events(brought.rtpmap()))
     return replace(
         plan,
         dtmf_receive=plan.dtmf_receive | events,
@@ -230,13 +230,14 @@ def _plan(session: SessionDescription, media: MediaDescription, local: LocalMedi
     """Return what the peer's audio stream and ours have in common, or raise why not."""
     if media.port == 0:
         raise NotAcceptable("the m=audio line has port 0")
-    codec, payload_type = _choose_codec(media, local)
+    maps = media.rtpmap()
+    codec, payload_type = _choose_codec(maps, local)
     connection = media.connection or session.connection
     if connection is None:
         raise NotAcceptable("m=audio has no c= line, nor has the session")
     host, silent = _remote_host(connection, media.port, local)
     direction, held = _direction(session, media, local, silent)
-    events = list(_events(media))
+    events = _events(maps)
     mux = local.rtcp_mux and media.attribute("rtcp-mux") is not None
     return MediaPlan(
         codec=codec,
@@ -248,9 +249,7 @@ def _plan(session: SessionDescription, media: MediaDescription, local: LocalMedi
         direction=direction,
         ptime_ms=_packet_length(media),
         dtmf_receive=frozenset(number for number, _ in events),
-        comfort_noise=frozenset(
-            number for number, entry in media.rtpmap().items() if entry.encoding.upper() == "CN"
-        ),
+        comfort_noise=frozenset(number for number, entry in maps.items() if entry.encoding.upper() == "CN"),
         rtcp_mux=mux,
         signalling_host=local.signalling_host,
         held=held,
@@ -313,19 +312,21 @@ def _unknown_profile(protocol: str) -> str:
     return f"{protocol[:60]}: offer RTP/AVP"
 
 
-def _choose_codec(media: MediaDescription, local: LocalMedia) -> tuple[Law, int]:
-    for number, entry in media.rtpmap().items():
+def _choose_codec(maps: Mapping[int, RtpMap], local: LocalMedia) -> tuple[Law, int]:
+    for number, entry in maps.items():
         codec = _CODECS.get(entry.encoding.upper())
         if codec in local.codecs and entry.clock_rate == SAMPLE_RATE and entry.channels == 1:
             return codec, number
-    offered = ", ".join(entry.encoding[:40] for entry in media.rtpmap().values()) or "nothing known"
+    offered = ", ".join(entry.encoding[:40] for entry in maps.values()) or "nothing known"
     raise NotAcceptable(f"no common codec: {offered} offered, {' and '.join(local.codecs)} taken")
 
 
-def _events(media: MediaDescription) -> Iterator[tuple[int, int]]:
-    for number, entry in media.rtpmap().items():
-        if entry.encoding.lower() == "telephone-event":
-            yield number, entry.clock_rate
+def _events(maps: Mapping[int, RtpMap]) -> list[tuple[int, int]]:
+    return [
+        (number, entry.clock_rate)
+        for number, entry in maps.items()
+        if entry.encoding.lower() == "telephone-event"
+    ]
 
 
 def _remote_host(connection: Connection, port: int, local: LocalMedia) -> tuple[str, bool]:

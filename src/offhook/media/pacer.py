@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import add, sub
 from typing import Final, Protocol
 
 from offhook.audio.frames import FRAME_MS
@@ -28,6 +30,15 @@ EARLY_S: Final = 0.0005
 LOG_EVERY_S: Final = 10.0
 
 _SLOT_S: Final = FRAME_MS / 1000 / SLOTS
+_WHOLE: Final = math.lcm(*range(1, SLOTS // 2 + 1))
+_CROWDS: Final = [
+    [
+        0 if other == slot else _WHOLE // min(abs(other - slot), SLOTS - abs(other - slot))
+        for other in range(SLOTS)
+    ]
+    for slot in range(SLOTS)
+]
+"""How much a call in each slot crowds every other: the less, the farther away. In whole numbers, so that it adds up."""
 
 _log = logging.getLogger("offhook.media")
 
@@ -69,6 +80,7 @@ class Pacer:
         self.stats = PacerStats()
         self._monotonic: Callable[[], float] = self.clock.monotonic
         self._ring: list[list[Paced]] = [[] for _ in range(SLOTS)]
+        self._crowding = [0] * SLOTS
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._epoch = 0.0
@@ -92,13 +104,16 @@ class Pacer:
             self._timer = None
         for slot in self._ring:
             slot.clear()
+        self._crowding = [0] * SLOTS
         self._loop = None
 
     def add(self, paced: Paced) -> None:
         """Serve a call from now on, in the emptiest slot, far from the other calls."""
         if self._loop is None:
             raise RuntimeError("the pacer is not started")
-        self._ring[self._emptiest()].append(paced)
+        emptiest = min(range(SLOTS), key=lambda slot: (len(self._ring[slot]), self._crowding[slot]))
+        self._ring[emptiest].append(paced)
+        self._crowding = list(map(add, self._crowding, _CROWDS[emptiest]))
         if self._timer is None:
             # It was at rest: begin at the present, not where it stopped.
             self._next = self._slot_at(self._monotonic()) + 1
@@ -106,18 +121,10 @@ class Pacer:
 
     def remove(self, paced: Paced) -> None:
         """Stop serving a call. Unknown ones are ignored."""
-        for slot in self._ring:
-            if paced in slot:
-                slot.remove(paced)
-
-    def _emptiest(self) -> int:
-        ring = self._ring
-        fewest = min(map(len, ring))
-
-        def crowding(slot: int) -> float:
-            return sum(len(ring[slot - away]) / min(away, SLOTS - away) for away in range(1, SLOTS))
-
-        return min((slot for slot in range(SLOTS) if len(ring[slot]) == fewest), key=crowding)
+        for slot, calls in enumerate(self._ring):
+            if paced in calls:
+                calls.remove(paced)
+                self._crowding = list(map(sub, self._crowding, _CROWDS[slot]))
 
     def _slot_at(self, now: float) -> int:
         return int((now + EARLY_S - self._epoch) / _SLOT_S)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any, Literal
 
@@ -130,6 +131,7 @@ def plain_address(address: str) -> str:
     return str(_parse_address(address) or address)
 
 
+@lru_cache(maxsize=4096)
 def _parse_address(address: str) -> IPv4Address | IPv6Address | None:
     try:
         ip = ip_address(address.split("%")[0])
