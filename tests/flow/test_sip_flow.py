@@ -18,7 +18,7 @@ from offhook.sip.events import (
     Requested,
 )
 from offhook.sip.flow import Flow
-from offhook.sip.stack import Incoming, Stack, StackConfig, Transmit, UsageEvent
+from offhook.sip.stack import Incoming, Released, Stack, StackConfig, Transmit, UsageEvent
 
 CALLER = ("192.0.2.1", 5060)
 CALLEE = ("192.0.2.2", 5060)
@@ -94,6 +94,8 @@ class World:
             case UsageEvent(usage, event):
                 self.events[side][type(event).__name__] += 1
                 self.on_event(side, usage, event)
+            case Released():
+                pass
             case _:
                 pytest.fail(f"a literal UDP address needs no {output}")
 

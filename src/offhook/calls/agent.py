@@ -14,6 +14,7 @@ from offhook.realtime.engine import AudioFormat, EngineFactory, EngineStart
 from offhook.realtime.outbox import SessionNote
 from offhook.realtime.runner import Playout, SessionRunner
 from offhook.realtime.session_config import SessionConfig
+from offhook.weak import weakly
 
 from .timeline import Timeline
 
@@ -97,7 +98,7 @@ class CallAgent:
             engine,
             clock=self._clock,
             playout=playout,
-            on_note=self._noted,
+            on_note=weakly(self._noted),
             on_expired=self._on_expired,
             on_failed=self._on_failed,
         )

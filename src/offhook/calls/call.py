@@ -20,6 +20,7 @@ from offhook.sip.message import Request, Response
 from offhook.sip.reasons import create_reason
 from offhook.sip.refer import ReferUpdate
 from offhook.tenants import Project
+from offhook.weak import weakly
 
 from .admission import Refusal
 from .agent import CallAgent
@@ -80,8 +81,8 @@ class Call(LegListener):
             self.timeline,
             services.clock,
             session_limit_s=self._settings.session_limit_s,
-            on_expired=self._session_expired,
-            on_failed=self._engine_failed,
+            on_expired=weakly(self._session_expired),
+            on_failed=weakly(self._engine_failed),
         )
         self._media = CallMedia(
             offer,
@@ -91,14 +92,16 @@ class Call(LegListener):
             srtp=project.srtp,
             signalling_host=leg.flow.remote[0] if leg.flow else "",
         )
-        self._sound = CallSound(call_id, leg, self.timeline, services, on_timeout=self._media_timed_out)
+        self._sound = CallSound(
+            call_id, leg, self.timeline, services, on_timeout=weakly(self._media_timed_out)
+        )
         self._transfer = Transfer(
             leg,
             call_id=call_id,
             clock=services.clock,
             timeout_s=self._settings.refer_timeout_s,
             playout_wait_s=self._settings.playout_wait_s,
-            on_update=self._refer_updated,
+            on_update=weakly(self._refer_updated),
         )
         leg.listener = self
         leg.trace = self.timeline.trace
@@ -316,6 +319,10 @@ class Call(LegListener):
             expired = ended.cause == "session_expired"
             reason = EndReason.SESSION_EXPIRED if expired else EndReason.FAILED
             self._end(reason, Result.CLIENT_ERROR, ended.text or ended.cause)
+
+    def leg_released(self, leg: Leg) -> None:
+        # Each would hold the other until the collector comes.
+        leg.listener = None
 
     # Ringing.
 

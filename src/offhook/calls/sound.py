@@ -10,6 +10,7 @@ from offhook.media.negotiate import MediaPlan
 from offhook.media.port import MediaPort
 from offhook.media.stats import MediaEvent
 from offhook.sip.leg import Leg
+from offhook.weak import weakly
 
 from .dtmf import CallDigits
 from .monitor import MediaMonitor
@@ -47,7 +48,7 @@ class CallSound:
         on_timeout: Callable[[str], None],
     ) -> None:
         self.playout = CallPlayout()
-        self.digits = CallDigits(leg, timeline, services.clock, on_press=self._press)
+        self.digits = CallDigits(leg, timeline, services.clock, on_press=weakly(self._press))
         self._call_id = call_id
         self._timeline = timeline
         self._services = services
@@ -64,7 +65,7 @@ class CallSound:
             on_frame=listener.receive_audio,
             on_digit=self.digits.pressed,
             on_drained=listener.playout_drained,
-            on_event=self._happened,
+            on_event=weakly(self._happened),
             prompt=prompt,
             law=law,
         )
@@ -75,7 +76,7 @@ class CallSound:
             self._services.clock,
             self._timeline,
             timeout_s=self._services.settings.media_timeout_s,
-            on_update=self._updated,
+            on_update=weakly(self._updated),
             on_timeout=self._on_timeout,
         )
 

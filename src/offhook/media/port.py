@@ -140,6 +140,7 @@ class MediaPort:
         self._closed = False
         self._failures = 0
         self._open_sockets = 2
+        self._tell_nobody()
 
     @classmethod
     async def _open(cls, pool: PortPool, port: int, rtp: socket.socket, rtcp: socket.socket) -> MediaPort:
@@ -275,12 +276,21 @@ class MediaPort:
             self._send_rtcp(self._stream.create_goodbye())
         for transport in self._transports:
             transport.close()
+        # Who was told of its sound holds this port, and is not to wait for the collector.
+        self._tell_nobody()
+
+    def _tell_nobody(self) -> None:
+        self._heard = _unheard
+        self._on_frame: Callable[[bytes], None] = _unheard
+        self._on_digit = _unpressed
+        self._on_drained = _undrained
+        self._on_event = None
 
     def _adopt(self, plan: MediaPlan, *, held: bool) -> None:
         """Join the network's codec to ours; frames take no step more where the two are the same."""
         self._codec = plan.codec
         heard, codec, law = self._heard, plan.codec, self._law
-        self._on_frame: Callable[[bytes], None] = heard
+        self._on_frame = heard
         if held:
             silence = SILENCE[law]
             self._on_frame = lambda _: heard(silence)
@@ -291,6 +301,7 @@ class MediaPort:
         """Note that a socket is closed, which the loop does a little after it was asked to."""
         self._open_sockets -= 1
         if not self._open_sockets:
+            self._transports.clear()
             self._pool._release(self.port)
 
     @property
@@ -400,6 +411,18 @@ class _Protocol(asyncio.DatagramProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._released()
+
+
+def _unheard(frame: bytes) -> None:
+    return
+
+
+def _unpressed(digit: str) -> None:
+    return
+
+
+def _undrained() -> None:
+    return
 
 
 def _itself(protocol: _Protocol) -> _Protocol:

@@ -48,6 +48,7 @@ from offhook.realtime.responses import Responses
 from offhook.realtime.session_config import ServerVad, SessionConfig, merge_update
 from offhook.realtime.sideband_audio import bytes_per_ms, common_format, sample_bytes
 from offhook.realtime.validation import RequestError
+from offhook.weak import weakly
 
 __all__ = [
     "ClearPlayout",
@@ -122,17 +123,18 @@ class Session:
         self._items = ItemRequests(self._conversation, self._outbox)
         width = sample_bytes(audio_format)
         playout = Playout(bytes_per_ms(audio_format) // width, width) if sip else None
+        hears = self._clients.values()
         self._responses = Responses(
-            self._conversation, self._outbox, audio_format, playout, lambda: any(self._clients.values())
+            self._conversation, self._outbox, audio_format, playout, lambda: any(hears)
         )
         self._listening = Listening(
             config,
             self._conversation,
             self._outbox,
             bytes_per_ms(audio_format),
-            on_started=self._speech_started,
-            on_commit=self._committed,
-            on_settled=self._settled,
+            on_started=weakly(self._speech_started),
+            on_commit=weakly(self._committed),
+            on_settled=weakly(self._settled),
         )
         self.receive_audio = self._listening.buffer.receive_audio
         """`receive_audio(audio, now)`: the caller's next frame. Bound directly, since it runs 50 times a second."""

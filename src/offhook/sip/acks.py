@@ -60,7 +60,7 @@ class Acks:
         return True
 
     def _seek(self, ack: _Ack, now: float) -> None:
-        usage, stack = self._usage, self._usage.stack
+        usage, stack = self._usage.itself(), self._usage.stack
 
         def found(way: Way, now: float) -> None:
             ack.is_sought = False

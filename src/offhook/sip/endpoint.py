@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import ssl
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -37,7 +37,8 @@ from .registration import RegistrationConfig, Status
 from .registrations import Registered, Registrations
 from .resolver import Resolver
 from .session_timer import SessionTimerConfig
-from .stack import DEFAULT_ALLOW, Incoming, Stack, StackConfig, Transmit, UsageEvent
+from .stack import DEFAULT_ALLOW, Incoming, Released, Stack, StackConfig, Transmit, UsageEvent
+from .telling import Telling
 from .transaction import TimerValues
 from .transport import SipTransport, TransportLimits, parse_listen
 from .usage import InviteUsage, Trace
@@ -143,8 +144,7 @@ class Endpoint:
         )
         self._wayfinder = Wayfinder(self._transport, resolver or Resolver(), on_registrar)
         self.registrations = Registrations(self._stack, draw=random.SystemRandom().random)
-        self._events: deque[Incoming | UsageEvent] = deque()
-        self._is_dispatching = False
+        self._telling = Telling(self._tell_output)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._replies: dict[int, asyncio.Future[Replied]] = {}
@@ -245,6 +245,7 @@ class Endpoint:
     async def close(self) -> None:
         """Stop listening and close every socket. Sends nothing: hang up, and `settle`, first."""
         self._closed = True
+        self._telling.close()
         if self._timer is not None:
             self._timer.cancel()
         self._transport.close()
@@ -276,6 +277,7 @@ class Endpoint:
         self._on_refused(flow, TOO_MANY_CONNECTIONS)
 
     def message_received(self, data: bytes, flow: Flow) -> None:
+        self._telling.relieve()
         # One message must never end the endpoint, whatever it holds and whatever bug it meets.
         try:
             self._stack.receive(data, flow, now=self.now())
@@ -286,7 +288,6 @@ class Endpoint:
                 extra={"event": "sip.message.failed", "source": format_address(flow.remote)},
             )
         self.pump()
-        self._dispatch()
 
     def connection_opened(self, flow: Flow) -> None:
         self._stack.connection_opened(flow)
@@ -306,19 +307,22 @@ class Endpoint:
         return self._clock.monotonic()
 
     def pump(self) -> None:
-        """Carry out what the stack decided. Listeners are told by `_dispatch`, never inside a leg's intent."""
+        """Carry out what the stack decided. Listeners are told in later turns, never inside a leg's intent."""
+        released = []
         for output in self._stack.outputs():
             match output:
                 case Transmit(flow, data):
                     self._transport.send(flow, data)
                 case Reach():
                     self._start_reaching(output)
+                case Released():
+                    released.append(output)
                 case _:
-                    self._events.append(output)
+                    self._telling.add(output)
+        for each in released:
+            self._telling.add(each)  # after all else that is to be told of them
         self._pumped.set()
         self._arm()
-        if self._events and not self._is_dispatching:
-            self._loop.call_soon(self._dispatch)
 
     async def reply(self, usage: InviteUsage, key: int, timeout: float) -> Replied | None:
         future: asyncio.Future[Replied] = self._loop.create_future()
@@ -336,11 +340,13 @@ class Endpoint:
                 self.pump()
 
     def guard(self, usage: InviteUsage, tracer: Callable[[Trace], None]) -> Callable[[Trace], None]:
+        call_id = usage.call_id  # and not the leg, which holds this
+
         def guarded(trace: Trace) -> None:
             try:
                 tracer(trace)
             except Exception:
-                log.exception("trace failed", extra={"event": "sip.trace.failed", "call_id": usage.call_id})
+                log.exception("trace failed", extra={"event": "sip.trace.failed", "call_id": call_id})
 
         return guarded
 
@@ -365,23 +371,16 @@ class Endpoint:
             self._stack.counters["failed"] += 1
             log.exception("timer failed", extra={"event": "sip.timer.failed"})
         self.pump()
-        self._dispatch()
 
     # Listeners.
 
-    def _dispatch(self) -> None:
-        if self._is_dispatching or self._closed:
-            return
-        self._is_dispatching = True
-        try:
-            while self._events:
-                output = self._events.popleft()
-                if isinstance(output, Incoming):
-                    self._tell_incoming(output)
-                else:
-                    self._tell(output.usage, output.event)
-        finally:
-            self._is_dispatching = False
+    def _tell_output(self, output: Incoming | UsageEvent | Released) -> None:
+        if isinstance(output, Incoming):
+            self._tell_incoming(output)
+        elif isinstance(output, Released):
+            _let_go(output.usage)
+        else:
+            self._tell(output.usage, output.event)
 
     def _tell_incoming(self, incoming: Incoming) -> None:
         leg = Leg(self, incoming.usage, opaque_id("leg"))
@@ -407,6 +406,8 @@ class Endpoint:
                 future.set_result(event)
             return
         leg = usage.owner
+        if leg is None:
+            return
         assert isinstance(leg, Leg)
         if leg.listener is None:
             if isinstance(event, Offered | Requested):
@@ -441,6 +442,19 @@ class Endpoint:
             self._stack.counters["failed"] += 1
             log.exception("reaching failed", extra={"event": "sip.reach.failed"})
         self.pump()
+
+
+def _let_go(usage: InviteUsage) -> None:
+    """Part a leg from its usage, and let its listener part from it: then neither has to wait for the collector."""
+    leg, usage.owner = usage.owner, None
+    if isinstance(leg, Leg) and leg.listener is not None:
+        try:
+            leg.listener.leg_released(leg)
+        except Exception:
+            log.exception(
+                "listener failed",
+                extra={"event": "sip.listener.failed", "call_id": leg.call_id, "told": "Released"},
+            )
 
 
 def _call_listener(listener: LegListener, leg: Leg, event: LegEvent) -> None:

@@ -65,6 +65,10 @@ class LegListener(Protocol):
     def leg_ended(self, leg: Leg, ended: LegEnded) -> None:
         """The leg is over: once, for every leg that was answered."""
 
+    def leg_released(self, leg: Leg) -> None:
+        """Nothing will ever happen to this leg again; answered or not. Who holds it may let go."""
+        return
+
 
 class LegRequestError(Exception):
     """A request in the dialog got no response: the text says why."""

@@ -217,7 +217,7 @@ class OwnRequests:
         if (after := self._retry_after(own, response)) is not None:
             own.due = now + after
             self._waiting.insert(0, own)
-            self._usage.stack.arm(self._usage)
+            self._usage.rearm()
             return
         self._usage.emit(Replied(own.key, response))
         if own.refer is not None:
@@ -235,7 +235,7 @@ class OwnRequests:
         """Wait no longer for who is at work than for who says nothing: until then nobody else can offer."""
         if own.key in self._invites and own.key not in self._cancel_at:
             self._cancel_at[own.key] = now + 64 * self._usage.stack.config.timers.t1
-            self._usage.stack.arm(self._usage)
+            self._usage.rearm()
 
     def _retry_after(self, own: _OwnRequest, response: Response) -> float | None:
         """Return when to send an offer again that crossed one of the peer's; `None`: not at all."""

@@ -46,7 +46,7 @@ class SessionRefresh:
         self._sdp = body or self._sdp
         headers = self._timer.answer(request, now=now)
         self._drain(now)
-        self._usage.stack.arm(self._usage)
+        self._usage.rearm()
         return headers
 
     def receive_2xx(self, response: Response, sdp: bytes, *, now: float) -> None:
@@ -56,7 +56,7 @@ class SessionRefresh:
         self._sdp = sdp or self._sdp
         self._timer.receive_2xx(response, now=now)
         self._drain(now)
-        self._usage.stack.arm(self._usage)
+        self._usage.rearm()
 
     def raise_interval(self, response: Response) -> Headings:
         """Return what an INVITE says that repeats one refused with 422; nothing when that would not help."""
@@ -81,7 +81,7 @@ class SessionRefresh:
             self._note("not refreshed", f"our {self._method}: {said}", now)
             self._timer.refused(self._method, response, now=now, chance=self._chance())
             self._drain(now)
-            self._usage.stack.arm(self._usage)
+            self._usage.rearm()
         return True
 
     def next_timer(self) -> float | None:

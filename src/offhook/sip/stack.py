@@ -44,7 +44,17 @@ from .uri import SipUri
 from .usage import InviteUsage
 from .ways import Reach, Ways
 
-__all__ = ["Incoming", "Listening", "Output", "Reach", "Stack", "StackConfig", "Transmit", "UsageEvent"]
+__all__ = [
+    "Incoming",
+    "Listening",
+    "Output",
+    "Reach",
+    "Released",
+    "Stack",
+    "StackConfig",
+    "Transmit",
+    "UsageEvent",
+]
 
 DEFAULT_ALLOW = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "NOTIFY", "UPDATE")
 
@@ -90,7 +100,14 @@ class UsageEvent:
     event: LegEvent
 
 
-Output = Transmit | Reach | Incoming | UsageEvent
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A usage is forgotten: nothing will happen to it any more."""
+
+    usage: InviteUsage
+
+
+Output = Transmit | Reach | Incoming | UsageEvent | Released
 
 
 class Stack:
@@ -302,6 +319,7 @@ class Stack:
         if self._merged.get(key) is exchange:
             del self._merged[key]
         self._timers.disarm(exchange)
+        exchange.usage = None
 
     def remember_dialog(self, dialog: Dialog, usage: InviteUsage) -> None:
         if dialog.id not in self._dialogs:
@@ -312,6 +330,7 @@ class Stack:
         for key in self._dialogs_of.pop(usage, ()):
             del self._dialogs[key]
         self._timers.disarm(usage)
+        self._outputs.append(Released(usage))
 
     def hold(self, flow: Flow) -> None:
         """Keep a connection alive for one more dialog."""

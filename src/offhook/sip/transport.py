@@ -23,6 +23,8 @@ log = logging.getLogger("offhook.sip")
 
 MIN_DATAGRAM = 16
 "Shorter datagrams are NAT keep-alives (CRLF, NUL), not messages."
+RECEIVE_BUFFER = 4 * 1024 * 1024
+"Asked for each UDP socket. Some 2,000 INVITEs: a burst that comes while the process is held up, or a trunk's return."
 CRLF_PONG = b"\r\n"
 WILDCARDS = ("0.0.0.0", "::")  # noqa: S104  (compared with, not bound)
 
@@ -207,9 +209,17 @@ class SipTransport:
     # UDP.
 
     async def _listen_udp(self, listener: Listener) -> Listener:
-        transport, _ = await self._loop.create_datagram_endpoint(
-            lambda: _Datagrams(self), sock=_bind_udp(listener)
-        )
+        bound = _bind_udp(listener)
+        given = _enlarge(bound)
+        if given < RECEIVE_BUFFER and not self._udp:  # said of the first, true of all
+            log.info(
+                "the kernel gives %d kB for datagrams that wait to be read: of a longer burst some are lost and sent "
+                "again; sysctl -w net.core.rmem_max=%d gives all that is asked for",
+                given // 1024,
+                RECEIVE_BUFFER,
+                extra={"event": "sip.udp.buffer", "given": given, "wanted": RECEIVE_BUFFER},
+            )
+        transport, _ = await self._loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=bound)
         host, port = transport.get_extra_info("sockname")[:2]
         self._udp[(host, port)] = transport
         return Listener("udp", host, port)
@@ -452,6 +462,13 @@ def _bind_udp(listener: Listener) -> socket.socket:
         address = format_address((listener.host, listener.port))
         raise OSError(exc.errno, f"{exc.strerror or exc} (while binding udp:{address})") from None
     return bound
+
+
+def _enlarge(bound: socket.socket) -> int:
+    """Ask for the receive buffer that bursts need, and return what the kernel gives."""
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+    # Linux doubles what it was asked for, for its own needs (socket(7)).
+    return bound.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
 
 
 def _route_source(remote_host: str) -> str | None:

@@ -6,6 +6,7 @@ RFC 5057 calls this an invite usage. Pure: every method takes `now`; what happen
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -64,8 +65,10 @@ class InviteUsage:
         "The last ACK received."
         self.armed: Alarm | None = None
         self.tracer: Callable[[Trace], None] | None = None
+        # What hangs on a leg must not keep it alive: the collector would have to come for each call.
+        this: InviteUsage = weakref.proxy(self)
         self.session = SessionRefresh(
-            self, SessionTimer(stack.config.session, owns_call_id=self.role == "uac")
+            this, SessionTimer(stack.config.session, owns_call_id=self.role == "uac")
         )
         self.allowance = Allowance(now=stack.now)
         self.early_traces: list[Trace] = []
@@ -78,20 +81,20 @@ class InviteUsage:
         self._answered = False
         self._open: list[ServerExchange] = []
         self._offers = Offers(new_number=stack.new_number)
-        self._acks = Acks(self, plan=self._plan)
+        self._acks = Acks(this, plan=lambda dialog: this._plan(dialog))
         self._own = OwnRequests(
-            self,
-            start=self._start,
+            this,
+            start=lambda *what: this._start(*what),
             acks=self._acks,
-            on_refer_replied=self._drain_refers,
-            on_gone=lambda status, text, now: self._send_bye(
+            on_refer_replied=lambda: this._drain_refers(),
+            on_gone=lambda status, text, now: this._send_bye(
                 "timeout", create_reason("SIP", status, text), text, now
             ),
         )
         self._acceptances = Acceptances(stack.config.timers)
         self._refers = Refers(
             notify_timeout=stack.config.refer_notify_timeout,
-            on_update=lambda update: self.emit(ReferUpdated(update)),
+            on_update=lambda update: this.emit(ReferUpdated(update)),
         )
         self._hangup: tuple[str | None] | None = None
         self._held: set[int] = set()
@@ -409,6 +412,14 @@ class InviteUsage:
         self.stack.arm(self)
 
     # Requests that we send.
+
+    def rearm(self) -> None:
+        """Note that something has a new deadline."""
+        self.stack.arm(self)
+
+    def itself(self) -> InviteUsage:
+        """Return the leg, for what knows it weakly and needs it until something is done."""
+        return self
 
     def _drain_refers(self) -> None:
         self._refers.drain()

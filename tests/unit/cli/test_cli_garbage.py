@@ -62,7 +62,7 @@ def test_the_interpreters_own_setting_would_have_stopped_the_world(full_collecti
 def test_garbage_does_not_wait_for_ever(full_collections: list[int]) -> None:
     garbage.settle()
     del full_collections[:]
-    kept = [[] for _ in range(garbage.FULL_AFTER * 7000 * 2)]
+    kept = [[] for _ in range(garbage.FULL_AFTER * garbage.MIDDLE_AFTER * 700 * 2)]
     assert 1 <= len(full_collections) <= 2
     del kept
 
