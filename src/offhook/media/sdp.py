@@ -249,16 +249,15 @@ def _words(value: str, most: int = -1) -> list[str]:
 def _split(data: bytes | str) -> Iterator[Line]:
     if len(data) > MAX_BYTES:
         raise SdpError(f"{len(data)} bytes: more than {MAX_BYTES}")
-    text = data.decode("utf-8", "surrogateescape") if isinstance(data, bytes) else data
-    # Peers end lines with CRLF, LF, and, rarely, CR. A mark of byte order and closing NULs are seen as well; no NUL
-    # means anything, wherever it stands (RFC 4566 section 9: byte-string).
-    raw = (
-        text.replace("\0", "")
-        .lstrip("\ufeff")
-        .replace("\r\n", "\n")
-        .replace("\r", "\n")
-        .split("\n", MAX_LINES)
+    # No NUL means anything, wherever it stands (RFC 4566 section 9: byte-string); some peers close with them. They go
+    # before decoding, which sees characters in the bytes to both sides of them.
+    text = (
+        data.replace(b"\0", b"").decode("utf-8", "surrogateescape")
+        if isinstance(data, bytes)
+        else data.replace("\0", "")
     )
+    # Peers end lines with CRLF, LF, and, rarely, CR. A mark of byte order is seen as well.
+    raw = text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n", MAX_LINES)
     if len(raw) > MAX_LINES:
         raise SdpError(f"more than {MAX_LINES} lines")
     for each in raw:

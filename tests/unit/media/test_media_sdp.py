@@ -188,3 +188,8 @@ def test_nuls_are_nowhere_and_blanks_are_those_of_sdp():
     assert parsed.media[0].protocol == "R\u2028TP/AVP"
     assert parsed.media[0].formats == ("0", "101")
     assert bytes(SessionDescription.parse(bytes(parsed))) == bytes(parsed)
+
+
+def test_bytes_to_both_sides_of_a_nul_are_one_character():
+    parsed = SessionDescription.parse(b"v=0\r\nm=\xd2\0\x96 9 RTP/AVP 0\r\n")
+    assert bytes(SessionDescription.parse(bytes(parsed))) == bytes(parsed)
