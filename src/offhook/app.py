@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from offhook import __version__
 from offhook.calls.hosted import HostedCalls
+from offhook.calls.journal import Journal, NoJournal
 from offhook.calls.manager import CallManager
 from offhook.calls.services import CallServices, CallSettings
 from offhook.certificates import CertificateFiles, client_context, development_certificate
@@ -37,6 +38,8 @@ from offhook.serving_certificate import ServingCertificate
 from offhook.sip.endpoint import TOO_MANY_CONNECTIONS, Endpoint, EndpointConfig
 from offhook.sip.flow import Flow, format_address
 from offhook.sip.session_timer import SessionTimerConfig
+from offhook.store import Database, StoreError
+from offhook.store.journal import StoreJournal
 from offhook.tenants import ConfiguredProjects, Project
 from offhook.webhooks.delivery import DeliverySettings, WebhookAnnouncer
 
@@ -121,6 +124,7 @@ class Node:
         except OSError as error:
             raise StartError(f"media.bind = {config.media.bind!r}: {error.strerror or error}") from error
         self._certificate = self._load(certificates)
+        self._database = await self._open_database()
         server_tls = self._certificate.context
         self._projects = projects
         outbound = OutboundClient(tls=client_context(certificates.ca))
@@ -244,6 +248,8 @@ class Node:
         await self._engines.close()
         await self._outbound.close()
         await self._passthrough.close()
+        if self._database is not None:
+            await self._database.close()
         log.info("stopped", extra={"event": "node.stopped"})
 
     def hurry(self) -> None:
@@ -315,6 +321,21 @@ class Node:
     async def _hurry_up(self) -> None:
         await self._hurried.wait()
         await self._close_calls(0.0)
+
+    async def _open_database(self) -> Database | None:
+        """Return `None` where nothing is to be kept. Raises `StartError`."""
+        server = self._config.server
+        if server.database == "none":
+            return None
+        try:
+            return await Database.open(server.database, server.data_dir)
+        except StoreError as error:
+            raise StartError(str(error)) from error
+
+    def _journal(self) -> Journal:
+        if self._database is None:
+            return NoJournal()
+        return StoreJournal(self._database.writer, self._config.server.node)
 
     def _find_projects(self, config: Config | None = None) -> list[Project]:
         tables = (config or self._config).projects

@@ -50,6 +50,8 @@ class ServerTable(Table):
     "The same over TLS. Empty: off."
     data_dir: Path = Path("offhook-data")
     "Keys, certificates, models' cache."
+    database: str = "sqlite"
+    "Where calls, webhooks and projects are kept: `sqlite` (a file in `data_dir`), a URL of one, or `none`."
     node: Annotated[str, Field(pattern=r"^[a-z0-9]{1,16}$")] = "u0"
     "This node's name, part of every call id."
     shutdown_grace_s: Annotated[float, Field(ge=0)] = 10.0

@@ -47,7 +47,7 @@ def start(level: str = "INFO", stream: TextIO | None = None) -> logging.handlers
     root = logging.getLogger()
     root.handlers[:] = [_Queue(records)]
     root.setLevel(level)
-    for noisy in ("httpx", "httpx2", "httpcore", "httpcore2", "websockets", "uvicorn", "asyncio"):
+    for noisy in ("httpx", "httpx2", "httpcore", "httpcore2", "websockets", "uvicorn", "asyncio", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     listener = logging.handlers.QueueListener(records, output)
     listener.start()

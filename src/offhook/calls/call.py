@@ -24,6 +24,7 @@ from offhook.weak import weakly
 
 from .admission import Refusal
 from .agent import CallAgent
+from .carrier import carrier_call_id
 from .dtmf import DigitOrder
 from .errors import CallError, call_not_found
 from .media import CallMedia
@@ -65,7 +66,7 @@ class Call(LegListener):
         self.created_at = services.clock.wall()
         self.answered_at: float | None = None
         self.ended_at: float | None = None
-        self.timeline = Timeline(call_id, services.clock)
+        self.timeline = Timeline(call_id, services.clock, services.journal.entry)
         self._services = services
         self._settings = services.settings
         self._leg = leg
@@ -126,6 +127,11 @@ class Call(LegListener):
         )
         if not self._news.incoming(self._leg.invite.headers, self._media.security, self._undeliverable):
             self._use_fallback("nobody is subscribed to realtime.call.incoming")
+        self.save()
+
+    def save(self) -> None:
+        """Have the journal keep what is known of the call now."""
+        self._services.journal.save(self.describe())
 
     def turn_away(self, refusal: Refusal) -> None:
         """Refuse the INVITE before anybody is told of it: no webhook, but a trace."""
@@ -249,6 +255,7 @@ class Call(LegListener):
             "to": invite.headers.get("To"),
             "request_uri": invite.uri,
             "sip_call_id": self._leg.call_id,
+            "carrier_call_id": carrier_call_id(invite.headers),
             "transport": flow.transport if flow else None,
             "remote": format_address(flow.remote) if flow else None,
             "codec": self._media.codec,
@@ -405,6 +412,7 @@ class Call(LegListener):
         self.answered_at = self._services.clock.wall()
         self._leg.answer(sdp)
         self._news.answered()
+        self.save()
 
     def _media_timed_out(self, cause: str) -> None:
         said = create_reason("Q.850", 102, cause)
@@ -426,6 +434,7 @@ class Call(LegListener):
         self.timeline.record("call", title + (f", {said}" if said else ""), **update)
         self._agent.publish("call.refer.updated", **update)
         self._news.refer_updated(update)
+        self.save()
 
     def _session_expired(self) -> None:
         """The session reached its limit: end the call as a hangup would (API row S20)."""
@@ -474,6 +483,7 @@ class Call(LegListener):
             self._spawn(self._close_session(reason.value))
         if tell:
             self._news.ended(data)
+        self.save()
         self._on_ended(self)
 
     async def wait_closed(self) -> None:
@@ -487,6 +497,7 @@ class Call(LegListener):
         finally:
             self._establishing = None
             self._sound.forget()
+            self.save()
 
     def _stop_ringing(self) -> None:
         if self._ring_timer is not None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from offhook.clock import Clock
 from offhook.media.pacer import Pacer
 from offhook.media.port import PortPool
 from offhook.realtime.directory import EngineDirectory
 
+from .journal import Journal, NoJournal
 from .ports import Announcer
 
 __all__ = ["CallServices", "CallSettings"]
@@ -50,3 +51,4 @@ class CallServices:
     pacer: Pacer
     engines: EngineDirectory
     settings: CallSettings
+    journal: Journal = field(default_factory=NoJournal)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ FIRST_ENTRIES, LAST_ENTRIES = 4_000, 1_000
 What is kept of a call: its beginning and its end. One of an hour with a turn every five seconds has some 4,000 entries;
 of one that has more, the middle of the story is left out.
 """
+MAX_KEPT = 20_000
+"Entries that are handed on to be kept for good."
 MAX_MESSAGES = 4 * 1024 * 1024
 "Characters of SIP messages kept for one call. A usual call has some 10,000; a peer that floods a dialog has no end."
 MAX_TITLE = 500
@@ -43,12 +45,19 @@ class Timeline:
     The record of one call. Each entry is also one line of the node's log, with the call's id.
 
     SIP messages are kept whole here (`details["message"]`), but for credentials and media keys; the log gets their
-    first line only.
+    first line only. `keep` is handed each entry with the call's id, its number and its wall-clock time.
     """
 
-    def __init__(self, call_id: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        call_id: str,
+        clock: Clock,
+        keep: Callable[[str, int, float, TimelineEntry], None] | None = None,
+    ) -> None:
         self._call_id = call_id
         self._clock = clock
+        self._keep = keep
+        self._count = 0
         self._wall_offset = clock.wall() - clock.monotonic()
         self._first: list[TimelineEntry] = []
         self._last: deque[TimelineEntry] = deque(maxlen=LAST_ENTRIES)
@@ -61,6 +70,9 @@ class Timeline:
         if len(title) > MAX_TITLE:
             title = title[:MAX_TITLE] + "..."
         entry = TimelineEntry(self._clock.monotonic() if at is None else at, kind, title, details)
+        if self._keep is not None and self._count < MAX_KEPT:
+            self._keep(self._call_id, self._count, entry.at + self._wall_offset, entry)
+        self._count += 1
         if len(self._first) < FIRST_ENTRIES:
             self._first.append(entry)
         else:

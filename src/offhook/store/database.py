@@ -1,0 +1,152 @@
+"""The database: opened, brought up to date, and lent to one thread that writes and one that reads."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from sqlalchemy import Connection, Engine, Table, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from .writer import Writer, WriterLimits
+
+__all__ = ["Database", "StoreError", "upsert"]
+
+T = TypeVar("T")
+
+BUSY_MS = 2_000
+"How long a statement waits for another process's lock before it counts as refused."
+SWITCH_S = 0.0005
+"How long the store's threads may keep the interpreter from the event loop; Python's own 5 ms would be heard."
+
+
+class StoreError(Exception):
+    """The database cannot be used. The message names it, the fault and the remedy."""
+
+
+class Database:
+    """
+    One database with its threads.
+
+    `writer` takes what is to be written. `read` runs a function with a connection in the reading thread: it sees
+    what was committed before, and must not write.
+    """
+
+    def __init__(self, engine: Engine, limits: WriterLimits | None = None) -> None:
+        self._engine = engine
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="offhook-store-reader")
+        self.writer = Writer(engine, limits)
+
+    @classmethod
+    async def open(cls, url: str, data_dir: Path, *, limits: WriterLimits | None = None) -> Database:
+        """
+        Open `sqlite` (a file in `data_dir`) or a SQLAlchemy URL, and make its tables what this version needs.
+
+        Raises `StoreError`.
+        """
+        sys.setswitchinterval(SWITCH_S)
+        return cls(await asyncio.to_thread(_open, url, data_dir), limits)
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """Return what a function of a connection returns. Raises what it raises."""
+        return await asyncio.get_running_loop().run_in_executor(self._reader, self._query, query)
+
+    async def write(self, work: Callable[[Connection], object]) -> None:
+        """Do this and wait for its commit. Raises `NotStoredError`, see `Writer.put`."""
+        written = asyncio.get_running_loop().create_future()
+        self.writer.put(work, written=written)
+        await written
+
+    async def close(self) -> None:
+        """Write what waits, then let go of the file."""
+        await asyncio.to_thread(self.writer.close)
+        self._reader.shutdown()
+        self._engine.dispose()
+
+    def _query(self, query: Callable[[Connection], T]) -> T:
+        with self._engine.connect() as connection:
+            return query(connection)
+
+
+def upsert(connection: Connection, table: Table, values: dict[str, Any]) -> None:
+    """Insert a row, or bring the one with the same primary key up to date."""
+    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    keys = [column.name for column in table.primary_key]
+    statement = make(table).values(values)
+    changed = {name: statement.excluded[name] for name in values if name not in keys}
+    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed))
+
+
+def _open(url: str, data_dir: Path) -> Engine:
+    in_data_dir = url == "sqlite"
+    if in_data_dir:
+        url = f"sqlite:///{data_dir / 'offhook.db'}"
+    try:
+        shown = make_url(url).render_as_string(hide_password=True)
+    except SQLAlchemyError as error:
+        raise StoreError(
+            f"server.database = {url!r} is no database: give sqlite, or a URL such as sqlite:////var/lib/offhook.db"
+        ) from error
+    try:
+        if in_data_dir:
+            data_dir.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(
+            url,
+            connect_args=_connect_args(make_url(url).get_backend_name()),
+            json_serializer=_to_json,
+            json_deserializer=orjson.loads,
+        )
+        if engine.dialect.name == "sqlite":
+            event.listen(engine, "connect", _configure)
+            event.listen(engine, "begin", _begin)
+        with engine.connect() as connection:
+            _migrate(connection)
+            connection.commit()
+    except (SQLAlchemyError, OSError, sqlite3.Error) as error:
+        fault = getattr(error, "orig", None) or error
+        raise StoreError(
+            f"server.database {shown} cannot be used: {fault}. Check that the file and its folder can be written and "
+            "are not damaged; a copy of it with its -wal file is a backup."
+        ) from error
+    return engine
+
+
+def _connect_args(backend: str) -> dict[str, Any]:
+    # A connection is used by one thread at a time, but not always by the one that made it.
+    return {"timeout": BUSY_MS / 1000, "check_same_thread": False} if backend == "sqlite" else {}
+
+
+def _to_json(value: object) -> str:
+    """Several times faster than the standard library's, which counts while a thread keeps the loop waiting."""
+    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def _configure(connection: sqlite3.Connection, record: object) -> None:
+    # SQLAlchemy begins transactions itself, below.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    # A commit outlives the process; it need not outlive the power (a checkpoint does).
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _migrate(connection: Connection) -> None:
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -1,0 +1,69 @@
+"""The calls' journal on the database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import delete
+
+from offhook.calls.timeline import TimelineEntry
+
+from . import schema
+from .database import upsert
+from .writer import Writer
+
+__all__ = ["StoreJournal"]
+
+
+class StoreJournal:
+    """A `Journal` whose rows are written some 20 ms later, by the writer's thread."""
+
+    def __init__(self, writer: Writer, node: str) -> None:
+        self._writer = writer
+        self._node = node
+
+    def save(self, described: Mapping[str, Any]) -> None:
+        end = described["termination"] or {}
+        row = {
+            "id": described["id"],
+            "project_id": described["project_id"],
+            "node": self._node,
+            "created_at": described["created_at"],
+            "answered_at": described["answered_at"],
+            "ended_at": described["ended_at"],
+            "state": described["state"],
+            "from_user": described["from"] or "",
+            "to_user": described["to"] or "",
+            "request_uri": described["request_uri"],
+            "sip_call_id": described["sip_call_id"],
+            "carrier_call_id": described["carrier_call_id"],
+            "result": end.get("result"),
+            "reason": end.get("reason"),
+            "sip_status": end.get("sip_status"),
+            "described": described,
+        }
+        self._writer.put(lambda connection: upsert(connection, schema.calls, row))
+
+    def entry(self, call_id: str, number: int, at: float, entry: TimelineEntry) -> None:
+        self._writer.append(
+            schema.timeline,
+            {
+                "call_id": call_id,
+                "number": number,
+                "at": at,
+                "kind": entry.kind,
+                "title": entry.title,
+                "details": entry.details,
+            },
+        )
+
+    def dialog(self, call_id: str, snapshot: Mapping[str, Any] | None) -> None:
+        table = schema.dialogs
+        if snapshot is None:
+            self._writer.put(
+                lambda connection: connection.execute(delete(table).where(table.c.call_id == call_id))
+            )
+        else:
+            row = {"call_id": call_id, "node": self._node, "snapshot": snapshot}
+            self._writer.put(lambda connection: upsert(connection, table, row))

@@ -1,0 +1,249 @@
+"""One thread that writes for everybody, many statements to a commit. The event loop only hands over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Table, insert
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+
+__all__ = ["Writer", "WriterLimits"]
+
+log = logging.getLogger("offhook.store")
+
+Work = Callable[[Connection], object]
+
+
+@dataclass(frozen=True, slots=True)
+class WriterLimits:
+    group_s: float = 0.02
+    "How long the first of a group waits for others to share its commit."
+    group: int = 500
+    "The most in one commit."
+    waiting: int = 50_000
+    "The most that wait while the database cannot be written. Rows that may be lost are given up at half of it."
+    retry_s: float = 0.5
+    "Between attempts at a database that is locked, or whose disk is full."
+    say_s: float = 60.0
+    "Between two log lines about the same trouble."
+
+
+@dataclass(eq=False, slots=True)
+class _Row:
+    table: Table
+    values: Mapping[str, Any]
+    written: None = field(default=None, init=False)
+
+
+@dataclass(eq=False, slots=True)
+class _Work:
+    work: Work
+    written: asyncio.Future[None] | None
+
+
+_Item = _Row | _Work
+
+
+class Writer:
+    """
+    Takes rows and pieces of work from the event loop and writes them in order of arrival, some 20 ms later.
+
+    `append` is for rows that nothing refers to, such as a timeline's: they are written together, and given up first
+    when the database cannot be written. `put` is for all else. Neither blocks nor raises. What is wrong with one
+    piece of work costs no other its commit.
+    """
+
+    def __init__(self, engine: Engine, limits: WriterLimits | None = None) -> None:
+        self._engine = engine
+        self._limits = limits or WriterLimits()
+        self._queue: deque[_Item] = deque()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._trouble: str | None = None
+        self._said_at = float("-inf")
+        self.lost = 0
+        "How many rows and pieces of work were given up."
+        self._thread = threading.Thread(target=self._run, name="offhook-store-writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be written at present; `None` while all is well."""
+        return self._trouble
+
+    @property
+    def waiting(self) -> int:
+        """How much is not committed yet."""
+        return len(self._queue)
+
+    def append(self, table: Table, values: Mapping[str, Any]) -> None:
+        """Insert one row into a table of which nothing is ever changed."""
+        if len(self._queue) >= self._limits.waiting // 2 or self._stopping:
+            self.lost += 1
+            return
+        self._queue.append(_Row(table, values))
+        self._rouse()
+
+    def put(self, work: Work, *, written: asyncio.Future[None] | None = None) -> None:
+        """
+        Do this with a connection, inside a transaction that others share.
+
+        `written` is a future of the running loop: done when it is committed, failed with `NotStoredError` when it never
+        will be. `work` must be able to run twice: a group that fails is tried again piece by piece.
+        """
+        if len(self._queue) >= self._limits.waiting or self._stopping:
+            self.lost += 1
+            _settle([(written, NotStoredError("the database could not be written for too long"))])
+            return
+        self._queue.append(_Work(work, written))
+        self._rouse()
+
+    def close(self, *, timeout: float = 5.0) -> None:
+        """Write what waits, for at most `timeout` seconds, and end the thread."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join(timeout)
+        if self._thread.is_alive() or self._queue:
+            log.error(
+                "%d rows were not written before the end", len(self._queue), extra={"event": "store.lost"}
+            )
+
+    def _rouse(self) -> None:
+        if not self._wake.is_set():
+            self._wake.set()
+
+    # In the thread.
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            if not self._stopping:
+                time.sleep(self._limits.group_s)
+            self._wake.clear()
+            while self._queue:
+                group = [self._queue.popleft() for _ in range(min(len(self._queue), self._limits.group))]
+                if not self._write(group):
+                    self._queue.extendleft(reversed(group))
+                    if self._stopping:
+                        return
+                    time.sleep(self._limits.retry_s)
+            if self._stopping and not self._queue:
+                return
+
+    def _write(self, group: list[_Item]) -> bool:
+        """Commit a group; False when the database cannot be written now, and it must be tried again."""
+        try:
+            self._commit(group)
+        except SQLAlchemyError as error:
+            if _is_passing(error):
+                self._say(error)
+                return False
+            return self._write_singly(group)
+        except Exception:
+            return self._write_singly(group)
+        self._well()
+        _settle([(item.written, None) for item in group])
+        return True
+
+    def _write_singly(self, group: list[_Item]) -> bool:
+        """One of the group is at fault: find it, and let the others have their commits."""
+        for number, item in enumerate(group):
+            try:
+                self._commit([item])
+            except Exception as error:
+                if isinstance(error, SQLAlchemyError) and _is_passing(error):
+                    self._say(error)
+                    self._queue.extendleft(reversed(group[number:]))
+                    time.sleep(self._limits.retry_s)
+                    return True
+                self.lost += 1
+                log.exception("a row could not be written", extra={"event": "store.refused"})
+                _settle([(item.written, NotStoredError(f"the database refused it: {error}"))])
+            else:
+                self._well()
+                _settle([(item.written, None)])
+        return True
+
+    def _commit(self, group: list[_Item]) -> None:
+        rows: defaultdict[Table, list[Mapping[str, Any]]] = defaultdict(list)
+        with self._engine.begin() as connection:
+            for item in group:
+                if isinstance(item, _Row):
+                    rows[item.table].append(item.values)
+                else:
+                    item.work(connection)
+            for table, values in rows.items():
+                connection.execute(insert(table), values)
+
+    def _say(self, error: SQLAlchemyError) -> None:
+        self._trouble = str(getattr(error, "orig", None) or error)
+        now = time.monotonic()
+        if now - self._said_at >= self._limits.say_s:
+            self._said_at = now
+            log.error(
+                "the database cannot be written, calls go on: %s",
+                self._trouble,
+                extra={"event": "store.trouble", "waiting": len(self._queue), "lost": self.lost},
+            )
+
+    def _well(self) -> None:
+        if self._trouble is not None:
+            self._trouble = None
+            self._said_at = float("-inf")
+            log.warning(
+                "the database can be written again; %d rows were lost",
+                self.lost,
+                extra={"event": "store.well", "lost": self.lost},
+            )
+
+
+class NotStoredError(Exception):
+    """It was not written and will not be."""
+
+
+_PASSING = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+    }
+)
+
+
+def _is_passing(error: SQLAlchemyError) -> bool:
+    """Whether time or the operator mends it: a lock, a full disk, a lost connection."""
+    if not isinstance(error, DBAPIError):
+        return False
+    if isinstance(error.orig, sqlite3.Error):  # which calls bad SQL operational, too
+        return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in _PASSING
+    return isinstance(error, OperationalError) or error.connection_invalidated
+
+
+def _settle(futures: list[tuple[asyncio.Future[None] | None, Exception | None]]) -> None:
+    """Tell those who wait, on their own loop, in one go."""
+    told = [(future, error) for future, error in futures if future is not None]
+    if not told:
+        return
+
+    def settle() -> None:
+        for future, error in told:
+            if not future.done():
+                if error is None:
+                    future.set_result(None)
+                else:
+                    future.set_exception(error)
+
+    with contextlib.suppress(RuntimeError):  # the loop has gone: nobody waits any more
+        told[0][0].get_loop().call_soon_threadsafe(settle)

@@ -1,0 +1,177 @@
+"""What the event loop may count on while the database is written, locked, full or wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from contextlib import asynccontextmanager, closing
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, insert, select, text
+
+from offhook.store import Database, StoreError
+from offhook.store.database import upsert
+from offhook.store.schema import dialogs, metadata, timeline
+from offhook.store.writer import NotStoredError, WriterLimits
+
+QUICK = WriterLimits(group_s=0.001, retry_s=0.02)
+
+
+@asynccontextmanager
+async def database(folder, url="sqlite", limits=QUICK):
+    opened = await Database.open(url, folder, limits=limits)
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+def entry(number: int, call_id: str = "rtc_1") -> dict:
+    return {
+        "call_id": call_id,
+        "number": number,
+        "at": 1.5,
+        "kind": "sip",
+        "title": "INVITE",
+        "details": {"message": "ü"},
+    }
+
+
+def dialog(call_id: str, **snapshot: object):
+    return lambda connection: upsert(
+        connection, dialogs, {"call_id": call_id, "node": "u0", "snapshot": snapshot}
+    )
+
+
+def count(connection: Connection) -> int:
+    return len(connection.execute(select(timeline.c.number)).all())
+
+
+async def until(holds, limit_s: float = 10.0) -> None:
+    async with asyncio.timeout(limit_s):
+        while not holds():
+            await asyncio.sleep(0.005)
+
+
+async def test_rows_are_there_after_a_later_commit_and_after_opening_again(tmp_path):
+    async with database(tmp_path) as store:
+        for number in range(1000):
+            store.writer.append(timeline, entry(number))
+        await store.write(dialog("rtc_1", cseq=7))
+        assert await store.read(count) == 1000
+    async with database(tmp_path) as store:
+        found = await store.read(lambda c: c.execute(select(timeline).where(timeline.c.number == 999)).one())
+        assert found.details == {"message": "ü"}
+        assert (await store.read(lambda c: c.execute(select(dialogs)).one())).snapshot == {"cseq": 7}
+
+
+async def test_an_upsert_brings_a_row_up_to_date(tmp_path):
+    async with database(tmp_path) as store:
+        await store.write(dialog("rtc_1", cseq=1))
+        await store.write(dialog("rtc_1", cseq=2))
+        rows = await store.read(lambda c: c.execute(select(dialogs)).all())
+    assert [row.snapshot for row in rows] == [{"cseq": 2}]
+
+
+async def test_what_closing_finds_waiting_is_written(tmp_path):
+    async with database(tmp_path) as store:
+        for number in range(5000):
+            store.writer.append(timeline, entry(number))
+    async with database(tmp_path) as store:
+        assert await store.read(count) == 5000
+
+
+async def test_one_wrong_piece_costs_no_other_its_commit(tmp_path, caplog):
+    async with database(tmp_path) as store:
+        loop = asyncio.get_running_loop()
+        before, wrong, after = loop.create_future(), loop.create_future(), loop.create_future()
+        store.writer.put(dialog("rtc_1"), written=before)
+        store.writer.put(lambda c: c.execute(text("INSERT INTO nowhere VALUES (1)")), written=wrong)
+        store.writer.append(timeline, entry(1))
+        store.writer.append(timeline, entry(1))  # the same number again
+        store.writer.append(timeline, entry(2))
+        store.writer.put(dialog("rtc_2"), written=after)
+        await before
+        await after
+        with pytest.raises(NotStoredError, match="nowhere"):
+            await wrong
+        assert await store.read(count) == 2
+        assert store.writer.lost == 2
+
+
+async def test_while_another_process_locks_it_nothing_waits_and_it_recovers_by_itself(
+    tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr("offhook.store.database.BUSY_MS", 20)
+    async with database(tmp_path) as store:
+        await store.write(dialog("rtc_1"))
+        with closing(sqlite3.connect(tmp_path / "offhook.db", isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            written = asyncio.get_running_loop().create_future()
+            store.writer.put(dialog("rtc_2"), written=written)
+            store.writer.append(timeline, entry(1))
+            await until(lambda: store.writer.trouble)
+            assert not written.done()
+            assert "locked" in store.writer.trouble
+            said = [record for record in caplog.records if record.levelno == logging.ERROR]
+            assert len(said) == 1
+            assert "calls go on" in said[0].getMessage()
+            other.execute("ROLLBACK")
+        await asyncio.wait_for(written, 10)
+        assert store.writer.trouble is None
+        assert await store.read(count) == 1
+
+
+async def test_a_full_disk_is_said_and_what_may_be_lost_is_given_up_first(tmp_path, caplog):
+    limits = WriterLimits(group_s=0.001, retry_s=0.02, waiting=20)
+    async with database(tmp_path, limits=limits) as store:
+        await store.write(lambda c: c.execute(text("PRAGMA max_page_count = 1")))  # as large as it is
+        filler = {"message": "x" * 100_000}
+        store.writer.append(timeline, entry(0) | {"details": filler})
+        await until(lambda: store.writer.trouble)
+        assert "full" in store.writer.trouble
+        for number in range(1, 30):
+            store.writer.append(timeline, entry(number))
+        assert store.writer.lost > 0
+        essential = asyncio.get_running_loop().create_future()
+        store.writer.put(dialog("rtc_2"), written=essential)
+        await asyncio.sleep(0)
+        assert not essential.done()  # it waits, it is not given up
+        for number in range(30):
+            store.writer.put(dialog(f"rtc_{number}"))
+        last = asyncio.get_running_loop().create_future()
+        store.writer.put(dialog("rtc_9"), written=last)
+        with pytest.raises(NotStoredError, match="too long"):
+            await last
+    assert "were not written before the end" in caplog.text
+
+
+async def test_a_file_that_is_no_database_is_said_with_the_remedy(tmp_path):
+    (tmp_path / "offhook.db").write_bytes(b"not a database, but long enough to be looked at" * 100)
+    with pytest.raises(StoreError, match=r"offhook\.db cannot be used: .*not a database.*written"):
+        await Database.open("sqlite", tmp_path)
+
+
+async def test_a_folder_that_cannot_be_made_is_said(tmp_path):
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(StoreError, match="data"):
+        await Database.open("sqlite", tmp_path / "data")
+
+
+async def test_migrations_make_the_tables_that_the_code_uses(tmp_path):
+    async with database(tmp_path) as store:
+        different = await store.read(
+            lambda c: compare_metadata(MigrationContext.configure(c, opts={"compare_type": True}), metadata)
+        )
+    assert different == []
+
+
+async def test_rows_are_portable(tmp_path):
+    """Nothing but `upsert` knows a dialect: the statements compile for PostgreSQL, too."""
+    from sqlalchemy.dialects import postgresql
+
+    for table in metadata.tables.values():
+        assert "INSERT INTO" in str(insert(table).compile(dialect=postgresql.dialect()))
