@@ -31,7 +31,16 @@ from offhook.realtime.engines.upstream.engine import UpstreamFactory
 from offhook.realtime.engines.upstream.hold import HoldSentenceError, load_hold_sentence
 from offhook.realtime.plain_sessions import PlainSessions
 from offhook.registrations import TrunkRegistrations
-from offhook.server import Destination, HttpServer, Passthrough, PassthroughModel, ServerServices, create_app
+from offhook.server import (
+    AdminKey,
+    Destination,
+    HttpServer,
+    Passthrough,
+    PassthroughModel,
+    ServerServices,
+    create_app,
+    find_admin_key,
+)
 from offhook.server.passthrough_model import ModelUpstreams
 from offhook.server.sideband_limits import SidebandLimits
 from offhook.serving_certificate import ServingCertificate
@@ -114,6 +123,7 @@ class Node:
             certificates = self._find_certificates()
             tenants = self._find_projects()
             projects = ConfiguredProjects(tenants)
+            self._admin_key = self._find_admin_key()
         except ConfigError as error:
             raise StartError(str(error)) from error
         except (OSError, ValueError) as error:
@@ -353,6 +363,12 @@ class Node:
                 self._notices.append(f"project {project.id}: its key and webhook secret are in {path}")
         return [table.to_project() for table in tables]
 
+    def _find_admin_key(self) -> AdminKey:
+        key, path, made = find_admin_key(self._config.server.admin_key, self._config.server.data_dir)
+        if made:
+            self._notices += [f"made the admin key; kept in {path}:", f"  OFFHOOK_SERVER__ADMIN_KEY={key}"]
+        return AdminKey(key)
+
     def _note_refused(self, flow: Flow, reason: str) -> None:
         if reason == TOO_MANY_CONNECTIONS:  # the gate itself has noted all others
             self._manager.gate.refuse(flow.remote[0], "too_many_connections")
@@ -398,6 +414,7 @@ class Node:
                 sessions=self._sessions,
                 passthrough=self._passthrough if self._passthrough.destinations else None,
                 models=self._models,
+                admin_key=self._admin_key,
             )
         )
         for scheme, address in (("http", self._config.server.http), ("https", self._config.server.https)):

@@ -54,6 +54,8 @@ class ServerTable(Table):
     "Where calls, webhooks and projects are kept: `sqlite` (a file in `data_dir`), a URL of one, or `none`."
     node: Annotated[str, Field(pattern=r"^[a-z0-9]{1,16}$")] = "u0"
     "This node's name, part of every call id."
+    admin_key: Annotated[str, Field(pattern=r"^([!-~]{16,})?$", repr=False)] = ""
+    "Opens the pages at `/` and `/admin/api`. Empty: made once and kept in `data_dir/admin_key`."
     shutdown_grace_s: Annotated[float, Field(ge=0)] = 10.0
     "How long SIGTERM lets calls go on."
     passthrough: str = ""

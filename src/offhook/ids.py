@@ -7,6 +7,7 @@ import re
 import secrets
 
 __all__ = [
+    "admin_key",
     "api_key",
     "call_id",
     "is_call_id",
@@ -51,6 +52,11 @@ def key_material(length: int) -> bytes:
 def api_key() -> str:
     """Return a new API key, `sk-offhook-...`."""
     return f"sk-offhook-{secrets.token_urlsafe(32)}"
+
+
+def admin_key() -> str:
+    """Return a new key for whoever runs the node, `ak-offhook-...`."""
+    return f"ak-offhook-{secrets.token_urlsafe(32)}"
 
 
 def webhook_secret() -> str:

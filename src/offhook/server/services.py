@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from offhook.clock import Clock
 from offhook.tenants import Projects
 
+from .admin_key import AdminKey
 from .passthrough import Passthrough
 from .passthrough_model import PassthroughModel
 from .plain import Sessions
@@ -49,3 +50,5 @@ class ServerServices:
     "Where requests about calls that are not ours go; `None`: no project has an upstream for them."
     models: PassthroughModel | None = None
     "Sessions without a call whose model an upstream serves; `None`: no model is an upstream's."
+    admin_key: AdminKey | None = None
+    "Opens the pages and `/admin/api`; `None`: neither is served."
