@@ -17,7 +17,7 @@ import httpx2
 import openai
 import pytest
 
-from offhook.cli.ladder import Arrow, Note, from_timeline
+from offhook.calls.ladder import Arrow, Note, from_timeline
 from testbed import DeveloperApp, Node, Phone, PhoneCall, Sideband, Webhook
 from testbed.invites import PLAIN, bend, write
 from testbed.script import SCRIPT

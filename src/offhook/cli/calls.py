@@ -52,7 +52,7 @@ def _show(found: list[dict[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from .ladder import printable
+    from offhook.calls.ladder import printable
 
     if not found:
         print("no calls yet")
@@ -73,7 +73,7 @@ def _show(found: list[dict[str, Any]]) -> None:
 
 
 def _show_refused(found: list[dict[str, Any]]) -> None:
-    from .ladder import printable
+    from offhook.calls.ladder import printable
 
     if not found:
         print(

@@ -53,7 +53,9 @@ def _show(timeline: dict[str, Any], facts: dict[str, Any], svg: Path | None) -> 
     from rich.terminal_theme import MONOKAI
     from rich.text import Text
 
-    from .ladder import HOSTED_NAMES, NAMES, draw, from_timeline, header, printable
+    from offhook.calls.ladder import HOSTED_NAMES, NAMES, from_timeline, printable
+
+    from .ladder import draw, header
 
     console = Console(highlight=False, record=svg is not None)
     width = min(max(console.width, _WIDTH[0]), _WIDTH[1])

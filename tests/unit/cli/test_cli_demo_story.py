@@ -1,7 +1,7 @@
 """The demo's ladder: three processes, one clock."""
 
+from offhook.calls.ladder import Arrow, Lane, Note
 from offhook.cli.demo.story import Story, from_app, from_node, from_phone
-from offhook.cli.ladder import Arrow, Lane, Note
 
 
 def log_line(

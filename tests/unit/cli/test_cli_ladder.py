@@ -2,17 +2,8 @@
 
 import pytest
 
-from offhook.cli.ladder import (
-    Arrow,
-    Lane,
-    Note,
-    draw,
-    from_entry,
-    from_timeline,
-    header,
-    printable,
-    sip_label,
-)
+from offhook.calls.ladder import Arrow, Lane, Note, from_entry, from_timeline, printable, sip_label
+from offhook.cli.ladder import draw, header
 
 INVITE = (
     "INVITE sip:proj_demo@127.0.0.1:5060 SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:40000;branch=z9hG4bK1\r\n"

@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from offhook.audio import wav
+from offhook.calls.ladder import Lane, Note, Row, printable
 from offhook.cli.api import Api, ApiError
-from offhook.cli.ladder import Lane, Note, Row, draw, header, printable
+from offhook.cli.ladder import draw, header
 
 from .processes import OnLine, Process, ended_after
 from .site import Site

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from offhook.cli.ladder import Arrow, Lane, Note, Row, from_entry, sip_label
+from offhook.calls.ladder import Arrow, Lane, Note, Row, from_entry, sip_label
 
 __all__ = ["Story", "from_app", "from_node", "from_phone"]
 

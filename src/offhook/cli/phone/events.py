@@ -10,7 +10,7 @@ import orjson
 from rich.console import Console
 from rich.text import Text
 
-from offhook.cli.ladder import printable
+from offhook.calls.ladder import printable
 
 __all__ = ["Report", "human_report", "json_report"]
 
