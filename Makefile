@@ -43,7 +43,7 @@ imports: install
 	$(BIN)/lint-imports
 
 unit: install
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n auto --dist loadfile
 
 interop: install  ## SIPp, Kamailio, PJSIP, werift, baresip and scanners (needs root; `.ci/run` installs what it needs)
 	$(BIN)/python tests/interop/sipp.py

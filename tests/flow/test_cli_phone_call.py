@@ -88,6 +88,9 @@ class Callee:
     def leg_ended(self, leg: Leg, ended: LegEnded) -> None:
         self.ended = ended
 
+    def leg_released(self, leg: Leg) -> None:
+        """Tests look at a call when it is over."""
+
     def leg_refer_updated(self, leg: Leg, update: ReferUpdate) -> None:
         self.updates.append(update)
         if update.kind == "completed":

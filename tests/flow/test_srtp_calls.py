@@ -383,7 +383,9 @@ async def test_an_invite_without_an_offer_gets_ours_with_keys(
         assert carrier.heard(since)
         await hung_up(call, asked, call_id)
         counts = await totals(asked, call_id)
-        assert (counts["unauthentic"], counts["replayed"], counts["packets_in"]) == (0, 0, 30)
+        assert (counts["unauthentic"], counts["replayed"]) == (0, 0)
+        # The first may overtake the ACK that has its key: they come by different sockets.
+        assert counts["packets_in"] in (29, 30)
 
 
 async def test_what_is_not_authentic_changes_nothing_and_is_said_once(app: DeveloperApp, udp: Trunk) -> None:

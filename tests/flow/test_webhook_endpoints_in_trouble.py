@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from itertools import dropwhile
 from typing import Any
 
 import pytest
@@ -160,9 +161,10 @@ async def test_three_hundred_calls_at_once_for_an_endpoint_that_takes_five_a_sec
         assert set(counts) == {480, 486}, counts
         assert counts[486] >= 1
         for call in calls:
-            # Of 300 in one burst a datagram may be lost on its way here; none may overtake the 100.
+            # Of 300 in one burst a datagram may be lost on its way here, or be asked for twice; none may overtake
+            # the 100.
             came = [wire.name for wire in call.wire if wire.direction == "in"]
-            assert "100 INVITE" not in came[1:]
+            assert "100 INVITE" not in dropwhile(lambda name: name == "100 INVITE", came)
 
         # None without a trace.
         listed: list[dict[str, Any]] = []

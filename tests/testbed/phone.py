@@ -247,6 +247,9 @@ class PhoneCall:
         if self.port is not None:
             self.port.close()
 
+    def leg_released(self, leg: Leg) -> None:
+        """Tests look at a call when it is over."""
+
     async def _notify(self, refer: Request, steps: Iterable[int]) -> None:
         reasons = {100: "Trying", 180: "Ringing", 200: "OK", 486: "Busy Here", 603: "Decline"}
         for step in steps:
