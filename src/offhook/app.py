@@ -16,6 +16,7 @@ from offhook import __version__
 from offhook.calls.hosted import HostedCalls
 from offhook.calls.journal import Journal, NoJournal
 from offhook.calls.manager import CallManager
+from offhook.calls.past import NoPastCalls
 from offhook.calls.services import CallServices, CallSettings
 from offhook.certificates import CertificateFiles, client_context, development_certificate
 from offhook.clock import SystemClock
@@ -49,6 +50,7 @@ from offhook.sip.flow import Flow, format_address
 from offhook.sip.session_timer import SessionTimerConfig
 from offhook.store import Database, StoreError
 from offhook.store.journal import StoreJournal
+from offhook.store.past import StorePastCalls
 from offhook.tenants import ConfiguredProjects, Project
 from offhook.webhooks.delivery import DeliverySettings, WebhookAnnouncer
 
@@ -174,6 +176,7 @@ class Node:
                     max_unanswered=config.calls.max_unanswered,
                     max_unanswered_per_source=config.calls.max_unanswered_per_source,
                 ),
+                journal=self._journal(),
             ),
         )
         self._endpoint = Endpoint(
@@ -415,6 +418,7 @@ class Node:
                 passthrough=self._passthrough if self._passthrough.destinations else None,
                 models=self._models,
                 admin_key=self._admin_key,
+                past=StorePastCalls(self._database) if self._database else NoPastCalls(),
             )
         )
         for scheme, address in (("http", self._config.server.http), ("https", self._config.server.https)):

@@ -27,6 +27,7 @@ from .agent import CallAgent
 from .carrier import carrier_call_id
 from .dtmf import DigitOrder
 from .errors import CallError, call_not_found
+from .journal import CallTimes
 from .media import CallMedia
 from .news import CallNews
 from .record import EndReason, Result, Termination
@@ -103,6 +104,7 @@ class Call(LegListener):
             timeout_s=self._settings.refer_timeout_s,
             playout_wait_s=self._settings.playout_wait_s,
             on_update=weakly(self._refer_updated),
+            keep=services.journal.refer,
         )
         leg.listener = self
         leg.trace = self.timeline.trace
@@ -131,7 +133,8 @@ class Call(LegListener):
 
     def save(self) -> None:
         """Have the journal keep what is known of the call now."""
-        self._services.journal.save(self.describe())
+        times = CallTimes(self.created_at, self.answered_at, self.ended_at)
+        self._services.journal.save(self.describe(), times)
 
     def turn_away(self, refusal: Refusal) -> None:
         """Refuse the INVITE before anybody is told of it: no webhook, but a trace."""

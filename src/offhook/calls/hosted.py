@@ -194,8 +194,10 @@ class HostedCalls:
         self._per_project = per_project
         self._calls: dict[str, dict[str, HostedCall]] = {}
 
-    def find(self, project_id: str, call_id: str) -> HostedCall | None:
-        return self._calls.get(project_id, {}).get(call_id)
+    def find(self, project_id: str | None, call_id: str) -> HostedCall | None:
+        """Return the record of one project's, or the first one's that has any."""
+        of_projects = self._calls.values() if project_id is None else [self._calls.get(project_id, {})]
+        return next((calls[call_id] for calls in of_projects if call_id in calls), None)
 
     def see(self, project_id: str, call_id: str, upstream: str) -> HostedCall:
         """Return the record of a call, made when this is the first that is seen of it."""
@@ -206,9 +208,10 @@ class HostedCalls:
             call = calls[call_id] = HostedCall(project_id, call_id, upstream, self._clock)
         return call
 
-    def list(self, project_id: str) -> list[HostedCall]:
-        """Return the project's hosted calls, newest first."""
-        return list(reversed(self._calls.get(project_id, {}).values()))
+    def list(self, project_id: str | None) -> list[HostedCall]:
+        """Return the project's hosted calls, newest first, or those of all projects."""
+        of_projects = self._calls.values() if project_id is None else [self._calls.get(project_id, {})]
+        return [call for calls in of_projects for call in reversed(calls.values())]
 
 
 def _first_to_go(calls: Mapping[str, HostedCall]) -> str:

@@ -80,10 +80,10 @@ class CallManager:
 
     # For the rooms above.
 
-    def find(self, project_id: str, call_id: str) -> Call:
-        """Return a call that lives or has lately ended. Raises `CallError` 404 for all others."""
+    def find(self, project_id: str | None, call_id: str) -> Call:
+        """Return a project's call that lives or has lately ended, or anybody's. Raises `CallError` 404 otherwise."""
         call = self._live.get(call_id) or self._ended.get(call_id) or self._turned_away.get(call_id)
-        if call is None or call.project.id != project_id:
+        if call is None or project_id not in (None, call.project.id):
             raise call_not_found()
         return call
 
@@ -109,11 +109,11 @@ class CallManager:
             if is_alone or projects.trunk_at(project, entry.address) is not None
         ]
 
-    def list(self, project_id: str) -> list[Call]:
-        """Return the project's calls, newest first, those included that ended or were turned away."""
+    def list(self, project_id: str | None) -> list[Call]:
+        """Return the project's calls, or all, newest first, with those that ended or were turned away lately."""
         calls = [*self._live.values(), *self._ended.values(), *self._turned_away.values()]
         return sorted(
-            (call for call in calls if call.project.id == project_id),
+            (call for call in calls if project_id in (None, call.project.id)),
             key=lambda call: call.created_at,
             reverse=True,
         )

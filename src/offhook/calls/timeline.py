@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from offhook.trace import RoutingDecision, StateChange, WireMessage
 
 from .redaction import redact
 
-__all__ = ["Timeline", "TimelineEntry"]
+__all__ = ["Timeline", "TimelineEntry", "timeline_body"]
 
 log = logging.getLogger("offhook.calls")
 
@@ -102,24 +102,7 @@ class Timeline:
 
     def to_api(self) -> dict[str, Any]:
         """Return the body of `GET /v1/realtime/calls/{id}/timeline`."""
-        entries = self.entries()
-        start = entries[0].at if entries else 0.0
-        return {
-            "object": "realtime.call.timeline",
-            "call_id": self._call_id,
-            "started_at": self._iso(start) if entries else None,
-            "dropped": self.dropped,
-            "data": [
-                {
-                    "at": self._iso(entry.at),
-                    "ms": round((entry.at - start) * 1000, 1),
-                    "kind": entry.kind,
-                    "title": entry.title,
-                    **entry.details,
-                }
-                for entry in entries
-            ],
-        }
+        return timeline_body(self._call_id, self.entries(), self.dropped, offset=self._wall_offset)
 
     def _record_message(self, item: WireMessage) -> None:
         text = redact(item.data.decode("utf-8", "replace"))
@@ -138,8 +121,32 @@ class Timeline:
             message=text,
         )
 
-    def _iso(self, at: float) -> str:
-        return iso_time(at + self._wall_offset)
+
+def timeline_body(
+    call_id: str, entries: Sequence[TimelineEntry], dropped: int, *, offset: float = 0.0
+) -> dict[str, Any]:
+    """
+    Return the body of `GET /v1/realtime/calls/{id}/timeline`.
+
+    `entries` are in order of time; `offset` makes their times Unix seconds.
+    """
+    start = entries[0].at + offset if entries else 0.0
+    return {
+        "object": "realtime.call.timeline",
+        "call_id": call_id,
+        "started_at": iso_time(start) if entries else None,
+        "dropped": dropped,
+        "data": [
+            {
+                "at": iso_time(entry.at + offset),
+                "ms": round((entry.at + offset - start) * 1000, 1),
+                "kind": entry.kind,
+                "title": entry.title,
+                **entry.details,
+            }
+            for entry in entries
+        ],
+    }
 
 
 # What `logging` refuses to have overwritten, and what the log's lines have fields of their own for.

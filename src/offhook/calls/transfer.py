@@ -69,6 +69,7 @@ class Transfer:
         timeout_s: float,
         playout_wait_s: float,
         on_update: Callable[[dict[str, Any]], None],
+        keep: Callable[[dict[str, Any]], None],
     ) -> None:
         self._leg = leg
         self._call_id = call_id
@@ -76,6 +77,7 @@ class Transfer:
         self._timeout_s = timeout_s
         self._playout_wait_s = playout_wait_s
         self._on_update = on_update
+        self._keep = keep
         self._attempts: list[_Attempt] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended = False
@@ -164,6 +166,7 @@ class Transfer:
         self._attempts.append(attempt)
         reason = "waits until the agent has been heard" if said is not None else ""
         record.update("pending", None, reason, at=self._clock.wall())
+        self._keep(record.to_api())
         task = loop.create_task(self._carry_out(attempt, said))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -309,6 +312,7 @@ class Transfer:
         headers: dict[str, str] | None = None,
     ) -> None:
         if attempt.record.update(status, sip_status, reason, at=self._clock.wall(), headers=headers):
+            self._keep(attempt.record.to_api())
             self._on_update(attempt.record.brief())
 
     def _referrer(self) -> str | None:

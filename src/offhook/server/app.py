@@ -9,6 +9,7 @@ from fastapi import FastAPI
 import offhook
 
 from . import errors
+from .call_directory import CallDirectory
 from .calls import CallRoutes
 from .context import RequestContext
 from .health import health_router
@@ -37,7 +38,8 @@ def create_app(services: ServerServices) -> FastAPI:
         redirect_slashes=False,
     )
     errors.install(app)
-    calls, sideband = CallRoutes(services), SidebandRoute(services)
+    directory = CallDirectory(services)
+    calls, sideband = CallRoutes(services, directory), SidebandRoute(services)
     for prefix in PREFIXES:
         app.include_router(calls.router(), prefix=prefix, include_in_schema=prefix == "/v1")
         app.include_router(refused_router(services), prefix=prefix, include_in_schema=prefix == "/v1")

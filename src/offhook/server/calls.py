@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
@@ -12,10 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from offhook.calls.errors import CallError
+from offhook.calls.past import CallQuery
 from offhook.tenants import Project
 
 from .auth import authenticate, key_id_of
 from .body import optional_object, read_json, refuse_unknown, type_name
+from .call_directory import CallDirectory
 from .context import request_id_of
 from .dtmf import DTMF_SCHEMA, digit_order
 from .errors import documented
@@ -26,7 +27,6 @@ from .services import ServerServices
 
 if TYPE_CHECKING:
     from offhook.calls.call import Call
-    from offhook.calls.hosted import HostedCall
 
 __all__ = ["CallRoutes"]
 
@@ -38,7 +38,8 @@ Act = Callable[["Call", Any], Awaitable[Response | None]]
 class CallRoutes:
     """The routes, relative to a prefix: `/v1`, `/openai/v1` and `/openai` have the same."""
 
-    def __init__(self, services: ServerServices) -> None:
+    def __init__(self, services: ServerServices, directory: CallDirectory) -> None:
+        self._directory = directory
         self._projects = services.projects
         self._calls = services.calls
         self._clock = services.clock
@@ -83,10 +84,10 @@ class CallRoutes:
         extra: dict[str, Any] = {"security": SECURITY}
         for path, route, errors, name in (
             ("/calls", self.list_calls, (400, 401), "list_calls"),
-            ("/calls/{call_id:path}/timeline", self.timeline, (401, 404), "get_call_timeline"),
-            ("/calls/{call_id:path}/refers", self.list_refers, (401, 404), "list_call_refers"),
-            ("/calls/{call_id:path}/refers/{number}", self.get_refer, (400, 401, 404), "get_call_refer"),
-            ("/calls/{call_id:path}", self.get, (401, 404), "get_call"),
+            ("/calls/{call_id:path}/timeline", self.timeline, (401, 404, 503), "get_call_timeline"),
+            ("/calls/{call_id:path}/refers", self.list_refers, (401, 404, 503), "list_call_refers"),
+            ("/calls/{call_id:path}/refers/{number}", self.get_refer, (400, 401, 404, 503), "get_call_refer"),
+            ("/calls/{call_id:path}", self.get, (401, 404, 503), "get_call"),
         ):
             router.add_api_route(
                 path,
@@ -191,41 +192,41 @@ class CallRoutes:
             ),
         ] = None,
         sip_call_id: Annotated[str | None, Query(description="The SIP Call-ID.")] = None,
+        carrier_call_id: Annotated[
+            str | None, Query(description="The carrier's own id, such as Twilio's CallSid.")
+        ] = None,
         number: Annotated[str | None, Query(description="Part of From, To or the Request-URI.")] = None,
         created_after: Annotated[float | None, Query(description="Unix seconds.")] = None,
         created_before: Annotated[float | None, Query(description="Unix seconds.")] = None,
     ) -> Response:
-        """List the project's calls that live or have lately ended, newest first; hosted ones are marked."""
+        """
+        List the project's calls, newest first, those of earlier runs too; hosted ones are marked.
+
+        `incomplete` is there only when past calls could not be read, and says why.
+        """
         project = self._authenticate(request)
-        calls = [
-            call
-            for call in self._list(project.id)
-            if (state is None or call.state == state)
-            and (created_after is None or call.created_at > created_after)
-            and (created_before is None or call.created_at < created_before)
-        ]
-        if sip_call_id is not None or number is not None:
-            calls = [call async for call in _slowly(calls) if _matches(call.describe(), sip_call_id, number)]
-        page, has_more = _page(calls, after, limit)
-        return _json(
-            {
-                "object": "list",
-                "data": [call.describe() for call in page],
-                "first_id": page[0].id if page else None,
-                "last_id": page[-1].id if page else None,
-                "has_more": has_more,
-            }
+        query = CallQuery(
+            project.id, state, sip_call_id, carrier_call_id, number, created_after, created_before
         )
+        page = await self._directory.page(query, after=after, limit=limit)
+        body = {
+            "object": "list",
+            "data": page.calls,
+            "first_id": page.calls[0]["id"] if page.calls else None,
+            "last_id": page.calls[-1]["id"] if page.calls else None,
+            "has_more": page.has_more,
+        }
+        return _json({**body, "incomplete": page.incomplete} if page.incomplete else body)
 
     async def get(self, request: Request, call_id: CallId) -> Response:
         """Return what is known of a call: who, when, its session, its transfers, how it ended."""
         project = self._authenticate(request)
-        return _json(self._find(project.id, call_id).describe())
+        return _json(await self._directory.describe(project.id, call_id))
 
     async def list_refers(self, request: Request, call_id: CallId) -> Response:
         """Return the call's transfers, from the first: each step of each, with its time."""
         project = self._authenticate(request)
-        found = self._find(project.id, call_id).refers()
+        found = await self._directory.refers(project.id, call_id)
         return _json({"object": "list", "data": found, "has_more": False})
 
     async def get_refer(
@@ -236,12 +237,12 @@ class CallRoutes:
     ) -> Response:
         """Return one transfer: where to, what has become of it, and each step with its time."""
         project = self._authenticate(request)
-        return _json(find_refer(self._find(project.id, call_id).refers(), number))
+        return _json(find_refer(await self._directory.refers(project.id, call_id), number))
 
     async def timeline(self, request: Request, call_id: CallId) -> Response:
         """Return everything that happened to a call: SIP messages, webhook attempts, requests, turns, its end."""
         project = self._authenticate(request)
-        return _json(self._find(project.id, call_id).timeline.to_api())
+        return _json(await self._directory.timeline(project.id, call_id))
 
     async def create(self, request: Request) -> Response:
         """Calls by WebRTC are not served yet (API row R25)."""
@@ -255,18 +256,6 @@ class CallRoutes:
 
     def _authenticate(self, request: Request) -> Project:
         return authenticate(request.headers, self._projects)
-
-    def _find(self, project_id: str, call_id: str) -> Call | HostedCall:
-        """Return what can be seen of a call. Raises `CallError` 404."""
-        if self._passthrough and (hosted := self._passthrough.hosted.find(project_id, call_id)):
-            return hosted
-        return self._calls.find(project_id, call_id)
-
-    def _list(self, project_id: str) -> list[Call | HostedCall]:
-        own: list[Call | HostedCall] = [*self._calls.list(project_id)]
-        if self._passthrough is None or not (hosted := self._passthrough.hosted.list(project_id)):
-            return own
-        return sorted([*own, *hosted], key=lambda call: call.created_at, reverse=True)
 
     async def _do(
         self,
@@ -321,39 +310,6 @@ def _reject_status(body: dict[str, Any]) -> int:
             param="status_code",
         )
     return status
-
-
-async def _slowly(calls: Iterable[Call | HostedCall]) -> AsyncIterator[Call | HostedCall]:
-    """Let packets be sent in between: thousands of calls may be looked at."""
-    for number, call in enumerate(calls):
-        if number % 64 == 63:
-            await asyncio.sleep(0)
-        yield call
-
-
-def _matches(shown: dict[str, Any], sip_call_id: str | None, number: str | None) -> bool:
-    if sip_call_id is not None and shown.get("sip_call_id") != sip_call_id:
-        return False
-    return number is None or any(
-        number in str(shown.get(field) or "") for field in ("from", "to", "request_uri")
-    )
-
-
-def _page(
-    calls: list[Call | HostedCall], after: str | None, limit: int
-) -> tuple[list[Call | HostedCall], bool]:
-    start = 0
-    if after is not None:
-        position = next((n for n, call in enumerate(calls) if call.id == after), None)
-        if position is None:
-            raise CallError(
-                400,
-                "Invalid value for 'after': no such call in this list.",
-                code="invalid_value",
-                param="after",
-            )
-        start = position + 1
-    return calls[start : start + limit], len(calls) > start + limit
 
 
 def _json(body: dict[str, Any]) -> Response:

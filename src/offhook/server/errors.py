@@ -118,7 +118,7 @@ _MEANINGS = {
     413: "The body is over 1 MiB.",
     501: "Not served by this node.",
     502: "The peer refused, or cannot be reached; `details` has what it said.",
-    503: "No engine is free. The call still rings.",
+    503: "No engine is free, and the call still rings; or what is kept of past calls cannot be read now.",
     504: "The peer did not answer in time.",
 }
 

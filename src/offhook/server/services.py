@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from offhook.calls.past import NoPastCalls, PastCalls
 from offhook.clock import Clock
 from offhook.tenants import Projects
 
@@ -25,13 +26,13 @@ __all__ = ["Calls", "ServerServices"]
 class Calls(Protocol):
     """What the server needs of `CallManager`."""
 
-    def find(self, project_id: str, call_id: str) -> Call:
-        """Raises `CallError` 404 for a call that is unknown or another project's."""
+    def find(self, project_id: str | None, call_id: str) -> Call:
+        """Raises `CallError` 404 for a call that is unknown or another project's; `None`: whosever it is."""
 
     def refused_sources(self, project_id: str) -> Sequence[RefusedSource]:
         """Return who was turned away, the latest first, as far as this project may know."""
 
-    def list(self, project_id: str) -> list[Call]: ...
+    def list(self, project_id: str | None) -> list[Call]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class ServerServices:
     "Returns the reasons why `/readyz` answers 503; none when calls can be taken."
     details: Callable[[], Mapping[str, object]] = dict
     "Returns what `/readyz` says besides."
+    past: PastCalls = field(default_factory=NoPastCalls)
+    "Calls that only the database remembers."
     sideband: SidebandLimits = field(default_factory=SidebandLimits)
     sessions: Sessions | None = None
     "Sessions without a call; `None`: not served."

@@ -7,31 +7,37 @@ from typing import Any
 
 from sqlalchemy import delete
 
+from offhook.calls.journal import CallTimes
 from offhook.calls.timeline import TimelineEntry
 
 from . import schema
 from .database import upsert
+from .json_text import Json
 from .writer import Writer
 
 __all__ = ["StoreJournal"]
 
 
 class StoreJournal:
-    """A `Journal` whose rows are written some 20 ms later, by the writer's thread."""
+    """
+    A `Journal` whose rows are written some 20 ms later, by the writer's thread.
+
+    What it is handed is made JSON at once: its owners go on with it.
+    """
 
     def __init__(self, writer: Writer, node: str) -> None:
         self._writer = writer
         self._node = node
 
-    def save(self, described: Mapping[str, Any]) -> None:
+    def save(self, described: Mapping[str, Any], times: CallTimes) -> None:
         end = described["termination"] or {}
         row = {
             "id": described["id"],
             "project_id": described["project_id"],
             "node": self._node,
-            "created_at": described["created_at"],
-            "answered_at": described["answered_at"],
-            "ended_at": described["ended_at"],
+            "created_at": times.created_at,
+            "answered_at": times.answered_at,
+            "ended_at": times.ended_at,
             "state": described["state"],
             "from_user": described["from"] or "",
             "to_user": described["to"] or "",
@@ -41,22 +47,25 @@ class StoreJournal:
             "result": end.get("result"),
             "reason": end.get("reason"),
             "sip_status": end.get("sip_status"),
-            "described": described,
+            "described": Json.of(described),
         }
         self._writer.put(lambda connection: upsert(connection, schema.calls, row))
 
+    def refer(self, described: Mapping[str, Any]) -> None:
+        row = {
+            "call_id": described["call_id"],
+            "number": described["refer"],
+            "described": Json.of(described),
+        }
+        self._writer.put(lambda connection: upsert(connection, schema.refers, row))
+
     def entry(self, call_id: str, number: int, at: float, entry: TimelineEntry) -> None:
-        self._writer.append(
-            schema.timeline,
-            {
-                "call_id": call_id,
-                "number": number,
-                "at": at,
-                "kind": entry.kind,
-                "title": entry.title,
-                "details": entry.details,
-            },
-        )
+        details = Json.of(entry.details)
+        row = {"call_id": call_id, "number": number, "at": at, "kind": entry.kind, "title": entry.title}
+        self._writer.append(schema.timeline, row | {"details": details})
+        if entry.kind == "turn":
+            turn = {"call_id": call_id, "number": number, "at": at, "described": details}
+            self._writer.append(schema.turns, turn)
 
     def dialog(self, call_id: str, snapshot: Mapping[str, Any] | None) -> None:
         table = schema.dialogs
@@ -65,5 +74,5 @@ class StoreJournal:
                 lambda connection: connection.execute(delete(table).where(table.c.call_id == call_id))
             )
         else:
-            row = {"call_id": call_id, "node": self._node, "snapshot": snapshot}
+            row = {"call_id": call_id, "node": self._node, "snapshot": Json.of(snapshot)}
             self._writer.put(lambda connection: upsert(connection, table, row))

@@ -167,7 +167,7 @@ turns = Table(
     Column("described", JSON, nullable=False),
     PrimaryKeyConstraint("call_id", "number"),
 )
-"Where the time of one turn went."
+"Where the time of one turn went; `number` is its entry's on the timeline."
 
 timeline = Table(
     "timeline",

@@ -55,11 +55,11 @@ _Item = _Row | _Work
 
 class Writer:
     """
-    Takes rows and pieces of work from the event loop and writes them in order of arrival, some 20 ms later.
+    Takes rows and pieces of work from the event loop and writes them some 20 ms later, work in order of arrival.
 
-    `append` is for rows that nothing refers to, such as a timeline's: they are written together, and given up first
-    when the database cannot be written. `put` is for all else. Neither blocks nor raises. What is wrong with one
-    piece of work costs no other its commit.
+    `append` is for rows that nothing refers to, such as a timeline's: they are written together, after the work that
+    shares their commit, and given up first when the database cannot be written. `put` is for all else.
+    Neither blocks nor raises. What is wrong with one piece of work costs no other its commit.
     """
 
     def __init__(self, engine: Engine, limits: WriterLimits | None = None) -> None:

@@ -22,6 +22,7 @@ class FakeLeg:
     def __init__(self, *answers):
         self.answers = list(answers)
         self.sent = []
+        self.kept = []
         self.referred_by = []
         self.state = "confirmed"
         self.invite = Request(
@@ -71,6 +72,7 @@ def make(*answers, timeout_s=8.0, playout_wait_s=30.0):
         timeout_s=timeout_s,
         playout_wait_s=playout_wait_s,
         on_update=updates.append,
+        keep=leg.kept.append,
     )
     return transfer, leg, updates
 
@@ -95,6 +97,8 @@ async def test_success_is_told_by_the_peers_2xx_and_then_by_notify():
         ("progress", 180),
         ("completed", 200),
     ]
+    assert [one["status"] for one in leg.kept] == ["pending", "accepted", "progress", "completed"]
+    assert leg.kept[-1] == transfer.to_api()[0]
 
 
 async def test_a_repeat_while_the_first_is_unanswered_shares_its_answer():

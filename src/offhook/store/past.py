@@ -1,0 +1,103 @@
+"""Past calls, read from the database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, Connection, and_, or_, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from offhook.calls.past import CallQuery, CallRow, PastUnavailable, Place
+from offhook.calls.timeline import TimelineEntry, timeline_body
+
+from . import schema
+from .database import Database
+
+__all__ = ["StorePastCalls"]
+
+T = TypeVar("T")
+
+_SHOWN = (schema.calls.c.id, schema.calls.c.created_at, schema.calls.c.described)
+
+
+class StorePastCalls:
+    """`PastCalls` of the tables that `StoreJournal` fills."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find(self, project_id: str | None, call_id: str) -> CallRow | None:
+        table = schema.calls
+        query = select(*_SHOWN).where(table.c.id == call_id)
+        if project_id is not None:
+            query = query.where(table.c.project_id == project_id)
+        found = await self._read(lambda connection: connection.execute(query).one_or_none())
+        return _row(found) if found is not None else None
+
+    async def timeline(self, call_id: str) -> dict[str, Any]:
+        table = schema.timeline
+        query = (
+            select(table.c.number, table.c.at, table.c.kind, table.c.title, table.c.details)
+            .where(table.c.call_id == call_id)
+            .order_by(table.c.at, table.c.number)
+        )
+
+        def read(connection: Connection) -> dict[str, Any]:
+            rows = connection.execute(query).all()
+            entries = [TimelineEntry(row.at, row.kind, row.title, row.details) for row in rows]
+            # They were numbered as they came: a gap is what could not be written.
+            dropped = max((row.number for row in rows), default=-1) + 1 - len(rows)
+            return timeline_body(call_id, entries, dropped)
+
+        return await self._read(read)
+
+    async def refers(self, call_id: str) -> list[dict[str, Any]]:
+        table = schema.refers
+        query = select(table.c.described).where(table.c.call_id == call_id).order_by(table.c.number)
+        return await self._read(lambda connection: list(connection.execute(query).scalars()))
+
+    async def _read(self, query: Callable[[Connection], T]) -> T:
+        try:
+            return await self._database.read(query)
+        except SQLAlchemyError as error:
+            raise PastUnavailable(f"the database cannot be read: {getattr(error, 'orig', error)}") from error
+
+    async def list(self, query: CallQuery, *, after: Place | None, limit: int) -> list[CallRow]:
+        table = schema.calls
+        chosen = (
+            select(*_SHOWN)
+            .where(*_conditions(query, after))
+            .order_by(table.c.created_at.desc(), table.c.id.desc())
+            .limit(limit)
+        )
+        return await self._read(lambda c: [_row(row) for row in c.execute(chosen)])
+
+
+def _row(row: Any) -> CallRow:
+    return CallRow((row.created_at, row.id), row.described)
+
+
+def _conditions(query: CallQuery, after: Place | None) -> list[ColumnElement[bool]]:
+    table = schema.calls.c
+    conditions = [
+        column == wanted
+        for column, wanted in (
+            (table.project_id, query.project_id),
+            (table.state, query.state),
+            (table.sip_call_id, query.sip_call_id),
+            (table.carrier_call_id, query.carrier_call_id),
+        )
+        if wanted is not None
+    ]
+    if query.number is not None:
+        named = (table.from_user, table.to_user, table.request_uri)
+        conditions.append(or_(*(column.icontains(query.number, autoescape=True) for column in named)))
+    if query.created_after is not None:
+        conditions.append(table.created_at > query.created_after)
+    if query.created_before is not None:
+        conditions.append(table.created_at < query.created_before)
+    if after is not None:
+        at, call_id = after
+        conditions.append(or_(table.created_at < at, and_(table.created_at == at, table.id < call_id)))
+    return conditions

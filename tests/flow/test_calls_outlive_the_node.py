@@ -1,0 +1,59 @@
+"""What was kept of calls is there after a restart: in lists, by id, with their timelines and transfers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from testbed import DeveloperApp, Node, Phone
+from testbed.script import SCRIPT
+
+
+async def test_calls_timelines_and_transfers_survive_a_restart(tmp_path: Path) -> None:
+    with Node(tmp_path, script=SCRIPT) as node:
+        async with DeveloperApp(node) as app, Phone(node) as phone:
+            call = await phone.dial(app.seat.project, headers=(("X-Twilio-CallSid", "CA123"),))
+            first = (await app.incoming()).call_id
+            await app.accept(first)
+            await call.answered()
+            await app.client.realtime.calls.hangup(first)
+            await call.ended()
+            before = await node.describe(app.seat, first)
+            story = await node.timeline(app.seat, first)
+    with Node(tmp_path, script=SCRIPT) as node:
+        async with DeveloperApp(node) as app, Phone(node) as phone:
+            assert await node.describe(app.seat, first) == before
+            assert await node.timeline(app.seat, first) == story
+            assert (await node.get(app.seat, f"/realtime/calls/{first}/refers"))["data"] == []
+            await phone.dial(app.seat.project)
+            second = (await app.incoming()).call_id
+            await app.client.realtime.calls.reject(second)
+
+            listed = await node.get(app.seat, "/realtime/calls")
+            assert [one["id"] for one in listed["data"]] == [second, first]
+            assert "incomplete" not in listed
+            page = await node.get(app.seat, "/realtime/calls?limit=1")
+            assert ([one["id"] for one in page["data"]], page["has_more"]) == ([second], True)
+            page = await node.get(app.seat, f"/realtime/calls?limit=1&after={second}")
+            assert ([one["id"] for one in page["data"]], page["has_more"]) == ([first], False)
+            for query in ("carrier_call_id=CA123", f"sip_call_id={before['sip_call_id']}"):
+                found = await node.get(app.seat, f"/realtime/calls?{query}")
+                assert [one["id"] for one in found["data"]] == [first]
+            async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {app.seat.api_key}"}) as client:
+                url = f"{node.base_url}/realtime/calls/{first}/hangup"
+                assert (await client.post(url)).status_code == 404
+
+
+@pytest.mark.parametrize("database", ["none"])
+async def test_with_no_database_nothing_is_kept(tmp_path: Path, monkeypatch, database: str) -> None:
+    monkeypatch.setenv("OFFHOOK_SERVER__DATABASE", database)
+    with Node(tmp_path, script=SCRIPT) as node:
+        async with DeveloperApp(node) as app, Phone(node) as phone:
+            await phone.dial(app.seat.project)
+            call_id = (await app.incoming()).call_id
+            await app.client.realtime.calls.reject(call_id)
+            listed = await node.get(app.seat, "/realtime/calls")
+            assert [one["id"] for one in listed["data"]] == [call_id]
+    assert not (node.data_dir / "offhook.db").exists()
