@@ -13,6 +13,7 @@ from .call_directory import CallDirectory
 from .calls import CallRoutes
 from .context import RequestContext
 from .health import health_router
+from .pages import add_pages
 from .refused import refused_router
 from .services import ServerServices
 from .sideband import SidebandRoute
@@ -45,6 +46,7 @@ def create_app(services: ServerServices) -> FastAPI:
         app.include_router(refused_router(services), prefix=prefix, include_in_schema=prefix == "/v1")
         sideband.add_to(app.router, f"{prefix}/realtime")
     app.include_router(health_router(services.not_ready, services.details))
+    add_pages(app, services)
     app.add_middleware(RequestContext, clock=services.clock)
     _document(app)
     return app

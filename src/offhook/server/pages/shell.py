@@ -1,0 +1,233 @@
+"""
+What all pages share: who may see them, how they are rendered, what their responses forbid the browser.
+
+A page is a handler, `async (request, login) -> Response`, that `Shell.page` or `Shell.form` puts at a path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+from fastapi import FastAPI
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+import offhook
+from offhook import ids
+from offhook.calls.errors import CallError
+from offhook.clock import Clock
+
+from ..admin_key import AdminKey
+from ..body import read_body
+from .logins import LASTS_S, Login, Logins, Throttle
+from .static import StaticFiles
+from .text import FILTERS
+
+__all__ = ["Form", "FormHandler", "Handler", "NavItem", "Shell"]
+
+COOKIE = "offhook_login"
+POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
+"Nothing inline, nothing from elsewhere: what a caller smuggles into a page is text, twice over."
+HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+Form = Mapping[str, str]
+"A form's fields; of one that is there twice, the first."
+Handler = Callable[[Request, Login], Awaitable[Response]]
+FormHandler = Callable[[Request, Login, Form], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class NavItem:
+    """One entry of the bar at the top."""
+
+    path: str
+    title: str
+
+
+class Shell:
+    """Puts pages into the app. `nav` is filled by those who make them, in the order in which it shows them."""
+
+    def __init__(self, app: FastAPI, key: AdminKey, clock: Clock) -> None:
+        self.nav: list[NavItem] = []
+        self.static = StaticFiles()
+        self._app = app
+        self._key = key
+        self._clock = clock
+        self._logins = Logins(key, ids.sip_token)
+        self._throttle = Throttle()
+        self._templates = Environment(
+            loader=FileSystemLoader(Path(__file__).parent.parent / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
+        self._templates.filters.update(FILTERS)
+        self._templates.globals.update(static=self.static.url, version=offhook.__version__, nav=self.nav)
+        app.add_route("/static/{name:path}", self.static.answer, methods=["GET"], include_in_schema=False)
+        app.add_route("/login", self._show_login, methods=["GET"], include_in_schema=False)
+        app.add_route("/login", self._log_in, methods=["POST"], include_in_schema=False)
+        self.form("/logout", self._log_out)
+
+    def page(self, path: str, handler: Handler) -> None:
+        """Serve GET here to who is logged in; others are sent to the login and come back."""
+
+        async def answer(request: Request) -> Response:
+            login = self._login_of(request)
+            if login is None:
+                return await self._send_to_login(request)
+            try:
+                return await handler(request, login)
+            except CallError as error:
+                return await self._error(request, login, error)
+
+        self._app.add_route(path, answer, methods=["GET"], include_in_schema=False)
+
+    def form(self, path: str, handler: FormHandler) -> None:
+        """Serve POST here to who is logged in and sends the form's own token, in a field named `csrf`."""
+
+        async def answer(request: Request) -> Response:
+            login = self._login_of(request)
+            if login is None:
+                return await self._send_to_login(request)
+            try:
+                _refuse_other_sites(request)
+                form = await _read_form(request)
+                if not login.owns(form.get("csrf", "")):
+                    raise CallError(403, "This form is not of your present login. Load the page again.")
+                return await handler(request, login, form)
+            except CallError as error:
+                return await self._error(request, login, error)
+
+        self._app.add_route(path, answer, methods=["POST"], include_in_schema=False)
+
+    async def render(
+        self,
+        request: Request,
+        login: Login | None,
+        template: str,
+        /,
+        *,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        **context: Any,
+    ) -> Response:
+        """Return a page. It is written in a thread: a long one takes longer than packets can wait."""
+        text = await asyncio.to_thread(
+            self._templates.get_template(template).render,
+            {"here": request.url.path, "login": login, "csrf": login.csrf if login else "", **context},
+        )
+        return Response(
+            text,
+            status_code=status,
+            media_type="text/html",
+            headers={"Content-Security-Policy": POLICY, **HEADERS, **(headers or {})},
+        )
+
+    def _login_of(self, request: Request) -> Login | None:
+        return self._logins.read(request.cookies.get(COOKIE, ""), self._clock.wall())
+
+    async def _send_to_login(self, request: Request) -> Response:
+        if request.headers.get("hx-request"):  # a part of a page that is open: have all of it loaded anew
+            return Response(status_code=204, headers={"HX-Redirect": "/login", **HEADERS})
+        wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        back = f"?next={quote(wanted)}" if request.method == "GET" and wanted != "/" else ""
+        return RedirectResponse(f"/login{back}", status_code=303, headers=HEADERS)
+
+    async def _show_login(self, request: Request) -> Response:
+        if self._login_of(request) is not None:
+            return RedirectResponse(_local(request.query_params.get("next", "")), 303, headers=HEADERS)
+        return await self._login_page(request, "", request.query_params.get("next", ""))
+
+    async def _log_in(self, request: Request) -> Response:
+        source, now = request.client.host if request.client else "", self._clock.monotonic()
+        try:
+            _refuse_other_sites(request)
+            form = await _read_form(request)
+        except CallError as error:
+            return await self._login_page(request, error.message, "", status=error.status)
+        wanted = form.get("next", "")
+        if wait := self._throttle.wait_s(source, now):
+            said = (
+                f"Too many wrong keys. Try again in {wait:.0f} s." if wait >= 1 else "Try again in a second."
+            )
+            return await self._login_page(
+                request, said, wanted, status=429, headers={"Retry-After": str(int(wait) + 1)}
+            )
+        if not self._key.matches(form.get("key", "").strip()):
+            self._throttle.wrong(source, now)
+            return await self._login_page(request, "This is not the admin key.", wanted, status=403)
+        self._throttle.right(source)
+        response = RedirectResponse(_local(wanted), status_code=303, headers=HEADERS)
+        response.set_cookie(
+            COOKIE,
+            self._logins.begin(self._clock.wall()),
+            max_age=LASTS_S,
+            httponly=True,
+            samesite="strict",
+            secure=_is_secure(request),
+        )
+        return response
+
+    async def _log_out(self, request: Request, login: Login, form: Form) -> Response:
+        self._logins.end(login, self._clock.wall())
+        response = RedirectResponse("/login", status_code=303, headers=HEADERS)
+        response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=_is_secure(request))
+        return response
+
+    async def _login_page(
+        self, request: Request, fault: str, wanted: str, *, status: int = 200, headers: Form | None = None
+    ) -> Response:
+        host = request.url.hostname or ""
+        in_the_clear = not _is_secure(request) and host not in ("localhost", "127.0.0.1", "::1")
+        return await self.render(
+            request,
+            None,
+            "login.html",
+            status=status,
+            headers=headers,
+            fault=fault,
+            next=_local(wanted),
+            in_the_clear=in_the_clear,
+        )
+
+    async def _error(self, request: Request, login: Login, error: CallError) -> Response:
+        return await self.render(request, login, "error.html", status=error.status, error=error)
+
+
+def _refuse_other_sites(request: Request) -> None:
+    """SameSite cookies and the form's token say the same; a browser that tells where a form came from is believed."""
+    site = request.headers.get("sec-fetch-site", "none")
+    origin = request.headers.get("origin")
+    foreign = origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+    if site not in ("same-origin", "none") or foreign:
+        raise CallError(403, "This form came from another site.")
+
+
+async def _read_form(request: Request) -> Form:
+    text = (await read_body(request)).decode("utf-8", "replace")
+    return {name: values[0] for name, values in parse_qs(text, keep_blank_values=True).items()}
+
+
+def _is_secure(request: Request) -> bool:
+    """Whether the browser speaks TLS, with this node or with a proxy in front of it that says so."""
+    return "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
+
+
+def _local(path: str) -> str:
+    """Return a path of these pages to go to: never another site's."""
+    is_path = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
+    return path if is_path else "/"
