@@ -16,12 +16,14 @@ from offhook import __version__
 from offhook.calls.hosted import HostedCalls
 from offhook.calls.journal import Journal, NoJournal
 from offhook.calls.manager import CallManager
+from offhook.calls.orphans import Orphans
 from offhook.calls.past import NoPastCalls
 from offhook.calls.services import CallServices, CallSettings
 from offhook.certificates import CertificateFiles, client_context, development_certificate
 from offhook.clock import SystemClock
 from offhook.config import ENGINES, Config, ConfigError, EngineTable, generated_project, load
 from offhook.config_trunks import warn_of_silence
+from offhook.crash_recovery import CrashRecovery
 from offhook.media.pacer import Pacer
 from offhook.media.port import PortPool
 from offhook.outbound import OutboundClient
@@ -86,6 +88,7 @@ class Node:
         self._stopping = False
         self._reloading = asyncio.Lock()
         self._hurried = asyncio.Event()
+        self._recovery = CrashRecovery(config.server.data_dir, config.server.node)
 
     def not_ready(self) -> list[str]:
         """Return why a call would not be taken now; nothing when it would (`/readyz`)."""
@@ -216,11 +219,21 @@ class Node:
             await self._start_http(projects, server_tls)
             await self._engines.start()
             self._pacer.start()
+            await self._recovery.find(self._database)
             await self._endpoint.start()
         except (OSError, EngineUnavailable, StartError) as error:
             await self.stop()
             raise StartError(str(error)) from error
         self._ready = True
+        self._recovery.end(
+            Orphans(
+                endpoint=self._endpoint,
+                projects=projects,
+                announcer=self._announcer,
+                journal=self._journal(),
+                clock=self._clock,
+            )
+        )
         self._registrations.follow(tenants)
         self._looking = asyncio.create_task(self._look_at_certificate())
         self._addresses += [
@@ -263,6 +276,7 @@ class Node:
         await self._passthrough.close()
         if self._database is not None:
             await self._database.close()
+        self._recovery.release()
         log.info("stopped", extra={"event": "node.stopped"})
 
     def hurry(self) -> None:

@@ -188,6 +188,12 @@ class Node:
         self._killed = True
         self._kill()
 
+    def start_again(self) -> None:
+        """Start it after `kill`, on addresses of its own choice."""
+        assert self._killed
+        self._killed = False
+        self.__enter__()
+
     def _close_seats(self) -> None:
         for seat in (*self.seats, *self.unsubscribed):
             seat.socket.close()

@@ -280,12 +280,20 @@ class Phone:
     """
     A telephone with a socket of its own. Use as an async context manager; leaving it ends its calls.
 
-    `transport` is a key of `node.sip`; with a 6 at its end, all of the phone is on `::1`. `ca` is what it trusts.
+    `transport` is a key of `node.sip`; with a 6 at its end, all of the phone is on `::1`. `ca` is what it trusts. With
+    a server's context in `listens` it can be reached by TLS when its connection is gone.
     """
 
     _numbers = itertools.count(1001)
 
-    def __init__(self, node: Node, transport: str = "udp", *, ca: Path | None = None) -> None:
+    def __init__(
+        self,
+        node: Node,
+        transport: str = "udp",
+        *,
+        ca: Path | None = None,
+        listens: ssl.SSLContext | None = None,
+    ) -> None:
         self._node, self._address = node, transport
         self._transport = transport = transport.removesuffix("6")
         self._host = "127.0.0.1" if self._address == transport else "::1"
@@ -296,7 +304,10 @@ class Phone:
         tls = ssl.create_default_context(cafile=ca or node.ca) if transport == "tls" else None
         self.endpoint = Endpoint(
             EndpointConfig(
-                listen=(f"udp:{format_address((self._host, 0))}",) if transport == "udp" else (),
+                listen=(f"{transport}:{format_address((self._host, 0))}",)
+                if transport == "udp" or listens
+                else (),
+                tls=listens,
                 user_agent="TestPhone/1",
                 tls_client=tls,
                 allow=("INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "REFER", "NOTIFY"),

@@ -25,6 +25,7 @@ from offhook.weak import weakly
 from .admission import Refusal
 from .agent import CallAgent
 from .carrier import carrier_call_id
+from .dialog_keeper import DialogKeeper
 from .dtmf import DigitOrder
 from .errors import CallError, call_not_found
 from .journal import CallTimes
@@ -106,6 +107,7 @@ class Call(LegListener):
             on_update=weakly(self._refer_updated),
             keep=services.journal.refer,
         )
+        self._dialog = DialogKeeper(call_id, leg, services.journal)
         leg.listener = self
         leg.trace = self.timeline.trace
 
@@ -130,6 +132,8 @@ class Call(LegListener):
         if not self._news.incoming(self._leg.invite.headers, self._media.security, self._undeliverable):
             self._use_fallback("nobody is subscribed to realtime.call.incoming")
         self.save()
+        if self.state is not CallState.ENDED:
+            self._dialog.keep()
 
     def save(self) -> None:
         """Have the journal keep what is known of the call now."""
@@ -298,6 +302,7 @@ class Call(LegListener):
             leg.respond(request, 481)
         else:
             self._media.offered(leg, request)
+            self._dialog.keep()
 
     def leg_acknowledged(self, leg: Leg, ack: Request) -> None:
         if self.state is not CallState.ENDED:
@@ -306,6 +311,7 @@ class Call(LegListener):
     def leg_refreshed(self, leg: Leg, offer: bytes, response: Response) -> None:
         if self.state is not CallState.ENDED:
             self._media.refreshed(offer, response)
+            self._dialog.keep()
 
     def leg_requested(self, leg: Leg, request: Request) -> None:
         if request.method == "INFO" and self.state is not CallState.ENDED:
@@ -333,6 +339,7 @@ class Call(LegListener):
     def leg_released(self, leg: Leg) -> None:
         # Each would hold the other until the collector comes.
         leg.listener = None
+        self._dialog.drop()
 
     # Ringing.
 
@@ -416,6 +423,7 @@ class Call(LegListener):
         self._leg.answer(sdp)
         self._news.answered()
         self.save()
+        self._dialog.keep()
 
     def _media_timed_out(self, cause: str) -> None:
         said = create_reason("Q.850", 102, cause)

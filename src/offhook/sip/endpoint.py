@@ -7,8 +7,9 @@ import logging
 import random
 import ssl
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from offhook.clock import Clock
 from offhook.ids import opaque_id, sip_token
@@ -32,12 +33,14 @@ from .events import (
 from .flow import Flow, format_address
 from .gate import Gate
 from .leg import Leg, LegListener, LegRequestError
+from .outputs import Incoming, Released, Transmit, UsageEvent
 from .own_addresses import Listening
 from .registration import RegistrationConfig, Status
 from .registrations import Registered, Registrations
 from .resolver import Resolver
 from .session_timer import SessionTimerConfig
-from .stack import DEFAULT_ALLOW, Incoming, Released, Stack, StackConfig, Transmit, UsageEvent
+from .snapshot import revive
+from .stack import DEFAULT_ALLOW, Stack, StackConfig
 from .telling import Telling
 from .transaction import TimerValues
 from .transport import SipTransport, TransportLimits, parse_listen
@@ -195,6 +198,10 @@ class Endpoint:
         leg = Leg(self, usage, opaque_id("leg"))
         self.pump()
         return leg
+
+    def revive(self, snapshot: Mapping[str, Any]) -> Leg:
+        """Return the leg of another process's `Leg.snapshot`, to refuse it or to hang up. Raises `SnapshotError`."""
+        return Leg(self, revive(self._stack, snapshot, now=self.now()), opaque_id("leg"))
 
     def register(self, config: RegistrationConfig, on_change: Callable[[Status], None]) -> Registered:
         """

@@ -9,6 +9,7 @@ from .events import LegEnded, Replied
 from .flow import Flow
 from .message import Request, Response
 from .refer import ReferAnswer, ReferTimeout, ReferUnsendable, ReferUpdate
+from .snapshot import Snapshot, take_snapshot
 from .transaction import LocalProtocolError
 from .uac import UacUsage
 from .uas import UasUsage
@@ -166,6 +167,10 @@ class Leg:
             early, usage.early_traces = usage.early_traces, []
             for item in early:
                 usage.tracer(item)
+
+    def snapshot(self) -> Snapshot:
+        """UAS: return what `Endpoint.revive` needs to end this call in another process."""
+        return take_snapshot(self._uas("take a snapshot of"))
 
     def ring(
         self,

@@ -40,6 +40,17 @@ class OwnAddresses:
         scheme = "sips" if secure and flow.transport == "tls" else "sip"
         return f"<{scheme}:{format_address(self._address(flow))}{transport}>"
 
+    def standing(self, transport: str, local: Address) -> Address:
+        """Return `local` where something listens there; else the first of that transport and family that does."""
+        same = [each for each in self._listening if each.transport == transport]
+        for each in same:
+            if each.port == local[1] and each.host in (local[0], *WILDCARDS):
+                return local
+        for each in same:
+            if (":" in each.host) == (":" in local[0]):
+                return (local[0] if each.host in WILDCARDS else each.host), each.port
+        return local
+
     def direct_flow(self, hop: Hop, near: Flow | None) -> Flow | None:
         """
         Return the UDP flow to a literal address, which needs neither DNS nor a connection; else `None`.

@@ -16,7 +16,7 @@ from offhook.trace import WireMessage
 from .dialog import Dialog, DialogId
 from .events import LegEvent
 from .exchange import ClientExchange, Requester, ServerExchange
-from .flow import Flow, format_address
+from .flow import Address, Flow, format_address
 from .gate import Gate, Passed, Turned
 from .headers import HeaderError
 from .keep_alive import CRLF_PING, KeepAlives
@@ -29,6 +29,7 @@ from .message import (
     validate_request,
     validate_response,
 )
+from .outputs import Incoming, Output, Released, Transmit, UsageEvent
 from .own_addresses import Listening, OwnAddresses
 from .reasons import reasons_of
 from .responses import dial_back_address, note_source, response_flow
@@ -77,37 +78,6 @@ class StackConfig:
     session: SessionTimerConfig = field(default_factory=SessionTimerConfig)
     max_transactions: int = 50_000
     "Requests being answered at one time; above it new ones are dropped, so that a flood cannot fill the memory."
-
-
-@dataclass(frozen=True, slots=True)
-class Transmit:
-    """Put these bytes on that flow."""
-
-    flow: Flow
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """A new call; 100 was sent."""
-
-    usage: UasUsage
-
-
-@dataclass(frozen=True, slots=True)
-class UsageEvent:
-    usage: InviteUsage
-    event: LegEvent
-
-
-@dataclass(frozen=True, slots=True)
-class Released:
-    """A usage is forgotten: nothing will happen to it any more."""
-
-    usage: InviteUsage
-
-
-Output = Transmit | Reach | Incoming | UsageEvent | Released
 
 
 class Stack:
@@ -325,6 +295,16 @@ class Stack:
         if dialog.id not in self._dialogs:
             self._dialogs[dialog.id] = usage
             self._dialogs_of.setdefault(usage, []).append(dialog.id)
+
+    def adopt(self, exchange: ServerExchange, usage: UasUsage) -> None:
+        """Know a call of an earlier process: its dialog, and its INVITE where that is not answered."""
+        self.remember_dialog(usage.dialog, usage)
+        if usage.state == "early":
+            self._server[server_key(exchange.request, "INVITE")] = exchange
+
+    def standing_address(self, transport: str, local: Address) -> Address:
+        """Return the address to send from, which another process had under that name."""
+        return self._addresses.standing(transport, local)
 
     def forget_usage(self, usage: InviteUsage) -> None:
         for key in self._dialogs_of.pop(usage, ()):

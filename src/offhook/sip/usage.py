@@ -29,7 +29,7 @@ from .events import (
     Requested,
 )
 from .exchange import ClientExchange, ServerExchange
-from .flow import Flow
+from .flow import Address, Flow
 from .message import Request, Response
 from .offers import Offers
 from .own_requests import OwnRequests
@@ -444,15 +444,22 @@ class InviteUsage:
         exchange.start(self._plan(dialog), now=now)
         return exchange
 
+    @property
+    def moved_to(self) -> Address | None:
+        """Where the peer's last request by UDP came from, when that is elsewhere than where its INVITE did."""
+        latest, flow = self._latest, self.flow
+        if latest is None or flow is None or latest.is_reliable or flow.is_reliable:
+            return None
+        return latest.remote if latest.remote != flow.remote else None
+
     def _plan(self, dialog: Dialog) -> Plan:
         assert self.flow is not None
         latest, alive = self._latest or self.flow, self.stack.is_open(self.flow)
         if latest.is_reliable and not alive and self.stack.is_open(latest):
             # The peer let the first connection go and opened another: as good a path as the INVITE's was.
             return Plan(latest, (), f"by the connection of the peer's last request, {latest}")
-        moved = not latest.is_reliable and not self.flow.is_reliable and latest.remote != self.flow.remote
         try:
-            return plan_in_dialog(dialog, self.flow, alive=alive, moved_to=latest.remote if moved else None)
+            return plan_in_dialog(dialog, self.flow, alive=alive, moved_to=self.moved_to)
         except RouteError as exc:
             return Plan(None, (), str(exc))
 

@@ -67,6 +67,9 @@ class FakeLeg:
         self.asked.append(("answer", sdp))
         self.state = "answered"
 
+    def snapshot(self):
+        return {"call_id": self.call_id, "early": self.state in ("calling", "early")}
+
     def hangup(self, **_):
         self.asked.append(("hangup",))
         self.state = "ended"
@@ -102,6 +105,26 @@ class FakeAnnouncer:
         return [event.type for event in self.events]
 
 
+class FakeJournal:
+    """Remembers what it was to keep, by call."""
+
+    def __init__(self):
+        self.saved, self.entries, self.dialogs = {}, [], {}
+        self.kept_dialogs = []
+
+    def save(self, described, *_):
+        self.saved[described["id"]] = described
+
+    def refer(self, described): ...
+
+    def entry(self, call_id, number, at, entry):
+        self.entries.append((call_id, number, entry.title))
+
+    def dialog(self, call_id, snapshot):
+        self.dialogs[call_id] = snapshot
+        self.kept_dialogs.append(snapshot)
+
+
 class Table:
     """The manager and what it was given."""
 
@@ -109,6 +132,7 @@ class Table:
 
     def __init__(self, *, max_calls=100_000, project=None):
         self.announcer = FakeAnnouncer()
+        self.journal = FakeJournal()
         self.factory = ScriptedFactory(None)
         self.engines = EngineDirectory({"scripted": self.factory}, default="scripted", models={})
         self.pacer = Pacer()
@@ -127,6 +151,7 @@ class Table:
                 pacer=self.pacer,
                 engines=self.engines,
                 settings=CallSettings(media_host="127.0.0.1", media_ports=(31_000, 31_098)),
+                journal=self.journal,
             ),
         )
 

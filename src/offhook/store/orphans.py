@@ -1,0 +1,52 @@
+"""Finds what a crash has left of this node's calls."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, func, or_, select
+
+from offhook.calls.journal import CallTimes
+from offhook.calls.orphans import Orphan
+
+from . import schema
+from .database import Database
+
+__all__ = ["find_orphans"]
+
+
+async def find_orphans(database: Database, node: str) -> list[Orphan]:
+    """Return this node's calls that are open, or have somebody to hang up on. To be asked before it takes new ones."""
+    return await database.read(lambda connection: _find(connection, node))
+
+
+def _find(connection: Connection, node: str) -> list[Orphan]:
+    calls, dialogs, timeline = schema.calls, schema.dialogs, schema.timeline
+    snapshots = {
+        row.call_id: row.snapshot
+        for row in connection.execute(
+            select(dialogs.c.call_id, dialogs.c.snapshot).where(dialogs.c.node == node)
+        )
+    }
+    of_node = calls.c.node == node
+    has_dialog = calls.c.id.in_(select(dialogs.c.call_id).where(dialogs.c.node == node))
+    query = select(calls.c.id, calls.c.described, calls.c.created_at, calls.c.answered_at, calls.c.ended_at)
+    open_calls = {
+        row.id: row
+        for row in connection.execute(query.where(of_node, or_(calls.c.state != "ended", has_dialog)))
+    }
+    last = {
+        row.call_id: row.number
+        for row in connection.execute(
+            select(timeline.c.call_id, func.max(timeline.c.number).label("number"))
+            .where(timeline.c.call_id.in_([*open_calls, *snapshots]))
+            .group_by(timeline.c.call_id)
+        )
+    }
+    found = []
+    for call_id in {**open_calls, **snapshots}:
+        call, next_entry = open_calls.get(call_id), last.get(call_id, -1) + 1
+        if call is None:
+            found.append(Orphan(call_id, None, None, snapshots.get(call_id), next_entry))
+        else:
+            times = CallTimes(call.created_at, call.answered_at, call.ended_at)
+            found.append(Orphan(call_id, call.described, times, snapshots.get(call_id), next_entry))
+    return found

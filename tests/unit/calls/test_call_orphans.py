@@ -1,0 +1,137 @@
+"""What is kept of a dialog while it lives, and what is done about it after a crash (decision 12 of the design)."""
+
+import pytest
+
+from offhook.calls.journal import CallTimes
+from offhook.calls.orphans import Orphan, Orphans
+from offhook.clock import SystemClock
+from offhook.sip.snapshot import SnapshotError
+
+
+def described(call_id="rtc_1", **change):
+    return {
+        "id": call_id,
+        "project_id": "proj_a",
+        "state": "active",
+        "created_at": 1,
+        "answered_at": 2,
+        "ended_at": None,
+        "from": "a",
+        "to": "b",
+        "termination": None,
+    } | change
+
+
+TALKED, RANG = CallTimes(1.25, 2.5, None), CallTimes(1.25, None, None)
+
+
+class RevivedLeg:
+    def __init__(self, state):
+        self.state, self.asked, self.listener, self.trace = state, [], None, None
+
+    def hangup(self, *, reason_header):
+        self.asked.append(("hangup", reason_header))
+
+    def refuse(self, status, *, headers):
+        self.asked.append(("refuse", status, dict(headers)))
+
+
+@pytest.fixture
+def estate(table):
+    """Ends orphans; what `legs` has for a snapshot is what it is revived as."""
+    legs = {}
+
+    class Endpoint:
+        def revive(self, snapshot):
+            if snapshot["id"] not in legs:
+                raise SnapshotError("a snapshot of version 9")
+            return legs[snapshot["id"]]
+
+    orphans = Orphans(
+        endpoint=Endpoint(),
+        projects=table.manager._projects,
+        announcer=table.announcer,
+        journal=table.journal,
+        clock=SystemClock(),
+    )
+    return orphans, legs
+
+
+ENDED = {"result": "server_error", "reason": "failed", "cause": "the node crashed"}
+
+
+def test_an_answered_call_is_closed_and_hung_up(table, estate):
+    orphans, legs = estate
+    leg = legs[1] = RevivedLeg("confirmed")
+    orphans.end([Orphan("rtc_1", described(), TALKED, {"id": 1}, 7)])
+    assert leg.asked == [("hangup", 'Q.850;cause=41;text="Temporary failure"')]
+    saved = table.journal.saved["rtc_1"]
+    assert (saved["state"], saved["termination"]) == ("ended", ENDED)
+    assert saved["ended_at"] > 1_000_000
+    (event,) = table.announcer.events
+    assert (event.type, event.data) == ("realtime.call.ended", {"call_id": "rtc_1", **ENDED})
+    assert table.journal.entries == [("rtc_1", 7, "ended: the node crashed")]
+    assert table.journal.dialogs == {}
+    leg.listener.leg_released(leg)
+    assert table.journal.dialogs == {"rtc_1": None}
+
+
+def test_one_that_rang_is_refused(table, estate):
+    orphans, legs = estate
+    leg = legs[1] = RevivedLeg("early")
+    orphans.end([Orphan("rtc_1", described(answered_at=None), RANG, {"id": 1}, 0)])
+    assert [(what, status) for what, status, _ in leg.asked] == [("refuse", 503)]
+    assert leg.asked[0][2]["Retry-After"] == "1"
+    assert table.journal.saved["rtc_1"]["termination"] == ENDED | {"sip_status": 503}
+
+
+def test_one_that_had_ended_is_only_hung_up(table, estate):
+    """The crash came between the end and the answer to its BYE."""
+    orphans, legs = estate
+    leg = legs[1] = RevivedLeg("confirmed")
+    orphans.end(
+        [Orphan("rtc_1", described(state="ended", termination={"result": "success"}), TALKED, {"id": 1}, 3)]
+    )
+    assert leg.asked
+    assert not table.announcer.events
+    assert not table.journal.saved
+
+
+def test_what_cannot_be_hung_up_is_closed_and_harms_nobody(table, estate):
+    orphans, legs = estate
+    leg = legs[2] = RevivedLeg("confirmed")
+    orphans.end(
+        [
+            Orphan("rtc_0", None, None, {"id": 0}, 0),
+            Orphan("rtc_1", described("rtc_1"), TALKED, {"id": 1}, 0),
+            Orphan("rtc_3", described("rtc_3", project_id="proj_gone"), TALKED, None, 0),
+            Orphan("rtc_4", {}, TALKED, {"id": 2}, 0),
+            Orphan("rtc_2", described("rtc_2"), TALKED, {"id": 2}, 0),
+        ]
+    )
+    assert leg.asked
+    assert set(table.journal.saved) == {"rtc_1", "rtc_2", "rtc_3"}
+    assert table.journal.dialogs == {"rtc_0": None, "rtc_1": None}
+    assert [event.data["call_id"] for event in table.announcer.events] == ["rtc_1", "rtc_2"]
+
+
+async def test_a_dialog_is_kept_from_the_first_ring_to_its_release(table):
+    leg, call = table.invite()
+    early = table.journal.dialogs[call.id]
+    assert early["early"]
+    await call.accept({"type": "realtime"})
+    await call._establishing
+    assert not table.journal.dialogs[call.id]["early"]
+    call.leg_confirmed(leg)
+    assert len(table.journal.kept_dialogs) == 2
+    await call.hangup()
+    # The BYE may not be answered yet.
+    assert table.journal.dialogs[call.id]
+    call.leg_released(leg)
+    assert table.journal.dialogs[call.id] is None
+
+
+async def test_a_call_that_is_turned_away_keeps_nothing(table):
+    leg, call = table.invite(sdp=table.video)
+    call.leg_released(leg)
+    assert table.journal.dialogs == {}
