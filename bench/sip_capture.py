@@ -1,4 +1,4 @@
-"""What tcpdump sees of SIP over UDP on loopback: when each INVITE passed, and its 100, by the clock of the kernel."""
+"""What tcpdump sees of SIP over UDP on loopback: when an INVITE passed, and what answered it, by the kernel's clock."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SEEN = 400
 
 
 class SipCapture:
-    """Captures from `start()` to `stop()`; then `delays()` are the seconds from each INVITE to its 100."""
+    """Captures from `start()` to `stop()`; then `delays()` are the seconds from each INVITE to an answer."""
 
     def __init__(self, file: Path, port: int, core: int) -> None:
         if not shutil.which("tcpdump"):
@@ -53,16 +53,17 @@ class SipCapture:
             if "dropped by kernel" in line:
                 self.dropped = int(line.split()[0])
 
-    def delays(self) -> tuple[list[float], int]:
-        """Return the delays in order of the INVITEs, and how many INVITEs had no 100. Repeats do not count."""
+    def delays(self, status: int) -> tuple[list[float], int]:
+        """Return the delays until the first answer of this status, sorted, and how many INVITEs had none."""
+        wanted = b"SIP/2.0 %d " % status
         sent: dict[bytes, int] = {}
         answered: dict[bytes, int] = {}
         for at, sip in self._packets():
             if sip.startswith(b"INVITE "):
                 sent.setdefault(_branch(sip), at)
-            elif sip.startswith(b"SIP/2.0 100 "):
+            elif sip.startswith(wanted):
                 answered.setdefault(_branch(sip), at)
-        delays = [(answered[branch] - at) / 1e9 for branch, at in sent.items() if branch in answered]
+        delays = sorted((answered[branch] - at) / 1e9 for branch, at in sent.items() if branch in answered)
         return delays, len(sent) - len(delays)
 
     def _packets(self) -> Iterator[tuple[int, bytes]]:

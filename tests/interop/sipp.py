@@ -93,15 +93,23 @@ class QuietServer(uvicorn.Server):
         yield
 
 
-async def run_case(name: str, transport: str, calls: int, rate: int, folder: Path) -> list[str]:
-    """Run one case against a server of its own. Returns what was wrong, nothing when all went well."""
+async def run_case(
+    name: str, transport: str, calls: int, rate: int, folder: Path, core: int | None = None
+) -> list[str]:
+    """
+    Run one case against a server of its own, on a core of its own if one is named.
+
+    Returns what was wrong, nothing when all went well.
+    """
     config = folder / "offhook.toml"
     config.write_text(CONFIG)
     env = os.environ | {"OFFHOOK_SERVER__DATA_DIR": str(folder / "data")}
     log = (folder / f"{name}.log").open("wb")
+    pinned = () if core is None else ("taskset", "-c", str(core))
     server = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "offhook", "serve", "--config", str(config), stdout=log, stderr=log, env=env
-    )
+        *pinned, sys.executable, "-m", "offhook", "serve", "--config", str(config),
+        stdout=log, stderr=log, env=env,
+    )  # fmt: skip
     app = App()
     web = QuietServer(
         uvicorn.Config(
@@ -191,7 +199,7 @@ def judge(name, calls, app, output, live, exit_code) -> list[str]:
     return [f"{name}: {fault}" for fault in faults]
 
 
-def lossy_case(folder: Path) -> list[str]:
+def lossy_case(folder: Path, calls: int, rate: int) -> list[str]:
     """Run the third case in a namespace whose loopback drops a tenth of the SIP datagrams, each way."""
     space = f"offhook{os.getpid()}"
     enter = ["ip", "netns", "exec", space]
@@ -199,7 +207,7 @@ def lossy_case(folder: Path) -> list[str]:
     try:
         subprocess.run([*enter, "ip", "link", "set", "lo", "up"], check=True)
         result = subprocess.run(
-            [*enter, sys.executable, __file__, "--lossy", "--folder", str(folder)],
+            [*enter, sys.executable, __file__, "--lossy", str(calls), str(rate), "--folder", str(folder)],
             timeout=240,
             check=False,
         )
@@ -233,13 +241,13 @@ def lose_datagrams() -> None:
 CASES = {
     "udp": ("udp", 500, 50),
     "tcp": ("tcp", 500, 50),
-    "udp-loss": ("udp", 200, 20),
 }
+LOSSY = (200, 20)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lossy", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--lossy", type=int, nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     for tool in ("sipp", "iptables", "ip"):
@@ -247,13 +255,13 @@ def main() -> None:
             raise SystemExit(f"{tool} is missing: install Debian's sip-tester, iptables and iproute2")
     if arguments.lossy:
         lose_datagrams()
-        faults = asyncio.run(run_case("udp-loss", *CASES["udp-loss"], arguments.folder))
+        faults = asyncio.run(run_case("udp-loss", "udp", *arguments.lossy, arguments.folder))
         (arguments.folder / "udp-loss.json").write_text(json.dumps(faults))
         return
     folder = Path(tempfile.mkdtemp(prefix="offhook-sipp-"))
     faults = asyncio.run(run_case("udp", *CASES["udp"], folder))
     faults += asyncio.run(run_case("tcp", *CASES["tcp"], folder))
-    faults += lossy_case(folder)
+    faults += lossy_case(folder, *LOSSY)
     if faults:
         print("\n".join(faults), f"logs are in {folder}", sep="\n")
         raise SystemExit(1)
