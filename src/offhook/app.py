@@ -516,7 +516,7 @@ def _create_engine(kind: str, table: EngineTable, data_dir: Path) -> EngineFacto
             )
         except (OSError, ValidationError) as error:
             raise StartError(f"engine.script = {table.script!r}: {error}") from error
-        return ScriptedFactory(script)
+        return ScriptedFactory(script, slots=table.max_sessions)
     try:
         from offhook.realtime.engines.local.config import BrainConfig, LocalConfig
         from offhook.realtime.engines.local.engine import LocalFactory

@@ -10,7 +10,7 @@ from typing import Any
 from offhook import ids
 from offhook.audio.frames import Law
 from offhook.clock import Clock
-from offhook.realtime.engine import AudioFormat, EngineFactory, EngineStart
+from offhook.realtime.engine import AudioFormat, Engine, EngineFactory, EngineStart
 from offhook.realtime.outbox import SessionNote
 from offhook.realtime.runner import Playout, SessionRunner
 from offhook.realtime.session_config import SessionConfig
@@ -73,14 +73,14 @@ class CallAgent:
     def reserve(
         self,
         factory: EngineFactory,
+        engine: Engine,
         config: SessionConfig,
         given: Mapping[str, Any],
         *,
         law: Law,
         playout: Playout,
     ) -> None:
-        """Take an engine's slot and make the session. Raises `EngineUnavailable` when there is none."""
-        engine = factory.create()
+        """Make the session of an engine that `factory` made."""
         described = factory.describe()
         self._engine = {name: described[name] for name in _SHOWN_OF_ENGINE if name in described}
         self.hears_promptly = factory.prompt

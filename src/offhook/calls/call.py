@@ -32,6 +32,7 @@ from .journal import CallTimes
 from .media import CallMedia
 from .news import CallNews
 from .record import EndReason, Result, Termination
+from .seats import Seat
 from .services import CallServices
 from .sound import CallSound
 from .state import CallState, Lifecycle
@@ -51,6 +52,7 @@ class Call(LegListener):
     Made by `CallManager` when an INVITE for a known project comes; `start` rings and tells the app, `turn_away` makes
     it a call that is over and can be looked at. It is over when `on_ended` has been called, exactly once; `termination`
     then says how. `offer` is what the INVITE's SDP leads to; `None` when it has none, or the call is turned away.
+    `seat` is what was held for the call; `None` when it is turned away.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Call(LegListener):
         services: CallServices,
         *,
         offer: negotiate.MediaPlan | None,
+        seat: Seat | None,
         on_ended: Callable[[Call], None],
     ) -> None:
         self.id = call_id
@@ -72,6 +75,7 @@ class Call(LegListener):
         self._services = services
         self._settings = services.settings
         self._leg = leg
+        self._seat = seat
         self._on_ended = on_ended
         self._life = Lifecycle()
         self._decided = asyncio.Event()
@@ -375,8 +379,10 @@ class Call(LegListener):
     # From accept to the first word.
 
     def _accept(self, config: SessionConfig, given: Mapping[str, Any]) -> None:
+        assert self._seat is not None
         factory = self._services.engines.select(config.model)
-        self._agent.reserve(factory, config, given, law=self._media.law, playout=self._sound.playout)
+        engine = self._seat.create_engine(factory, config.model)
+        self._agent.reserve(factory, engine, config, given, law=self._media.law, playout=self._sound.playout)
         self._life.accept()
         self._stop_ringing()
         self.timeline.record("call", "accepted", model=config.model)
@@ -386,12 +392,12 @@ class Call(LegListener):
 
     async def _establish(self, limit_s: float) -> None:
         """Warm the engine while it rings, then answer."""
-        if self.state is not CallState.ACCEPTED:
+        if self.state is not CallState.ACCEPTED or self._seat is None:
             return
         try:
             await self._agent.warm(limit_s)
             # Never cancelled: uvloop loses a socket whose opening is (its loop then cannot be closed).
-            port = await self._services.ports.open()
+            port = await self._seat.open_port()
         except TimeoutError:
             self._fail(f"the engine was not ready within {limit_s:g} s")
             return
@@ -483,6 +489,8 @@ class Call(LegListener):
         self.ended_at = self._services.clock.wall()
         self._stop_ringing()
         self._decided.set()
+        if self._seat is not None:
+            self._seat.give_back()
         self._agent.stop()
         self._sound.close()
         self._transfer.call_ended()

@@ -19,6 +19,7 @@ from .errors import call_not_found
 from .gate import TrunkGate
 from .media import offer_of, srtp_terms
 from .refused import RefusedSource
+from .seats import Seat, Seats
 from .services import CallServices
 
 __all__ = ["CallManager"]
@@ -38,6 +39,7 @@ class CallManager:
         self._services = services
         self._max_calls = max_calls
         self._admission = Admission(projects)
+        self._seats = Seats(services.ports, services.engines)
         self._live: dict[str, Call] = {}
         self._per_project: Counter[str] = Counter()
         self._ended: OrderedDict[str, Call] = OrderedDict()
@@ -66,12 +68,12 @@ class CallManager:
             else self._projects.trunk_at(project, _source_of(leg))
         ):
             leg.tls_hostname = trunk.tls_hostname
-        judged = self._judge(leg, project)
-        if isinstance(judged, Refusal):
-            self._make_call(project, leg, None, self._call_turned_away).turn_away(judged)
-            _log_refusal(leg, judged)
+        admitted = self._admit(leg, project)
+        if isinstance(admitted, Refusal):
+            self._make_call(project, leg, None, None, self._call_turned_away).turn_away(admitted)
+            _log_refusal(leg, admitted)
             return
-        call = self._make_call(project, leg, judged, self._call_ended)
+        call = self._make_call(project, leg, *admitted, self._call_ended)
         self._live[call.id] = call
         self._unanswered.add(call, _source_of(leg))
         self._per_project[project.id] += 1
@@ -153,6 +155,15 @@ class CallManager:
             )
         return found
 
+    def _admit(self, leg: Leg, project: Project) -> tuple[negotiate.MediaPlan | None, Seat] | Refusal:
+        """Return what the INVITE's offer leads to and what is held for the call, or why the phone shall not ring."""
+        offer = self._judge(leg, project)
+        if isinstance(offer, Refusal):
+            return offer
+        # Last: whoever is refused for another reason holds nothing.
+        seat = self._seats.take(project)
+        return seat if isinstance(seat, Refusal) else (offer, seat)
+
     def _judge(self, leg: Leg, project: Project) -> negotiate.MediaPlan | Refusal | None:
         """Say what the INVITE's offer leads to (`None`: it has none), or why the phone shall not ring."""
         settings, source = self._services.settings, _source_of(leg)
@@ -187,9 +198,12 @@ class CallManager:
         project: Project,
         leg: Leg,
         offer: negotiate.MediaPlan | None,
+        seat: Seat | None,
         on_ended: Callable[[Call], None],
     ) -> Call:
-        call = Call(ids.call_id(self._node), project, leg, self._services, offer=offer, on_ended=on_ended)
+        call = Call(
+            ids.call_id(self._node), project, leg, self._services, offer=offer, seat=seat, on_ended=on_ended
+        )
         call.timeline.record(
             "call", f"INVITE for {leg.invite.uri}", project=project.id, sip_call_id=leg.call_id
         )

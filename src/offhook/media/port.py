@@ -25,7 +25,7 @@ from offhook.media.pacer import Pacer
 from offhook.media.stats import DigitReceived, Drained, MediaEvent, MediaStats
 from offhook.media.stream import MediaStream
 
-__all__ = ["MediaPort", "NoFreePort", "PortPool"]
+__all__ = ["MediaPort", "NoFreePort", "PortPlace", "PortPool"]
 
 _log = logging.getLogger("offhook.media")
 
@@ -56,11 +56,19 @@ class PortPool:
         secrets.SystemRandom().shuffle(self._ports)
         self.total = len(self._ports)
         "How many pairs the range has."
+        self._promised = 0
 
     @property
     def free(self) -> int:
-        """How many pairs we do not use. Others may still hold some of them."""
-        return len(self._ports)
+        """How many pairs we neither use nor have promised. Others may still hold some of them."""
+        return len(self._ports) - self._promised
+
+    def promise(self) -> PortPlace | None:
+        """Hold a pair for somebody who will need it later; `None` when there is none left."""
+        if self.free < 1:
+            return None
+        self._promised += 1
+        return PortPlace(self)
 
     def check(self) -> None:
         """Raises `OSError` when no port of that address can be bound: it is not this machine's."""
@@ -70,7 +78,12 @@ class PortPool:
             sock.bind((self.host, 0))
 
     async def open(self) -> MediaPort:
-        """Bind a pair. Raises `NoFreePort`."""
+        """Bind a pair that nobody was promised. Raises `NoFreePort`."""
+        if self._ports and self.free < 1:
+            raise NoFreePort(f"all free media port pairs on {self.host} are promised to calls that ring")
+        return await self._open()
+
+    async def _open(self) -> MediaPort:
         held_by_others = []
         try:
             while self._ports:
@@ -93,6 +106,25 @@ class PortPool:
 
     def _release(self, port: int) -> None:
         self._ports.append(port)
+
+
+class PortPlace:
+    """A pair that was promised: `open` binds it, `give_back` lets others have it. Nothing is bound before that."""
+
+    __slots__ = ("_held", "_pool")
+
+    def __init__(self, pool: PortPool) -> None:
+        self._pool = pool
+        self._held = True
+
+    async def open(self) -> MediaPort:
+        """Bind. Raises `NoFreePort`: programs that are not ours may hold what is left."""
+        self.give_back()
+        return await self._pool._open()
+
+    def give_back(self) -> None:
+        self._pool._promised -= self._held
+        self._held = False
 
 
 class MediaPort:

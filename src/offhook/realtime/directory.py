@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .engine import EngineFactory
+from .engine import Engine, EngineFactory
 from .relayed_config import parse_relayed
 from .session_config import DEFAULT_MODEL, SessionConfig, parse_accept
+from .slots import EngineSlot, EngineSlots
 
 __all__ = ["EngineDirectory"]
 
@@ -28,6 +29,7 @@ class EngineDirectory:
         self._factories = dict(factories)
         self._models = dict(models)
         self._default = self._models.get(ANY_MODEL, default)
+        self._slots = EngineSlots()
 
     @property
     def ready(self) -> bool:
@@ -37,6 +39,16 @@ class EngineDirectory:
     def select(self, model: str | None) -> EngineFactory:
         """Return the engine for a model name, or for an accept body that has none."""
         return self._factories[self._models.get(model or ANY_MODEL, self._default)]
+
+    def promise(self, model: str | None) -> EngineSlot | None:
+        """Hold a session of the engine for this model, or else of any with room; `None` when all are full."""
+        first = self.select(model)
+        others = (factory for factory in self._factories.values() if factory is not first)
+        return next((slot for factory in (first, *others) if (slot := self._slots.promise(factory))), None)
+
+    def create(self, factory: EngineFactory, promise: EngineSlot | None = None) -> Engine:
+        """Return an engine, see `EngineSlots.create`. Raises `EngineUnavailable`."""
+        return self._slots.create(factory, promise)
 
     def judge(self, body: Any) -> tuple[SessionConfig, Mapping[str, Any]]:
         """

@@ -357,6 +357,10 @@ class EngineFactory(Protocol):
     def ready(self) -> bool:
         """Whether a call could be served now."""
 
+    @property
+    def free(self) -> int | None:
+        """How many more engines `create` would return; `None`: there is no limit."""
+
     def create(self) -> Engine:
         """Reserve a slot and return an engine for one session. Raises `EngineUnavailable` when full."""
 

@@ -173,11 +173,11 @@ class PlainSessions:
         )
         assert isinstance(core, Session)
         if not factory.ready:
-            raise EngineUnavailable("the engine is not warm, or all its sessions are taken")
+            raise EngineUnavailable("the engine is not warm")
         session = PlainSession(
             Place(session_id, project_id, model),
             core,
-            factory.create(),
+            self._engines.create(factory),
             clock=self._clock,
             audio_format=lambda: core.audio_format,
             engine_s=factory.opening_s or ENGINE_S,

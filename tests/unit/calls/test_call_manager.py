@@ -240,7 +240,7 @@ async def _raise(*_, **__):
 @pytest.mark.parametrize("table", [{}, {"project": {"fallback": Fallback(status=486)}}], indirect=True)
 async def test_a_bug_before_the_answer_refuses_the_call_and_is_over(table, monkeypatch):
     leg, call = table.invite()
-    monkeypatch.setattr("offhook.media.port.PortPool.open", _raise)
+    monkeypatch.setattr("offhook.media.port.PortPlace.open", _raise)
     await call.accept(ACCEPT)
     await _settled(call)
     status = 503 if table.project.fallback is None else 486

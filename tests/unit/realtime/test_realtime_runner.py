@@ -338,7 +338,7 @@ async def test_slots() -> None:
     assert not factory.ready
     await factory.start()
     engine = factory.create()
-    assert not factory.ready
+    assert (factory.ready, factory.free) == (True, 0)
     with pytest.raises(EngineUnavailable, match="all 1 slots"):
         factory.create()
     await engine.close()

@@ -263,7 +263,11 @@ class ScriptedFactory:
 
     @property
     def ready(self) -> bool:
-        return self._ready and (not self._slots or self._taken < self._slots)
+        return self._ready
+
+    @property
+    def free(self) -> int | None:
+        return max(0, self._slots - self._taken) if self._slots else None
 
     def create(self) -> Engine:
         if self._slots and self._taken >= self._slots:

@@ -117,6 +117,10 @@ class LocalFactory:
         parts = (self.listening, self.speakers, self.transcribers)
         return all(part is not None and part.ready for part in parts)
 
+    @property
+    def free(self) -> int | None:
+        return max(0, self._slots - len(self._engines))
+
     def create(self) -> LocalEngine:
         if not self.ready:
             raise EngineUnavailable("the embedded voice is not ready: its workers are starting or were lost")

@@ -284,6 +284,10 @@ class UpstreamFactory:
     def ready(self) -> bool:
         return True
 
+    @property
+    def free(self) -> int | None:
+        return None
+
     def create(self) -> UpstreamEngine:
         return UpstreamEngine(self._upstreams, tls=self._tls)
 
