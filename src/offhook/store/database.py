@@ -7,13 +7,14 @@ import sqlite3
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
 from alembic import command
 from alembic.config import Config as AlembicConfig
-from sqlalchemy import Connection, Engine, Table, create_engine, event
+from sqlalchemy import Connection, Engine, Executable, Table, bindparam, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -81,11 +82,17 @@ class Database:
 
 def upsert(connection: Connection, table: Table, values: dict[str, Any]) -> None:
     """Insert a row, or bring the one with the same primary key up to date."""
-    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    connection.execute(_upsert_of(connection.dialect.name, table, tuple(values)), values)
+
+
+@lru_cache
+def _upsert_of(dialect: str, table: Table, names: tuple[str, ...]) -> Executable:
+    """Make the statement once: `excluded` alone is a copy of the table, 600 objects that only the collector frees."""
+    make = postgresql.insert if dialect == "postgresql" else sqlite.insert
     keys = [column.name for column in table.primary_key]
-    statement = make(table).values(values)
-    changed = {name: statement.excluded[name] for name in values if name not in keys}
-    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed))
+    statement = make(table).values({name: bindparam(name) for name in names})
+    changed = {name: statement.excluded[name] for name in names if name not in keys}
+    return statement.on_conflict_do_update(index_elements=keys, set_=changed)
 
 
 def _open(url: str, data_dir: Path) -> Engine:

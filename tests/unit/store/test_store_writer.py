@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sqlite3
 from contextlib import asynccontextmanager, closing
@@ -74,6 +75,20 @@ async def test_an_upsert_brings_a_row_up_to_date(tmp_path):
         await store.write(dialog("rtc_1", cseq=2))
         rows = await store.read(lambda c: c.execute(select(dialogs)).all())
     assert [row.snapshot for row in rows] == [{"cseq": 2}]
+
+
+async def test_an_upsert_leaves_next_to_nothing_to_the_collector(tmp_path):
+    """Thousands of calls a minute make some each, and a full collection stops the sound of all of them."""
+    async with database(tmp_path) as store:
+        await store.write(dialog("rtc_0"))
+        gc.collect()
+        gc.disable()
+        try:
+            for number in range(50):
+                await store.write(dialog(f"rtc_{number}", cseq=number))
+            assert gc.collect() < 50 * 20
+        finally:
+            gc.enable()
 
 
 async def test_what_closing_finds_waiting_is_written(tmp_path):
