@@ -33,6 +33,7 @@ from offhook.realtime.engines.upstream.connection import trust
 from offhook.realtime.engines.upstream.engine import UpstreamFactory
 from offhook.realtime.engines.upstream.hold import HoldSentenceError, load_hold_sentence
 from offhook.realtime.plain_sessions import PlainSessions
+from offhook.recorder import open_recordings
 from offhook.registrations import TrunkRegistrations
 from offhook.server import (
     AdminKey,
@@ -150,6 +151,7 @@ class Node:
             settings=DeliverySettings(timeout_s=config.calls.webhook_timeout_s),
         )
         self._outbound = outbound
+        self._recordings = open_recordings(config, self._database, self._announcer, projects, self._clock)
         self._engines = _create_engines(config, client_context(certificates.ca))
         destinations = _passthrough_destinations(config, client_context(certificates.ca))
         served = _model_destinations(config, client_context(certificates.ca))
@@ -170,6 +172,7 @@ class Node:
                 ports=ports,
                 pacer=self._pacer,
                 engines=self._engines,
+                recordings=self._recordings,
                 settings=CallSettings(
                     media_host=config.media.sdp_host,
                     media_ports=config.media.port_range,
@@ -217,6 +220,8 @@ class Node:
         )
         try:
             await self._start_http(projects, server_tls)
+            if self._recordings is not None:
+                await self._recordings.start(config.server.public_url or next(iter(self._addresses), ""))
             await self._engines.start()
             self._pacer.start()
             await self._recovery.find(self._database)
@@ -264,6 +269,8 @@ class Node:
         hurrying = asyncio.create_task(self._hurry_up())
         await self._close_calls(grace_s)
         hurrying.cancel()
+        if self._recordings is not None:
+            await self._recordings.close()
         await asyncio.gather(
             self._announcer.close(grace_s=1.0),
             self._endpoint.settle(timeout=_LAST_BYE_S if not self._hurried.is_set() else 0.2),
@@ -433,6 +440,7 @@ class Node:
                 models=self._models,
                 admin_key=self._admin_key,
                 past=StorePastCalls(self._database) if self._database else NoPastCalls(),
+                recordings=self._recordings,
             )
         )
         for scheme, address in (("http", self._config.server.http), ("https", self._config.server.https)):

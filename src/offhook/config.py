@@ -27,6 +27,7 @@ from pydantic_settings import (
 from offhook import ids
 from offhook.calls.target import TargetPattern
 from offhook.config_faults import explain, explain_environment, refuse_unknown_variables
+from offhook.config_recording import RecordingTable
 from offhook.config_trunks import ConfigError, Table, TrunkTable, check_trunks, refuse_open
 from offhook.config_upstreams import UpstreamTable
 from offhook.realtime.relayed_config import parse_relayed
@@ -52,6 +53,8 @@ class ServerTable(Table):
     "Keys, certificates, models' cache."
     database: str = "sqlite"
     "Where calls, webhooks and projects are kept: `sqlite` (a file in `data_dir`), a URL of one, or `none`."
+    public_url: Annotated[str, Field(pattern=r"^(https?://[^\s/]+(/\S*)?)?$")] = ""
+    "Where apps reach this node, such as `https://phone.example.net`, for links in webhooks. Empty: as `http` says."
     node: Annotated[str, Field(pattern=r"^[a-z0-9]{1,16}$")] = "u0"
     "This node's name, part of every call id."
     admin_key: Annotated[str, Field(pattern=r"^([!-~]{16,})?$", repr=False)] = ""
@@ -264,6 +267,8 @@ class ProjectTable(Table):
     passthrough: str | None = None
     "The same for this project alone. Absent: `server.passthrough`. Empty: off."
     srtp: Literal["off", "optional", "required"] = "optional"
+    record: bool = False
+    "Record its calls, from the answer on."
     refer_targets: tuple[str, ...] = ()
     "Where calls may be transferred to; empty: anywhere."
 
@@ -319,6 +324,7 @@ class ProjectTable(Table):
             ),
             passthrough=self.passthrough,
             srtp=self.srtp,
+            record=self.record,
             refer_targets=self.refer_targets,
         )
 
@@ -335,6 +341,7 @@ class Config(BaseSettings):
     sip: SipTable = SipTable()
     media: MediaTable = MediaTable()
     calls: CallsTable = CallsTable()
+    recording: RecordingTable = RecordingTable()
     engine: EngineTable = EngineTable()
     upstreams: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")], UpstreamTable] = {}
     "Realtime APIs that may be a call's voice, by name."
@@ -375,6 +382,15 @@ class Config(BaseSettings):
         check_trunks({project.id: project.trunks for project in self.projects})
         if not self.sip.allow_no_trunks and not any(project.trunks for project in self.projects):
             refuse_open(self.sip.listen)
+        return self
+
+    @model_validator(mode="after")
+    def _can_record(self) -> Config:
+        recorded = next((project.id for project in self.projects if project.record), None)
+        if recorded is not None and self.server.database == "none":
+            raise ValueError(
+                f"projects.{recorded}.record: recordings need a database, and server.database is none"
+            )
         return self
 
     @model_validator(mode="after")

@@ -32,6 +32,7 @@ from .journal import CallTimes
 from .media import CallMedia
 from .news import CallNews
 from .record import EndReason, Result, Termination
+from .recording import Recording, RecordingAction
 from .seats import Seat
 from .services import CallServices
 from .sound import CallSound
@@ -100,7 +101,13 @@ class Call(LegListener):
             signalling_host=leg.flow.remote[0] if leg.flow else "",
         )
         self._sound = CallSound(
-            call_id, leg, self.timeline, services, on_timeout=weakly(self._media_timed_out)
+            call_id,
+            project,
+            leg,
+            self.timeline,
+            services,
+            on_timeout=weakly(self._media_timed_out),
+            on_recorded=self._news.recording_saved,
         )
         self._transfer = Transfer(
             leg,
@@ -218,6 +225,11 @@ class Call(LegListener):
         if self._media.port is None or not self._media.is_agreed:
             raise CallError(409, "The call has no media.", code="call_has_no_media")
         await self._sound.digits.send(order, self._media.port, repeated=repeated)
+
+    async def record(self, action: RecordingAction) -> Recording:
+        """Start, pause, resume or stop its recording; return what that is then."""
+        await self._be_answered("record it")
+        return self._sound.recording.act(action)
 
     async def _be_answered(self, what: str) -> None:
         """Raise `CallError` unless the phone was answered; wait for that when the app has accepted."""

@@ -14,9 +14,10 @@ from offhook.tenants import Project
 from .ports import Announcement, Announcer, WebhookAttempt, WebhookEvent
 from .timeline import Timeline
 
-__all__ = ["CallNews"]
+__all__ = ["RECORDING_SAVED", "CallNews", "recording_data"]
 
 INCOMING = "realtime.call.incoming"
+RECORDING_SAVED = "realtime.call.recording.saved"
 
 _CREDENTIALS = frozenset({"authorization", "proxy-authorization"})
 
@@ -25,8 +26,8 @@ class CallNews:
     """
     The webhook events of one call; each attempt to deliver one goes on the call's timeline.
 
-    `incoming` is urgent and ends with `decided`; the extension events (`answered`, `ended`, `refer.updated`) reach
-    only endpoints that subscribed to them by name.
+    `incoming` is urgent and ends with `decided`; the extension events (`answered`, `ended`, `refer.updated`,
+    `recording.saved`) reach only endpoints that subscribed to them by name.
     """
 
     def __init__(
@@ -75,6 +76,9 @@ class CallNews:
 
     def refer_updated(self, update: Mapping[str, Any]) -> None:
         self._announce("realtime.call.refer.updated", update)
+
+    def recording_saved(self, recording: Mapping[str, Any]) -> None:
+        self._announce(RECORDING_SAVED, recording_data(recording))
 
     def ended(self, termination: Mapping[str, Any]) -> None:
         self._announce("realtime.call.ended", termination)
@@ -131,6 +135,14 @@ class CallNews:
             error=attempt.error,
             will_retry=attempt.will_retry,
         )
+
+
+def recording_data(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the app is told of a recording, given what `GET .../recording` says of it."""
+    left_out = ("id", "object", "project_id")
+    return {"recording_id": described["id"]} | {
+        name: value for name, value in described.items() if name not in left_out
+    }
 
 
 def _outcome(attempt: WebhookAttempt) -> str:

@@ -11,6 +11,7 @@ from offhook.realtime.directory import EngineDirectory
 
 from .journal import Journal, NoJournal
 from .ports import Announcer
+from .recording import Recordings
 
 __all__ = ["CallServices", "CallSettings"]
 
@@ -52,3 +53,5 @@ class CallServices:
     engines: EngineDirectory
     settings: CallSettings
     journal: Journal = field(default_factory=NoJournal)
+    recordings: Recordings | None = None
+    "`None`: calls cannot be recorded."

@@ -10,11 +10,13 @@ from offhook.media.negotiate import MediaPlan
 from offhook.media.port import MediaPort
 from offhook.media.stats import MediaEvent
 from offhook.sip.leg import Leg
+from offhook.tenants import Project
 from offhook.weak import weakly
 
 from .dtmf import CallDigits
 from .monitor import MediaMonitor
 from .playout import CallPlayout
+from .recording import CallRecording
 from .services import CallServices
 from .timeline import Timeline
 
@@ -35,20 +37,26 @@ class CallSound:
     Joins a call's port and its session, and steps aside.
 
     `playout` takes the agent's sound from the accept on; it is heard once `open` was called, or the caller's first
-    packet is in. `on_timeout` is told in words when the caller's sound stays away.
+    packet is in. `on_timeout` is told in words when the caller's sound stays away, `on_recorded` of a recording that
+    is saved.
     """
 
     def __init__(
         self,
         call_id: str,
+        project: Project,
         leg: Leg,
         timeline: Timeline,
         services: CallServices,
         *,
         on_timeout: Callable[[str], None],
+        on_recorded: Callable[[dict[str, Any]], None],
     ) -> None:
         self.playout = CallPlayout()
         self.digits = CallDigits(leg, timeline, services.clock, on_press=weakly(self._press))
+        self.recording = CallRecording(
+            call_id, project.id, timeline, services.recordings, at_once=project.record, on_over=on_recorded
+        )
         self._call_id = call_id
         self._timeline = timeline
         self._services = services
@@ -71,6 +79,7 @@ class CallSound:
         )
         self._port = port
         self._listener = listener
+        self.recording.media_started(port, law)
         self._monitor = MediaMonitor(
             port,
             self._services.clock,
@@ -90,6 +99,7 @@ class CallSound:
     def close(self) -> None:
         """The call is over: say what became of its sound. The port is given back by who opened it."""
         self.playout.close()
+        self.recording.media_ended()
         if self._monitor is not None:
             self._monitor.close()
         self._port = self._listener = None

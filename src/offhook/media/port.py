@@ -24,6 +24,7 @@ from offhook.media.negotiate import MediaPlan
 from offhook.media.pacer import Pacer
 from offhook.media.stats import DigitReceived, Drained, MediaEvent, MediaStats
 from offhook.media.stream import MediaStream
+from offhook.media.tap import Tap
 
 __all__ = ["MediaPort", "NoFreePort", "PortPlace", "PortPool"]
 
@@ -140,6 +141,7 @@ class MediaPort:
         "_expecting_since",
         "_failures",
         "_heard",
+        "_hushed",
         "_law",
         "_monotonic",
         "_on_digit",
@@ -153,6 +155,7 @@ class MediaPort:
         "_rtcp",
         "_rtp",
         "_stream",
+        "_tap",
         "_transports",
         "host",
         "port",
@@ -168,6 +171,7 @@ class MediaPort:
         self._stream: MediaStream | None = None
         self._pacer: Pacer | None = None
         self._prompt = False
+        self._tap: Tap | None = None
         self._expecting_since: float | None = None
         self._closed = False
         self._failures = 0
@@ -297,6 +301,12 @@ class MediaPort:
         """Since when the peer may send, in monotonic seconds; `None` while it is not to (hold)."""
         return self._expecting_since
 
+    def record(self, tap: Tap | None) -> None:
+        """Lay both sides' sound into a tap, in this side's law, as it is heard and sent from now; `None`: no more."""
+        stream, self._tap = self._started, tap
+        stream.sender.tap = None
+        self._adopt(stream.plan, held=self._hushed)
+
     def close(self) -> None:
         """Say goodbye by RTCP and give the ports back, a turn of the loop later. Safe to call twice."""
         if self._closed:
@@ -317,11 +327,19 @@ class MediaPort:
         self._on_digit = _unpressed
         self._on_drained = _undrained
         self._on_event = None
+        self._tap = None
+        if self._stream is not None:
+            self._stream.sender.tap = None
 
     def _adopt(self, plan: MediaPlan, *, held: bool) -> None:
         """Join the network's codec to ours; frames take no step more where the two are the same."""
-        self._codec = plan.codec
+        self._codec, self._hushed = plan.codec, held
         heard, codec, law = self._heard, plan.codec, self._law
+        if (tap := self._tap) is not None:
+            heard = _both(tap.heard, heard)
+            self._started.sender.tap = (
+                tap.sent if codec == law else lambda frame: tap.sent(g711.transcode(frame, codec, law))
+            )
         self._on_frame = heard
         if held:
             silence = SILENCE[law]
@@ -349,6 +367,8 @@ class MediaPort:
         stream = self._stream
         if stream is None or self._closed:
             return
+        if self._tap is not None:
+            self._tap.tick()
         packet = stream.next_packet()
         if packet is not None:
             try:
@@ -374,6 +394,8 @@ class MediaPort:
     def skip(self, frames: int) -> None:
         """Leave out frames for which the pacer came too late."""
         self._started.skip(frames)
+        if self._tap is not None:
+            self._tap.skip(frames)
 
     # What the sockets call.
 
@@ -443,6 +465,14 @@ class _Protocol(asyncio.DatagramProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._released()
+
+
+def _both(first: Callable[[bytes], None], second: Callable[[bytes], None]) -> Callable[[bytes], None]:
+    def tell(frame: bytes) -> None:
+        first(frame)
+        second(frame)
+
+    return tell
 
 
 def _unheard(frame: bytes) -> None:

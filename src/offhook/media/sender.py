@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from offhook.audio import g711, tones
@@ -48,6 +49,7 @@ class Sender:
         "playout",
         "sends",
         "ssrc",
+        "tap",
     )
 
     def __init__(
@@ -71,6 +73,8 @@ class Sender:
         self._digits = DtmfSender()
         self._dialling = False
         self._tones: deque[bytes] = deque()
+        self.tap: Callable[[bytes], None] | None = None
+        "Told of each 20 ms as they are sent, in the plan's codec; silence where no sound is."
         self._adopt(plan)
 
     def renegotiate(self, plan: MediaPlan) -> None:
@@ -126,6 +130,8 @@ class Sender:
         """
         if not self.sends:
             self.skip(1)
+            if self.tap is not None:
+                self.tap(self._silence)
             return None
         frames = self._frames
         if frames > 1 and not self._dialling:
@@ -143,6 +149,9 @@ class Sender:
             payload += b"".join(self._next_payload() for _ in range(frames - 1))
             self._clock += (frames - 1) * FRAME_SAMPLES
             self._long_frames += frames - 1
+        if self.tap is not None:
+            for at in range(0, len(payload), FRAME_SAMPLES):
+                self.tap(payload[at : at + FRAME_SAMPLES])
         second = self._payload_type
         if self._marker:
             second |= _MARKER
@@ -173,6 +182,8 @@ class Sender:
 
     def _next_event(self) -> bytes:
         timestamp = self.timestamp
+        if self.tap is not None:
+            self.tap(self._silence)
         event = self._digits.next(timestamp)
         self._dialling = bool(self._digits)
         if event is None or self._plan.dtmf_payload_type is None:

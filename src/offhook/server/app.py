@@ -14,6 +14,7 @@ from .calls import CallRoutes
 from .context import RequestContext
 from .health import health_router
 from .pages import add_pages
+from .recordings import RecordingRoutes
 from .refused import refused_router
 from .services import ServerServices
 from .sideband import SidebandRoute
@@ -41,7 +42,10 @@ def create_app(services: ServerServices) -> FastAPI:
     errors.install(app)
     directory = CallDirectory(services)
     calls, sideband = CallRoutes(services, directory), SidebandRoute(services)
+    recordings = RecordingRoutes(services, directory)
     for prefix in PREFIXES:
+        # Ahead of the calls', whose ids may have slashes.
+        app.include_router(recordings.router(), prefix=prefix, include_in_schema=prefix == "/v1")
         app.include_router(calls.router(), prefix=prefix, include_in_schema=prefix == "/v1")
         app.include_router(refused_router(services), prefix=prefix, include_in_schema=prefix == "/v1")
         sideband.add_to(app.router, f"{prefix}/realtime")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from offhook.calls.call import Call
     from offhook.calls.hosted import HostedCall
 
-__all__ = ["CallDirectory", "CallPage"]
+__all__ = ["CallDirectory", "CallPage", "unreadable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class CallDirectory:
         try:
             return await self._past.timeline(call_id)
         except PastUnavailable as error:
-            raise _unreadable(error) from None
+            raise unreadable(error) from None
 
     async def refers(self, project_id: str | None, call_id: str) -> list[dict[str, Any]]:
         """Return the call's transfers, from the first."""
@@ -68,7 +68,7 @@ class CallDirectory:
         try:
             return await self._past.refers(call_id)
         except PastUnavailable as error:
-            raise _unreadable(error) from None
+            raise unreadable(error) from None
 
     async def page(self, query: CallQuery, *, after: str | None, limit: int) -> CallPage:
         """Return a page of the calls that are meant, behind the one with the id `after`. Raises `CallError` 400."""
@@ -112,7 +112,7 @@ class CallDirectory:
         try:
             found = await self._past.find(project_id, call_id)
         except PastUnavailable as error:
-            raise _unreadable(error) from None
+            raise unreadable(error) from None
         if found is None:
             raise call_not_found()
         return found
@@ -164,7 +164,8 @@ def _fits(call: Call | HostedCall, query: CallQuery) -> bool:
     return query.number is None or any(number in text for text in named)
 
 
-def _unreadable(error: PastUnavailable) -> CallError:
+def unreadable(error: PastUnavailable) -> CallError:
+    """Return what a request is answered that needs the store."""
     return CallError(
         503,
         f"What is kept of past calls cannot be read now: {error}. Present calls are not concerned.",

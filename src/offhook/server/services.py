@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from offhook.calls.past import NoPastCalls, PastCalls
@@ -18,9 +19,10 @@ from .sideband_limits import SidebandLimits
 
 if TYPE_CHECKING:
     from offhook.calls.call import Call
+    from offhook.calls.recording import Recording
     from offhook.calls.refused import RefusedSource
 
-__all__ = ["Calls", "ServerServices"]
+__all__ = ["Calls", "KeptRecordings", "ServerServices"]
 
 
 class Calls(Protocol):
@@ -33,6 +35,24 @@ class Calls(Protocol):
         """Return who was turned away, the latest first, as far as this project may know."""
 
     def list(self, project_id: str | None) -> list[Call]: ...
+
+
+class KeptRecordings(Protocol):
+    """What the server needs of the store's recordings."""
+
+    async def find(self, project_id: str | None, call_id: str) -> Recording | None:
+        """
+        Return a call's recording; `None` when there is none, or it is another project's than the one that is named.
+
+        Raises `PastUnavailable`.
+        """
+
+    def file_of(self, recording: Recording) -> Path: ...
+
+    def url(self, call_id: str) -> str: ...
+
+    async def delete(self, recording: Recording) -> None:
+        """Remove what is over. Raises `PastUnavailable`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +71,8 @@ class ServerServices:
     "Sessions without a call; `None`: not served."
     passthrough: Passthrough | None = None
     "Where requests about calls that are not ours go; `None`: no project has an upstream for them."
+    recordings: KeptRecordings | None = None
+    "What calls have recorded; `None`: nothing is kept."
     models: PassthroughModel | None = None
     "Sessions without a call whose model an upstream serves; `None`: no model is an upstream's."
     admin_key: AdminKey | None = None

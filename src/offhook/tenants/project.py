@@ -122,6 +122,8 @@ class Project:
     """
     srtp: SrtpMode = "optional"
     "Whether calls may, or must, have their sound encrypted by SDES keys."
+    record: bool = False
+    "Whether its calls are recorded from the answer on; else those whose app asks for it."
     refer_targets: tuple[str, ...] = ()
     "Where its calls may be transferred to, such as `tel:+1`; none: anywhere."
 

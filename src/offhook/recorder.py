@@ -1,0 +1,47 @@
+"""Joins what keeps recordings to the configuration, and to who is told of those that a crash has cut off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from offhook import ids
+from offhook.calls.news import RECORDING_SAVED, recording_data
+from offhook.calls.ports import Announcer, WebhookEvent
+from offhook.calls.recording import Recording
+from offhook.clock import Clock
+from offhook.config import Config
+from offhook.store import Database
+from offhook.store.recordings import RecordingSettings, RecordingStore
+from offhook.tenants import Projects
+
+__all__ = ["open_recordings"]
+
+
+def open_recordings(
+    config: Config, database: Database | None, announcer: Announcer, projects: Projects, clock: Clock
+) -> RecordingStore | None:
+    """Return what keeps this node's recordings, not yet started; `None` without a database."""
+    if database is None:
+        return None
+    table = config.recording
+    settings = RecordingSettings(
+        folder=Path(table.dir or config.server.data_dir / "recordings").absolute(),
+        keep_days=table.keep_days,
+        min_free=table.min_free_mb * 1024 * 1024,
+    )
+
+    def interrupted(recording: Recording) -> None:
+        project = projects.by_id(recording.project_id)
+        if project is None:
+            return
+        data = recording_data(recording.to_api(store.url(recording.call_id)))
+        announcer.announce(
+            project,
+            WebhookEvent(ids.opaque_id("evt"), RECORDING_SAVED, int(clock.wall()), data),
+            urgent=False,
+            on_attempt=lambda attempt: None,
+            on_exhausted=lambda reason: None,
+        )
+
+    store = RecordingStore(database, settings, clock, on_interrupted=interrupted)
+    return store
