@@ -7,6 +7,7 @@ import logging
 import random
 import re
 import ssl
+from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -31,8 +32,13 @@ from offhook.realtime.directory import EngineDirectory
 from offhook.realtime.engine import EngineFactory, EngineUnavailable
 from offhook.realtime.engines.upstream.connection import trust
 from offhook.realtime.engines.upstream.engine import UpstreamFactory
-from offhook.realtime.engines.upstream.hold import HoldSentenceError, load_hold_sentence
+from offhook.realtime.engines.upstream.hold import (
+    HoldSentenceError,
+    load_failure_sentence,
+    load_hold_sentence,
+)
 from offhook.realtime.plain_sessions import PlainSessions
+from offhook.realtime.relay_hold import HoldSentence
 from offhook.recorder import open_recordings
 from offhook.registrations import TrunkRegistrations
 from offhook.server import (
@@ -183,6 +189,9 @@ class Node:
                     max_unanswered_per_source=config.calls.max_unanswered_per_source,
                 ),
                 journal=self._journal(),
+                apology=_load_sentence(
+                    "failure_sentence", config.engine.failure_sentence, load_failure_sentence
+                ),
             ),
         )
         self._endpoint = Endpoint(
@@ -462,10 +471,7 @@ def _create_engines(config: Config, tls: ssl.SSLContext) -> EngineDirectory:
     """Make each engine that the `[models]` table can lead to, and no other."""
     factories: dict[str, EngineFactory] = {}
     models: dict[str, str] = {}
-    try:
-        hold = load_hold_sentence(config.engine.hold_sentence)
-    except HoldSentenceError as error:
-        raise StartError(f"engine.hold_sentence = {config.engine.hold_sentence!r}: {error}") from error
+    hold = _load_sentence("hold_sentence", config.engine.hold_sentence, load_hold_sentence)
     default = () if "*" in config.models else (("", config.engine.kind),)
     for model, served in (*config.models.items(), *default):
         names = (served,) if isinstance(served, str) else served
@@ -481,6 +487,13 @@ def _create_engines(config: Config, tls: ssl.SSLContext) -> EngineDirectory:
         if model:
             models[model] = key
     return EngineDirectory(factories, default=config.engine.kind, models=models)
+
+
+def _load_sentence(key: str, path: str, load: Callable[[str], HoldSentence | None]) -> HoldSentence | None:
+    try:
+        return load(path)
+    except HoldSentenceError as error:
+        raise StartError(f"engine.{key} = {path!r}: {error}") from error
 
 
 def _passthrough_destinations(config: Config, tls: ssl.SSLContext) -> dict[str, Destination]:

@@ -194,7 +194,7 @@ class EngineTable(Table):
     workers: int = 0
     "Speech worker processes; 0: one for each core."
     max_sessions: Annotated[int, Field(ge=0)] = 0
-    "Calls that the local engine serves at a time; 0: 25 for each worker. Past that, accept answers 503."
+    "Calls that the engine serves at a time; 0: 25 for each worker. Past that, INVITEs are answered 503."
     script: str = ""
     'For kind = "scripted": a JSON file with the script; empty: a short built-in one.'
     hold_sentence: str = ""
@@ -202,6 +202,8 @@ class EngineTable(Table):
     A WAV file that callers of an upstream hear while it is opened again; empty: the built-in "One moment, please.";
     `none`: silence.
     """
+    failure_sentence: str = ""
+    "The same for callers whose engine has failed in mid-call, before they get BYE; built in: an apology."
     model_dir: str = ""
     "Where prepared models are kept; empty: under data_dir."
     brain: BrainTable = BrainTable()

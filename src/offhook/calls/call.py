@@ -24,6 +24,7 @@ from offhook.weak import weakly
 
 from .admission import Refusal
 from .agent import CallAgent
+from .apology import Apology
 from .carrier import carrier_call_id
 from .dialog_keeper import DialogKeeper
 from .dtmf import DigitOrder
@@ -118,6 +119,7 @@ class Call(LegListener):
             on_update=weakly(self._refer_updated),
             keep=services.journal.refer,
         )
+        self._apology = Apology(services.apology, self.timeline)
         self._dialog = DialogKeeper(call_id, leg, services.journal)
         leg.listener = self
         leg.trace = self.timeline.trace
@@ -476,7 +478,12 @@ class Call(LegListener):
     def _broken(self, cause: str, said: str, result: Result = Result.SERVER_ERROR) -> None:
         """End the call for a fault of this node, or of an upstream, before its answer or after."""
         self._fail(cause, said, result)
-        self._hang_up(EndReason.FAILED, result, cause)
+        hang_up = partial(self._hang_up, EndReason.FAILED, result, cause)
+        if self._apology.is_being_said:
+            return
+        is_heard = self.state is CallState.ACTIVE and not self._media.held
+        if not is_heard or not self._apology.say(self._sound.playout, self._media.law, hang_up):
+            hang_up()
 
     def _hang_up(self, reason: EndReason, result: Result, cause: str, said: str = "") -> None:
         """BYE once answered, 480 before; nothing when the call is over. `said` is the Reason that the peer gets."""
@@ -503,6 +510,7 @@ class Call(LegListener):
         self._decided.set()
         if self._seat is not None:
             self._seat.give_back()
+        self._apology.end()
         self._agent.stop()
         self._sound.close()
         self._transfer.call_ended()

@@ -8,6 +8,7 @@ from offhook.clock import Clock
 from offhook.media.pacer import Pacer
 from offhook.media.port import PortPool
 from offhook.realtime.directory import EngineDirectory
+from offhook.realtime.relay_hold import HoldSentence
 
 from .journal import Journal, NoJournal
 from .ports import Announcer
@@ -55,3 +56,5 @@ class CallServices:
     journal: Journal = field(default_factory=NoJournal)
     recordings: Recordings | None = None
     "`None`: calls cannot be recorded."
+    apology: HoldSentence | None = None
+    "What a caller hears before BYE when the voice has failed in mid-call."

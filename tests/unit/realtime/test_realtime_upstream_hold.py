@@ -10,7 +10,11 @@ import pytest
 from offhook.app import Node, StartError
 from offhook.audio import g711, wav
 from offhook.config import Config
-from offhook.realtime.engines.upstream.hold import HoldSentenceError, load_hold_sentence
+from offhook.realtime.engines.upstream.hold import (
+    HoldSentenceError,
+    load_failure_sentence,
+    load_hold_sentence,
+)
 
 
 def tone(seconds: float, rate: int) -> np.ndarray:
@@ -25,6 +29,16 @@ def test_the_built_in_sentence_is_short_and_loud_enough():
         sound = g711.decode(sentence.sounds[f"audio/{law.lower()}"], law).astype(int)
         assert 0.8 < len(sound) / 8000 < 2.5
         assert 8_000 < np.abs(sound).max() < 32_000
+
+
+def test_the_built_in_apology_is_short_and_loud_enough():
+    sentence = load_failure_sentence("")
+    assert sentence is not None
+    for law in ("PCMU", "PCMA"):
+        sound = g711.decode(sentence.sounds[f"audio/{law.lower()}"], law).astype(int)
+        assert 1.5 < len(sound) / 8000 < 4
+        assert 8_000 < np.abs(sound).max() < 32_000
+    assert load_failure_sentence("none") is None
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (16000, 2), (24000, 1), (44100, 2)])
@@ -67,9 +81,8 @@ def test_a_file_that_will_not_do_is_said_at_start(tmp_path: Path, data: bytes | 
         load_hold_sentence(str(file))
 
 
-async def test_a_node_with_such_a_file_does_not_start(tmp_path: Path):
-    config = Config(
-        server={"data_dir": tmp_path}, engine={"kind": "scripted", "hold_sentence": str(tmp_path / "no.wav")}
-    )
-    with pytest.raises(StartError, match=r"^engine\.hold_sentence = '.*no\.wav': it cannot be read"):
+@pytest.mark.parametrize("key", ["hold_sentence", "failure_sentence"])
+async def test_a_node_with_such_a_file_does_not_start(tmp_path: Path, key: str):
+    config = Config(server={"data_dir": tmp_path}, engine={"kind": "scripted", key: str(tmp_path / "no.wav")})
+    with pytest.raises(StartError, match=rf"^engine\.{key} = '.*no\.wav': it cannot be read"):
         await Node(config).start()

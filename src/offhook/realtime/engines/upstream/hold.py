@@ -1,9 +1,9 @@
 """
-The sentence that is said while an upstream is opened again: from a WAV file, as each kind of line takes it.
+Sentences that are said when an engine cannot: from WAV files, as each kind of line takes them.
 
-The built-in one, `one_moment.wav`, was made once with the embedded engine's voice (hibari-tts 0.2.1; code and voice are
-under Apache-2.0): `Hibari()("One moment, please.", seed=0)`, trimmed and raised as in `engines/local/tts.py`, then
-resampled to 8 kHz.
+The built-in ones were made once with the embedded engine's voice (hibari-tts 0.2.1, Apache-2.0 for code and voice):
+`Hibari()("One moment, please.", seed=0)` and `Hibari()("Sorry, something went wrong. Please call again.", seed=0)`,
+trimmed and raised as in `engines/local/tts.py`, then resampled to 8 kHz.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from offhook.audio import g711, wav
 from offhook.audio.resample import Resampler
 from offhook.realtime.relay_hold import HoldSentence
 
-__all__ = ["HoldSentenceError", "load_hold_sentence"]
+__all__ = ["HoldSentenceError", "load_failure_sentence", "load_hold_sentence"]
 
 NONE = "none"
 MAX_S = 15.0
@@ -28,23 +28,32 @@ class HoldSentenceError(ValueError):
 
 def load_hold_sentence(path: str) -> HoldSentence | None:
     """
-    Return the sentence of a WAV file, `""` for the built-in one, or nothing for `none`.
+    Return what is said while an upstream is opened again: from a WAV file, built in (`""`), or nothing (`none`).
 
     The file is 16-bit PCM, mono or stereo, of any rate. Raises `HoldSentenceError`.
     """
+    return _load(path, "one_moment.wav", "one moment, please")
+
+
+def load_failure_sentence(path: str) -> HoldSentence | None:
+    """Return what is said before a call ends whose engine has failed; as `load_hold_sentence`."""
+    return _load(path, "sorry.wav", "sorry, something went wrong; please call again")
+
+
+def _load(path: str, built_in: str, title: str) -> HoldSentence | None:
     if path == NONE:
         return None
     try:
-        data = Path(path).read_bytes() if path else _built_in()
-        return _convert(data, Path(path).name if path else "one moment, please")
+        data = Path(path).read_bytes() if path else _built_in(built_in)
+        return _convert(data, Path(path).name if path else title)
     except OSError as error:
         raise HoldSentenceError(f"it cannot be read: {error.strerror or error}") from None
     except wav.WavError as error:
         raise HoldSentenceError(str(error)) from None
 
 
-def _built_in() -> bytes:
-    return resources.files(__package__).joinpath("one_moment.wav").read_bytes()
+def _built_in(name: str) -> bytes:
+    return resources.files(__package__).joinpath(name).read_bytes()
 
 
 def _convert(data: bytes, title: str) -> HoldSentence:
