@@ -22,11 +22,12 @@ from offhook.calls.past import NoPastCalls
 from offhook.calls.services import CallServices, CallSettings
 from offhook.certificates import CertificateFiles, client_context, development_certificate
 from offhook.clock import SystemClock
-from offhook.config import ENGINES, Config, ConfigError, EngineTable, generated_project, load
+from offhook.config import ENGINES, Config, ConfigError, EngineTable, load
 from offhook.config_trunks import warn_of_silence
 from offhook.crash_recovery import CrashRecovery
 from offhook.media.pacer import Pacer
 from offhook.media.port import PortPool
+from offhook.node_projects import NodeProjects
 from offhook.outbound import OutboundClient
 from offhook.realtime.directory import EngineDirectory
 from offhook.realtime.engine import EngineFactory, EngineUnavailable
@@ -60,7 +61,7 @@ from offhook.sip.session_timer import SessionTimerConfig
 from offhook.store import Database, StoreError
 from offhook.store.journal import StoreJournal
 from offhook.store.past import StorePastCalls
-from offhook.tenants import ConfiguredProjects, Project
+from offhook.tenants import Projects
 from offhook.webhooks.delivery import DeliverySettings, WebhookAnnouncer
 
 __all__ = ["Node", "StartError"]
@@ -109,10 +110,15 @@ class Node:
     def details(self) -> dict[str, object]:
         """Return what `/readyz` says besides."""
         said = {
-            "warnings": [*self._certificate.warnings(), *self._silence()],
+            "warnings": [*self._certificate.warnings(), *self._silence(), *self._store_warnings()],
             "registrations": self._registrations.describe(),
         }
         return {name: items for name, items in said.items() if items}
+
+    def capacity(self) -> dict[str, object]:
+        """Return what `GET /admin/api/capacity` says."""
+        store = self._database.describe() if self._database is not None else None
+        return {**self._manager.capacity(), "engines": self._engines.describe(), "store": store}
 
     @property
     def calls_paced(self) -> int:
@@ -125,6 +131,9 @@ class Node:
         warnings = [f"warning: {text}" for text in self._silence()]
         return "\n".join([*self._notices, *warnings, f"offhook ready {' '.join(self._addresses)}"])
 
+    def _store_warnings(self) -> list[str]:
+        return self._database.warnings() if self._database is not None else []
+
     def _silence(self) -> list[str]:
         return warn_of_silence(self._config.sip.listen, self._config.media.sdp_host)
 
@@ -133,8 +142,9 @@ class Node:
         config = self._config
         try:
             certificates = self._find_certificates()
-            tenants = self._find_projects()
-            projects = ConfiguredProjects(tenants)
+            self._projects = NodeProjects(config)
+            self._notices += self._projects.notices
+            projects = self._projects.known
             self._admin_key = self._find_admin_key()
         except ConfigError as error:
             raise StartError(str(error)) from error
@@ -148,7 +158,7 @@ class Node:
         self._certificate = self._load(certificates)
         self._database = await self._open_database()
         server_tls = self._certificate.context
-        self._projects = projects
+        self._desk = desk = await self._projects.open_desk(self._database, self._clock)
         outbound = OutboundClient(tls=client_context(certificates.ca))
         self._announcer = WebhookAnnouncer(
             outbound,
@@ -248,7 +258,8 @@ class Node:
                 clock=self._clock,
             )
         )
-        self._registrations.follow(tenants)
+        self._registrations.follow(projects.all())
+        desk.on_change = self._registrations.follow
         self._looking = asyncio.create_task(self._look_at_certificate())
         self._addresses += [
             f"{item.transport}:{format_address((item.host, item.port))}" for item in self._endpoint.addresses
@@ -314,8 +325,9 @@ class Node:
         self._certificate.reload()
         try:
             config = await asyncio.to_thread(load, self._path)
-            self._check_upstreams(config)
-            projects = self._find_projects(config)
+            if not self._ready:
+                return  # the node was told to stop meanwhile, and registers no more
+            self._projects.reload(config)
         except (ConfigError, OSError, ValueError) as error:
             fault = "; ".join(str(error).splitlines())
             log.warning(
@@ -324,9 +336,7 @@ class Node:
                 extra={"event": "node.reload.refused"},
             )
             return
-        if not self._ready:
-            return  # the node was told to stop meanwhile, and registers no more
-        self._projects.replace(projects)
+        projects = self._projects.known.all()
         self._registrations.follow(projects)
         fixed = [
             name
@@ -339,15 +349,6 @@ class Node:
             f"; what else changed takes a restart: {', '.join(fixed)}" if fixed else "",
             extra={"event": "node.reloaded", "projects": [project.id for project in projects]},
         )
-
-    def _check_upstreams(self, config: Config) -> None:
-        """Raises `ConfigError` for a project that passes through to an upstream which was not opened at start."""
-        for project in config.projects:
-            if project.passthrough and project.passthrough not in self._passthrough.destinations:
-                raise ConfigError(
-                    f"projects.{project.id}.passthrough: no project used {project.passthrough!r} when this node "
-                    "started, so it takes a restart"
-                )
 
     async def _look_at_certificate(self) -> None:
         while True:
@@ -379,22 +380,6 @@ class Node:
         if self._database is None:
             return NoJournal()
         return StoreJournal(self._database.writer, self._config.server.node)
-
-    def _find_projects(self, config: Config | None = None) -> list[Project]:
-        tables = (config or self._config).projects
-        if not tables:
-            project, path, made = generated_project(self._config.server.data_dir)
-            tables = (project,)
-            if made:
-                self._notices += [
-                    f"made project {project.id}; kept in {path}:",
-                    f"  OPENAI_API_KEY={project.api_keys[0]}",
-                    f"  OPENAI_WEBHOOK_SECRET={project.webhooks[0].secret}",
-                    f"  webhook to {project.webhooks[0].url}",
-                ]
-            else:
-                self._notices.append(f"project {project.id}: its key and webhook secret are in {path}")
-        return [table.to_project() for table in tables]
 
     def _find_admin_key(self) -> AdminKey:
         key, path, made = find_admin_key(self._config.server.admin_key, self._config.server.data_dir)
@@ -436,7 +421,7 @@ class Node:
                 f"tls.cert {certificates.cert} and tls.key {certificates.key} cannot be used: {fault}"
             ) from error
 
-    async def _start_http(self, projects: ConfiguredProjects, tls: ssl.SSLContext) -> None:
+    async def _start_http(self, projects: Projects, tls: ssl.SSLContext) -> None:
         app = create_app(
             ServerServices(
                 projects=projects,
@@ -448,6 +433,8 @@ class Node:
                 passthrough=self._passthrough if self._passthrough.destinations else None,
                 models=self._models,
                 admin_key=self._admin_key,
+                project_desk=self._desk,
+                capacity=self.capacity,
                 past=StorePastCalls(self._database) if self._database else NoPastCalls(),
                 recordings=self._recordings,
             )

@@ -38,7 +38,7 @@ from offhook.sip.uri import parse_host_port
 from offhook.tenants import Fallback, Project, WebhookEndpoint
 from offhook.webhooks.signature import SecretError, signing_key
 
-__all__ = ["ENGINES", "Config", "ConfigError", "generated_project", "load"]
+__all__ = ["ENGINES", "Config", "ConfigError", "ProjectTable", "generated_project", "load"]
 
 
 ENGINES = ("local", "scripted")
@@ -417,7 +417,12 @@ class Config(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _passes_through(self) -> Config:
+    def _fits_together(self) -> Config:
+        self._check_passthrough()
+        self._check_fallbacks()
+        return self
+
+    def _check_passthrough(self) -> None:
         named = {"server.passthrough": self.server.passthrough}
         named |= {
             f"projects.{project.id}.passthrough": project.passthrough or "" for project in self.projects
@@ -428,10 +433,8 @@ class Config(BaseSettings):
                 raise ValueError(
                     f'{key}: {name!r} is none of {known}; add [upstreams.{name}], or say "" for off'
                 )
-        return self
 
-    @model_validator(mode="after")
-    def _fallbacks_acceptable(self) -> Config:
+    def _check_fallbacks(self) -> None:
         """What an upstream may know better, an engine of ours does not."""
         for project in self.projects:
             accept = project.fallback.accept if project.fallback is not None else None
@@ -447,7 +450,13 @@ class Config(BaseSettings):
             except SessionConfigError as error:
                 where = f"projects.{project.id}.fallback.accept"
                 raise ValueError(f"{where}: {error} (param {error.param})") from None
-        return self
+
+    def judge(self, project: ProjectTable) -> None:
+        """Judge a project that is not the file's as one of the file's is. Raises `ValueError`."""
+        alone = self.model_copy(update={"projects": (project,)})
+        check_trunks({project.id: project.trunks})
+        alone._check_passthrough()
+        alone._check_fallbacks()
 
     @classmethod
     def settings_customise_sources(

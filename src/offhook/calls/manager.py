@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 from offhook import ids
 from offhook.media import negotiate
@@ -94,13 +95,15 @@ class CallManager:
         known = call_id in self._live or call_id in self._ended or call_id in self._turned_away
         return known or ids.is_call_id(call_id, self._node)
 
-    def refused_sources(self, project_id: str) -> list[RefusedSource]:
+    def refused_sources(self, project_id: str | None) -> list[RefusedSource]:
         """
         Return who was turned away, the latest first, as far as this project may know of it.
 
         A source that some project lists is shown to the projects that list it. One that nobody lists is the
-        operator's affair: it is shown where there is but one project, and stands in the log in any case.
+        operator's affair: it is shown where there is but one project, or for `None`, and stands in the log in any case.
         """
+        if project_id is None:
+            return self.gate.refused.all()[::-1]
         projects, project = self._projects, self._projects.by_id(project_id)
         if project is None:
             return []
@@ -119,6 +122,15 @@ class CallManager:
             key=lambda call: call.created_at,
             reverse=True,
         )
+
+    def capacity(self) -> dict[str, Any]:
+        """Return how much of the node is taken, for the operator."""
+        ports = self._services.ports
+        return {
+            "calls": {"live": len(self._live), "max": self._max_calls, "projects": dict(+self._per_project)},
+            "ports": {"free": ports.free, "total": ports.total},
+            "draining": self.draining,
+        }
 
     @property
     def live(self) -> int:

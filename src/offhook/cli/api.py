@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-__all__ = ["Api", "ApiError", "DataDir", "Key", "Url", "connect", "fail"]
+__all__ = ["Api", "ApiError", "DataDir", "Key", "Url", "connect", "fail", "message_of"]
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 _PAGE = 100
@@ -79,7 +79,7 @@ class Api:
             ) from None
         if answer.status_code != 200:
             remedy = _REMEDIES.get(answer.status_code, "")
-            raise ApiError(f"{path}: {answer.status_code}: {_message(answer.text)}{remedy}")
+            raise ApiError(f"{path}: {answer.status_code}: {message_of(answer.text)}{remedy}")
         try:
             body: dict[str, Any] = answer.json()
         except ValueError:
@@ -106,7 +106,8 @@ def fail(message: str) -> NoReturn:
     raise typer.Exit(1)
 
 
-def _message(text: str) -> str:
+def message_of(text: str) -> str:
+    """Return what an error's body says."""
     try:
         return str(json.loads(text)["error"]["message"])
     except (ValueError, LookupError, TypeError):

@@ -5,6 +5,7 @@ from .app import ServerServices, create_app
 from .http import HttpServer
 from .passthrough import Destination, Passthrough
 from .passthrough_model import PassthroughModel
+from .project_desk import ProjectDesk, SettingsError
 
 __all__ = [
     "AdminKey",
@@ -12,7 +13,9 @@ __all__ = [
     "HttpServer",
     "Passthrough",
     "PassthroughModel",
+    "ProjectDesk",
     "ServerServices",
+    "SettingsError",
     "create_app",
     "find_admin_key",
 ]

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 import offhook
 
 from . import errors
+from .admin import admin_router
 from .call_directory import CallDirectory
 from .calls import CallRoutes
 from .context import RequestContext
@@ -50,6 +51,8 @@ def create_app(services: ServerServices) -> FastAPI:
         app.include_router(refused_router(services), prefix=prefix, include_in_schema=prefix == "/v1")
         sideband.add_to(app.router, f"{prefix}/realtime")
     app.include_router(health_router(services.not_ready, services.details))
+    if services.admin_key is not None:
+        app.include_router(admin_router(services, services.admin_key, directory))
     add_pages(app, services)
     app.add_middleware(RequestContext, clock=services.clock)
     _document(app)
@@ -71,6 +74,7 @@ def _document(app: FastAPI) -> None:
         components["securitySchemes"] = {
             "bearer": {"type": "http", "scheme": "bearer", "description": "A project's API key."},
             "api_key": {"type": "apiKey", "in": "header", "name": "api-key"},
+            "admin": {"type": "http", "scheme": "bearer", "description": "The node's admin key."},
         }
         return schema
 

@@ -30,6 +30,17 @@ class CallPage:
     incomplete: str = ""
     "Why past calls are missing; empty when none are."
 
+    def to_api(self) -> dict[str, Any]:
+        """Return the body of `GET /v1/realtime/calls`."""
+        body = {
+            "object": "list",
+            "data": self.calls,
+            "first_id": self.calls[0]["id"] if self.calls else None,
+            "last_id": self.calls[-1]["id"] if self.calls else None,
+            "has_more": self.has_more,
+        }
+        return {**body, "incomplete": self.incomplete} if self.incomplete else body
+
 
 class CallDirectory:
     """

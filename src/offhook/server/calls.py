@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
@@ -11,12 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from offhook.calls.errors import CallError
-from offhook.calls.past import CallQuery
 from offhook.tenants import Project
 
 from .auth import authenticate, key_id_of
 from .body import optional_object, read_json, refuse_unknown, type_name
 from .call_directory import CallDirectory
+from .call_list import ListQuery
 from .context import request_id_of
 from .dtmf import DTMF_SCHEMA, digit_order
 from .errors import documented
@@ -182,22 +183,9 @@ class CallRoutes:
     async def list_calls(
         self,
         request: Request,
+        query: ListQuery,
         limit: Annotated[int, Query(ge=1, le=100, description="How many at most.")] = 20,
         after: Annotated[str | None, Query(description="Start behind this call id.")] = None,
-        state: Annotated[
-            str | None,
-            Query(
-                description="`ringing`, `accepted`, `answered`, `active` or `ended`; "
-                "hosted calls also `unknown`, `rejected` and `referred`."
-            ),
-        ] = None,
-        sip_call_id: Annotated[str | None, Query(description="The SIP Call-ID.")] = None,
-        carrier_call_id: Annotated[
-            str | None, Query(description="The carrier's own id, such as Twilio's CallSid.")
-        ] = None,
-        number: Annotated[str | None, Query(description="Part of From, To or the Request-URI.")] = None,
-        created_after: Annotated[float | None, Query(description="Unix seconds.")] = None,
-        created_before: Annotated[float | None, Query(description="Unix seconds.")] = None,
     ) -> Response:
         """
         List the project's calls, newest first, those of earlier runs too; hosted ones are marked.
@@ -205,18 +193,8 @@ class CallRoutes:
         `incomplete` is there only when past calls could not be read, and says why.
         """
         project = self._authenticate(request)
-        query = CallQuery(
-            project.id, state, sip_call_id, carrier_call_id, number, created_after, created_before
-        )
-        page = await self._directory.page(query, after=after, limit=limit)
-        body = {
-            "object": "list",
-            "data": page.calls,
-            "first_id": page.calls[0]["id"] if page.calls else None,
-            "last_id": page.calls[-1]["id"] if page.calls else None,
-            "has_more": page.has_more,
-        }
-        return _json({**body, "incomplete": page.incomplete} if page.incomplete else body)
+        page = await self._directory.page(replace(query, project_id=project.id), after=after, limit=limit)
+        return _json(page.to_api())
 
     async def get(self, request: Request, call_id: CallId) -> Response:
         """Return what is known of a call: who, when, its session, its transfers, how it ended."""

@@ -15,6 +15,7 @@ from .admin_key import AdminKey
 from .passthrough import Passthrough
 from .passthrough_model import PassthroughModel
 from .plain import Sessions
+from .project_desk import ProjectDesk
 from .sideband_limits import SidebandLimits
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ class Calls(Protocol):
     def find(self, project_id: str | None, call_id: str) -> Call:
         """Raises `CallError` 404 for a call that is unknown or another project's; `None`: whosever it is."""
 
-    def refused_sources(self, project_id: str) -> Sequence[RefusedSource]:
-        """Return who was turned away, the latest first, as far as this project may know."""
+    def refused_sources(self, project_id: str | None) -> Sequence[RefusedSource]:
+        """Return who was turned away, the latest first, as far as this project may know; `None`: all of them."""
 
     def list(self, project_id: str | None) -> list[Call]: ...
 
@@ -66,6 +67,10 @@ class ServerServices:
     "Returns what `/readyz` says besides."
     past: PastCalls = field(default_factory=NoPastCalls)
     "Calls that only the database remembers."
+    project_desk: ProjectDesk | None = None
+    "Makes and changes projects and keys; `None`: not served."
+    capacity: Callable[[], Mapping[str, object]] = dict
+    "Returns how much of the node is taken."
     sideband: SidebandLimits = field(default_factory=SidebandLimits)
     sessions: Sessions | None = None
     "Sessions without a call; `None`: not served."

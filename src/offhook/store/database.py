@@ -20,7 +20,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from .json_text import Json
-from .writer import Writer, WriterLimits
+from .writer import NotStoredError, Writer, WriterLimits
 
 __all__ = ["Database", "StoreError", "upsert"]
 
@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 BUSY_MS = 2_000
 "How long a statement waits for another process's lock before it counts as refused."
+PATIENCE_S = 5.0
+"How long whoever asked for a change waits for its commit."
 SWITCH_S = 0.0005
 "How long the store's threads may keep the interpreter from the event loop; Python's own 5 ms would be heard."
 
@@ -68,6 +70,39 @@ class Database:
         written = asyncio.get_running_loop().create_future()
         self.writer.put(work, written=written)
         await written
+
+    async def keep(self, work: Callable[[Connection], object]) -> bool:
+        """
+        Do this, and return whether it is committed within `PATIENCE_S`.
+
+        If not, it never will be: who is told that it failed must not find it done later.
+        """
+        given_up = False
+
+        def unless_given_up(connection: Connection) -> None:
+            if given_up:
+                return
+            work(connection)
+            if given_up:  # while it waited for a lock: the group is rolled back, and done again without it
+                raise TimeoutError
+
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await self.write(unless_given_up)
+        except (TimeoutError, NotStoredError):
+            given_up = True
+            return False
+        return True
+
+    def describe(self) -> dict[str, object]:
+        """Return how far the writer is behind, for the operator."""
+        return {"waiting": self.writer.waiting, "lost": self.writer.lost, "trouble": self.writer.trouble}
+
+    def warnings(self) -> list[str]:
+        """Return what the operator should look at."""
+        trouble, lost = self.writer.trouble, self.writer.lost
+        said = [f"the database cannot be written, calls go on: {trouble}"] if trouble is not None else []
+        return [*said, f"{lost} rows could not be written since the start"] if lost else said
 
     async def close(self) -> None:
         """Write what waits, then let go of the file."""

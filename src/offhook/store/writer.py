@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Table, insert
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
-__all__ = ["Writer", "WriterLimits"]
+__all__ = ["NotStoredError", "Writer", "WriterLimits"]
 
 log = logging.getLogger("offhook.store")
 

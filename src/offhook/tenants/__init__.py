@@ -1,5 +1,6 @@
 """Who uses this node: projects, their keys, the trunks that may call them and the endpoints told about calls."""
 
+from .joined import ApiKey, JoinedProjects, StoredProject, TenantStore
 from .project import (
     DigestAccount,
     Fallback,
@@ -14,13 +15,17 @@ from .project import (
 from .repository import ConfiguredProjects, Projects
 
 __all__ = [
+    "ApiKey",
     "ConfiguredProjects",
     "DigestAccount",
     "Fallback",
+    "JoinedProjects",
     "Project",
     "Projects",
     "Register",
     "SrtpMode",
+    "StoredProject",
+    "TenantStore",
     "Trunk",
     "WebhookEndpoint",
     "key_id",

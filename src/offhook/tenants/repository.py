@@ -8,7 +8,7 @@ from typing import Protocol
 
 from .project import Project, Trunk, plain_address
 
-__all__ = ["ConfiguredProjects", "Projects"]
+__all__ = ["ConfiguredProjects", "Projects", "plain_number"]
 
 
 class Projects(Protocol):
@@ -49,7 +49,7 @@ class ConfiguredProjects:
         """Answer from these projects alone from now on."""
         self._projects = {project.id: project for project in projects}
         self._by_number = {
-            _digits(number): project for project in self._projects.values() for number in project.numbers
+            plain_number(number): project for project in self._projects.values() for number in project.numbers
         }
         self._by_host = {
             host.lower(): project for project in self._projects.values() for host in project.hosts
@@ -87,7 +87,7 @@ class ConfiguredProjects:
     def by_request_uri(self, user: str | None, host: str) -> Project | None:
         if user is not None and (project := self._projects.get(user)):
             return project
-        if user is not None and (project := self._by_number.get(_digits(user))):
+        if user is not None and (project := self._by_number.get(plain_number(user))):
             return project
         return self._by_host.get(host.lower())
 
@@ -131,6 +131,6 @@ class ConfiguredProjects:
         return plain_address(address) in self._registrars.get((project.id, trunk.name), ())
 
 
-def _digits(number: str) -> str:
+def plain_number(number: str) -> str:
     """Return a number without the `+` that some carriers leave out."""
     return number.removeprefix("+")

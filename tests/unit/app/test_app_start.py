@@ -155,8 +155,8 @@ async def test_the_last_of_two_reloads_is_what_counts(loopback, monkeypatch):
     await asyncio.sleep(0.05)
     go_on.set()
     await asyncio.gather(*reloads)
-    assert node._projects.by_id("proj_second") is not None
-    assert node._projects.by_id("proj_first") is None
+    assert node._projects.known.by_id("proj_second") is not None
+    assert node._projects.known.by_id("proj_first") is None
 
 
 async def test_a_node_that_stops_while_it_reads_its_configuration_takes_nothing_up(loopback, monkeypatch):
@@ -175,4 +175,4 @@ async def test_a_node_that_stops_while_it_reads_its_configuration_takes_nothing_
     await node.stop()
     go_on.set()
     await reload
-    assert node._projects.by_id("proj_second") is None
+    assert node._projects.known.by_id("proj_second") is None

@@ -154,7 +154,9 @@ async def test_static_files_are_found_by_name_only(app):
 
 async def test_pages_are_not_part_of_the_api(app):
     assert not [
-        path for path in app.openapi()["paths"] if not path.startswith(("/v1", "/healthz", "/readyz"))
+        path
+        for path in app.openapi()["paths"]
+        if not path.startswith(("/v1", "/admin/api/", "/healthz", "/readyz"))
     ]
 
 

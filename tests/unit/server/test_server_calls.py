@@ -517,7 +517,7 @@ async def test_the_api_describes_itself_with_its_errors(node):
         status for path in paths.values() for verb in path.values() for status in verb["responses"]
     }
     assert "ValidationError" not in json.dumps(schema)
-    assert set(schema["components"]["securitySchemes"]) == {"bearer", "api_key"}
+    assert set(schema["components"]["securitySchemes"]) == {"bearer", "api_key", "admin"}
 
 
 # Transfers.
