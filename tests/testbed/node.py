@@ -64,9 +64,9 @@ class Node:
     A running node. Use as a context manager; leaving it sends SIGTERM and waits.
 
     `base_url` is what an SDK's `base_url` is set to; `sip` gives host and port by transport. `engine` is what the
-    configuration's table of that name says, `sip` and `calls` what those say besides, and `seat_lines` what the
-    projects of some seats say besides, by their numbers. `trunk` is the trunk of each project, `tls` the certificate
-    and its key. An address of IPv6 is under its transport's name and a 6: `udp6`.
+    configuration's table of that name says, `sip`, `calls` and `server` what those say besides, and `seat_lines` what
+    the projects of some seats say besides, by their numbers. `trunk` is the trunk of each project, `tls` the
+    certificate and its key. An address of IPv6 is under its transport's name and a 6: `udp6`.
     """
 
     def __init__(
@@ -89,8 +89,10 @@ class Node:
         media_bind: str = "127.0.0.1",
         trunk: str = 'name = "loopback"\nsources = ["127.0.0.0/8", "::1/128"]',
         tls: tuple[Path, Path] | None = None,
+        server: str = "",
     ) -> None:
         self.folder = folder
+        self._server = server
         self._calls = calls
         self._seat_lines = seat_lines or {}
         self._log_level = log_level
@@ -254,7 +256,7 @@ class Node:
         # Every port is one that the system gives; the line that says `offhook ready` names them.
         yield '[server]\nhttp = "127.0.0.1:0"\nhttps = "127.0.0.1:0"'
         yield f"data_dir = {json.dumps(str(self.data_dir))}"
-        yield f"shutdown_grace_s = {self._grace_s}"
+        yield f"shutdown_grace_s = {self._grace_s}\n{self._server}"
         if self._tls is not None:
             yield f"[tls]\ncert = {json.dumps(str(self._tls[0]))}\nkey = {json.dumps(str(self._tls[1]))}"
         yield f"[sip]\nlisten = {json.dumps(list(self._listen))}"

@@ -332,9 +332,18 @@ class Phone:
         self.pacer.close()
 
     async def dial(
-        self, project: str, *, headers: Iterable[tuple[str, str]] = (), media_port: int | None = None
+        self,
+        project: str,
+        *,
+        headers: Iterable[tuple[str, str]] = (),
+        media_port: int | None = None,
+        display_name: str = "",
     ) -> PhoneCall:
-        """Call a project. With `media_port` the offer names that port and the phone has no sound of its own."""
+        """
+        Call a project. With `media_port` the offer names that port and the phone has no sound of its own.
+
+        `display_name` stands in From as it is given, without its quotes.
+        """
         port = await self._ports.open() if media_port is None else None
         offer = negotiate.offer(
             negotiate.LocalMedia(
@@ -345,9 +354,10 @@ class Phone:
             )
         )
         host, sip_port = self._node.sip[self._address]
+        address = f"sip:{self.number}@phone.example"
         leg = self.endpoint.invite(
             f"sip:{project}@{format_address((host, sip_port))};transport={self._transport}",
-            from_uri=f"sip:{self.number}@phone.example",
+            from_uri=f'"{display_name}" <{address}>' if display_name else address,
             sdp=offer,
             headers=headers,
             via=(self._transport, host, sip_port),

@@ -53,7 +53,7 @@ def create_app(services: ServerServices) -> FastAPI:
     app.include_router(health_router(services.not_ready, services.details))
     if services.admin_key is not None:
         app.include_router(admin_router(services, services.admin_key, directory))
-    add_pages(app, services)
+    add_pages(app, services, directory)
     app.add_middleware(RequestContext, clock=services.clock)
     _document(app)
     return app

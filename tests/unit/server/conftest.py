@@ -129,7 +129,7 @@ class FakeCalls:
 
     def find(self, project_id, call_id):
         call = self.calls.get(call_id)
-        if call is None or call.project_id != project_id:
+        if call is None or project_id not in (None, call.project_id):
             raise call_not_found()
         return call
 
@@ -137,7 +137,7 @@ class FakeCalls:
         return self.refused
 
     def list(self, project_id):
-        return [call for call in reversed(self.calls.values()) if call.project_id == project_id]
+        return [call for call in reversed(self.calls.values()) if project_id in (None, call.project_id)]
 
 
 @dataclass

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
+from ..call_directory import CallDirectory
 from ..services import ServerServices
+from .calls import Calls
 from .overview import Overview
 from .shell import Shell
 
 __all__ = ["add_pages"]
 
 
-def add_pages(app: FastAPI, services: ServerServices) -> None:
+def add_pages(app: FastAPI, services: ServerServices, directory: CallDirectory) -> None:
     """Put the pages into the app; none where there is no admin key to open them with."""
     if services.admin_key is None:
         return
     shell = Shell(app, services.admin_key, services.clock)
-    Overview(services).add_to(shell)
+    Overview(shell, services, directory)
+    Calls(shell, services, directory)

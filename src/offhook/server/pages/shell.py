@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 from fastapi import FastAPI
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -70,7 +70,8 @@ class Shell:
         self._templates = Environment(
             loader=FileSystemLoader(Path(__file__).parent.parent / "templates"),
             autoescape=True,
-            undefined=StrictUndefined,
+            # Calls of earlier versions, and other services', have not all that those of today have.
+            undefined=ChainableUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
             auto_reload=False,

@@ -14,6 +14,8 @@ from offhook.sip.uri import SipUri
 __all__ = ["FILTERS", "Party", "duration", "ms", "party", "shown"]
 
 MAX_SHOWN = 300
+NONE = "—"
+"What stands where there is nothing to say."
 
 
 def shown(value: object, limit: int = MAX_SHOWN) -> str:
@@ -34,32 +36,39 @@ def raw(value: object, limit: int = 64 * 1024) -> str:
     return "\n".join(lines) + more
 
 
-def ms(value: float | None) -> str:
+def sentence(value: object) -> str:
+    """Return text that begins with a capital letter."""
+    text = "" if value is None else str(value)
+    return text[:1].upper() + text[1:]
+
+
+def ms(value: object) -> str:
     """Return milliseconds with a unit that suits them."""
-    if value is None:
-        return "—"
+    if not isinstance(value, int | float):
+        return NONE
     if value < 1000:
         return f"{value:.0f} ms"
     return f"{value / 1000:.2f} s" if value < 10_000 else f"{value / 1000:.1f} s"
 
 
-def duration(seconds: float | None) -> str:
+def duration(seconds: object) -> str:
     """Return `0:42`, `12:05`, `1:02:03`."""
-    if seconds is None:
-        return "—"
+    if not isinstance(seconds, int | float):
+        return NONE
     minutes, rest = divmod(max(0, int(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def iso(seconds: float | None) -> str:
+def iso(seconds: object) -> str:
     """Return Unix seconds for a `datetime` attribute."""
-    return iso_time(float(seconds)) if seconds else ""
+    return iso_time(float(seconds)) if isinstance(seconds, int | float) else ""
 
 
-def utc(seconds: float | None) -> str:
+def utc(seconds: object) -> str:
     """Return Unix seconds to read, where no script makes local time of them."""
-    return f"{iso_time(float(seconds))[:19].replace('T', ' ')} UTC" if seconds else "—"
+    text = iso(seconds)
+    return f"{text[:19].replace('T', ' ')} UTC" if text else NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +104,7 @@ def details(entry: Mapping[str, Any]) -> dict[str, str]:
 FILTERS = {
     "shown": shown,
     "raw": raw,
+    "sentence": sentence,
     "ms": ms,
     "duration": duration,
     "iso": iso,

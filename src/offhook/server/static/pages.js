@@ -48,6 +48,17 @@
   localize(document);
   document.addEventListener("htmx:after:swap", () => localize(document));
 
+  // How long a call has been answered goes on between two looks at the node.
+  const tick = () => {
+    for (const element of document.querySelectorAll("[data-since]")) {
+      const seconds = Math.max(0, Math.floor(Date.now() / 1000 - Number(element.dataset.since)));
+      const hours = Math.floor(seconds / 3600);
+      const minutes = Math.floor(seconds / 60) % 60;
+      element.textContent = `${hours ? `${hours}:${two(minutes)}` : minutes}:${two(seconds % 60)}`;
+    }
+  };
+  setInterval(tick, 1000);
+
   // Keys: / to search, j and k along a list, Enter follows the link by itself.
   const isTyping = (element) => element.closest("input, textarea, select, [contenteditable]") !== null;
   document.addEventListener("keydown", (event) => {
