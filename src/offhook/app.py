@@ -17,6 +17,7 @@ from offhook import __version__
 from offhook.calls.hosted import HostedCalls
 from offhook.calls.journal import Journal, NoJournal
 from offhook.calls.manager import CallManager
+from offhook.calls.measured import MeasuredJournal
 from offhook.calls.orphans import Orphans
 from offhook.calls.past import NoPastCalls
 from offhook.calls.services import CallServices, CallSettings
@@ -27,6 +28,8 @@ from offhook.config_trunks import warn_of_silence
 from offhook.crash_recovery import CrashRecovery
 from offhook.media.pacer import Pacer
 from offhook.media.port import PortPool
+from offhook.metrics import Metrics
+from offhook.node_metrics import NodeMetrics
 from offhook.node_projects import NodeProjects
 from offhook.outbound import OutboundClient
 from offhook.realtime.directory import EngineDirectory
@@ -90,6 +93,7 @@ class Node:
         self._notices: list[str] = []
         self._ready = False
         self._clock = SystemClock()
+        self._metrics = Metrics()
         self._http_servers: list[HttpServer] = []
         self._addresses: list[str] = []
         self._looking: asyncio.Task[None] | None = None
@@ -165,6 +169,7 @@ class Node:
             clock=self._clock,
             draw=random.SystemRandom().random,
             settings=DeliverySettings(timeout_s=config.calls.webhook_timeout_s),
+            metrics=self._metrics,
         )
         self._outbound = outbound
         self._recordings = open_recordings(config, self._database, self._announcer, projects, self._clock)
@@ -198,10 +203,11 @@ class Node:
                     max_unanswered=config.calls.max_unanswered,
                     max_unanswered_per_source=config.calls.max_unanswered_per_source,
                 ),
-                journal=self._journal(),
                 apology=_load_sentence(
                     "failure_sentence", config.engine.failure_sentence, load_failure_sentence
                 ),
+                journal=MeasuredJournal(self._journal(), self._metrics),
+                metrics=self._metrics,
             ),
         )
         self._endpoint = Endpoint(
@@ -227,6 +233,20 @@ class Node:
             on_registrar=lambda host, addresses: self._registrations.note_addresses(host, addresses),
         )
         self._registrations = TrunkRegistrations(self._endpoint, projects, self._clock)
+        exposition = NodeMetrics(
+            self._metrics,
+            calls=self._manager,
+            endpoint=self._endpoint,
+            pacer=self._pacer,
+            ports=ports,
+            engines=self._engines,
+            webhooks=self._announcer,
+            database=self._database,
+            certificate=self._certificate,
+            registrations=self._registrations,
+            is_ready=lambda: not self.not_ready(),
+            max_calls=config.calls.max_concurrent,
+        )
         self._passthrough = Passthrough(
             destinations=destinations,
             default=config.server.passthrough,
@@ -238,7 +258,7 @@ class Node:
             served, self._clock, SidebandLimits(), max_sessions=config.calls.max_concurrent
         )
         try:
-            await self._start_http(projects, server_tls)
+            await self._start_http(projects, server_tls, exposition)
             if self._recordings is not None:
                 await self._recordings.start(config.server.public_url or next(iter(self._addresses), ""))
             await self._engines.start()
@@ -421,7 +441,7 @@ class Node:
                 f"tls.cert {certificates.cert} and tls.key {certificates.key} cannot be used: {fault}"
             ) from error
 
-    async def _start_http(self, projects: Projects, tls: ssl.SSLContext) -> None:
+    async def _start_http(self, projects: Projects, tls: ssl.SSLContext, exposition: NodeMetrics) -> None:
         app = create_app(
             ServerServices(
                 projects=projects,
@@ -437,6 +457,9 @@ class Node:
                 capacity=self.capacity,
                 past=StorePastCalls(self._database) if self._database else NoPastCalls(),
                 recordings=self._recordings,
+                metrics=self._metrics,
+                exposition=exposition.render,
+                metrics_for=self._config.server.metrics,
             )
         )
         for scheme, address in (("http", self._config.server.http), ("https", self._config.server.https)):

@@ -59,6 +59,8 @@ class ServerTable(Table):
     "This node's name, part of every call id."
     admin_key: Annotated[str, Field(pattern=r"^([!-~]{16,})?$", repr=False)] = ""
     "Opens the pages at `/` and `/admin/api`. Empty: made once and kept in `data_dir/admin_key`."
+    metrics: Literal["local", "key", "open", "off"] = "local"
+    "Who may read `/metrics`: this machine and the admin key, the admin key alone, anybody, nobody."
     shutdown_grace_s: Annotated[float, Field(ge=0)] = 10.0
     "How long SIGTERM lets calls go on."
     passthrough: str = ""

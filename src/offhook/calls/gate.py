@@ -8,7 +8,7 @@ is known by its password alone: then every stranger is asked for one, whatever i
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
@@ -69,6 +69,8 @@ class TrunkGate:
         self, projects: Projects, clock: Clock, *, secret: bytes, new_token: Callable[[], str]
     ) -> None:
         self.refused = RefusedSources()
+        self.refusals: Counter[Reason] = Counter()
+        "How often for which reason since the start, also of sources that have been forgotten."
         self._projects = projects
         self._clock = clock
         self._challenger = Challenger(secret=secret, new_token=new_token)
@@ -118,6 +120,7 @@ class TrunkGate:
         self, address: str, reason: Reason, *, called: str = "", by_host: bool = False, user: str = ""
     ) -> None:
         """Count a refusal, and log it the 1st, 10th, 100th ... time, as far as the log has room for such lines."""
+        self.refusals[reason] += 1
         entry = self.refused.add(
             address, self._clock.wall(), reason, called=called, by_host=by_host, user=user
         )

@@ -136,6 +136,10 @@ class CallManager:
     def live(self) -> int:
         return len(self._live)
 
+    def states(self) -> Counter[str]:
+        """Return how many calls that are not over are in which state."""
+        return Counter(call.state.value for call in self._live.values())
+
     async def close(self, *, grace_s: float) -> None:
         """Take no new calls, wait for the present ones up to `grace_s`, then end them."""
         self.draining = True

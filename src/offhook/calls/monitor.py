@@ -12,6 +12,7 @@ from offhook.media import quality
 from offhook.media.port import MediaPort
 from offhook.media.stats import MediaStats
 
+from .measured import MediaCounts
 from .timeline import Timeline
 
 __all__ = ["MediaMonitor"]
@@ -37,8 +38,10 @@ class MediaMonitor:
         timeout_s: float,
         on_update: Callable[[dict[str, Any]], None],
         on_timeout: Callable[[str], None],
+        counts: MediaCounts,
     ) -> None:
         self._port: MediaPort | None = port
+        self._counts = counts
         self._clock = clock
         self._timeline = timeline
         self._timeout_s = timeout_s
@@ -85,6 +88,7 @@ class MediaMonitor:
         if self._port is None:
             return
         stats = self._port.stats()
+        self._counts.add(stats)
         self._note_worst(stats)
         self._last = self.describe()
         self._port = None
@@ -125,6 +129,7 @@ class MediaMonitor:
 
     def _update(self, stats: MediaStats) -> None:
         self._note_worst(stats)
+        self._counts.add(stats)
         self._before = stats
         self._on_update(self.describe())
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from offhook.clock import Clock
 from offhook.media.pacer import Pacer
 from offhook.media.port import PortPool
+from offhook.metrics import Metrics
 from offhook.realtime.directory import EngineDirectory
 from offhook.realtime.relay_hold import HoldSentence
 
@@ -58,3 +59,4 @@ class CallServices:
     "`None`: calls cannot be recorded."
     apology: HoldSentence | None = None
     "What a caller hears before BYE when the voice has failed in mid-call."
+    metrics: Metrics = field(default_factory=Metrics)

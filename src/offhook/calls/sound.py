@@ -14,6 +14,7 @@ from offhook.tenants import Project
 from offhook.weak import weakly
 
 from .dtmf import CallDigits
+from .measured import MediaCounts
 from .monitor import MediaMonitor
 from .playout import CallPlayout
 from .recording import CallRecording
@@ -87,6 +88,7 @@ class CallSound:
             timeout_s=self._services.settings.media_timeout_s,
             on_update=weakly(self._updated),
             on_timeout=self._on_timeout,
+            counts=MediaCounts(self._services.metrics),
         )
 
     def open(self) -> None:

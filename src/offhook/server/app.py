@@ -14,6 +14,7 @@ from .call_directory import CallDirectory
 from .calls import CallRoutes
 from .context import RequestContext
 from .health import health_router
+from .metrics import metrics_router
 from .pages import add_pages
 from .recordings import RecordingRoutes
 from .refused import refused_router
@@ -54,7 +55,8 @@ def create_app(services: ServerServices) -> FastAPI:
     if services.admin_key is not None:
         app.include_router(admin_router(services, services.admin_key, directory))
     add_pages(app, services, directory)
-    app.add_middleware(RequestContext, clock=services.clock)
+    app.include_router(metrics_router(services))
+    app.add_middleware(RequestContext, clock=services.clock, metrics=services.metrics)
     _document(app)
     return app
 

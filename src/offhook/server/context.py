@@ -11,8 +11,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from offhook import ids
 from offhook.calls.errors import CallError
 from offhook.clock import Clock
+from offhook.metrics import Metrics
 
 from .errors import error_response, internal_error
+from .metrics import RequestCount
 
 __all__ = ["RequestContext", "deny", "request_id_of"]
 
@@ -49,9 +51,10 @@ class RequestContext:
     an unknown path as any other unknown URL.
     """
 
-    def __init__(self, app: ASGIApp, clock: Clock) -> None:
+    def __init__(self, app: ASGIApp, clock: Clock, metrics: Metrics) -> None:
         self._app = app
         self._clock = clock
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -60,13 +63,16 @@ class RequestContext:
         request_id = ids.request_id()
         scope.setdefault("state", {})["request_id"] = request_id
         started_at = self._clock.monotonic()
+        count = RequestCount(self._metrics, scope, started_at)
         started = False
 
         async def marked_send(message: Message) -> None:
             nonlocal started
             if message["type"] in _STARTS:
                 started = True
-                took = round((self._clock.monotonic() - started_at) * 1000)
+                now = self._clock.monotonic()
+                count.answered(message.get("status", 101), now)
+                took = round((now - started_at) * 1000)
                 message["headers"] = [
                     *message.get("headers", ()),
                     (b"x-request-id", request_id.encode()),
@@ -94,6 +100,8 @@ class RequestContext:
                 await error_response(error)(scope, receive, marked_send)
             else:
                 await deny(scope, receive, marked_send, error)
+        finally:
+            count.ended()
 
 
 async def _break_off(scope: Scope, send: Send, error: CallError) -> None:

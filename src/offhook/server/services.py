@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from offhook.calls.past import NoPastCalls, PastCalls
 from offhook.clock import Clock
+from offhook.metrics import Metrics
 from offhook.tenants import Projects
 
 from .admin_key import AdminKey
+from .metrics import MetricsReaders
 from .passthrough import Passthrough
 from .passthrough_model import PassthroughModel
 from .plain import Sessions
@@ -80,5 +82,10 @@ class ServerServices:
     "What calls have recorded; `None`: nothing is kept."
     models: PassthroughModel | None = None
     "Sessions without a call whose model an upstream serves; `None`: no model is an upstream's."
+    metrics: Metrics = field(default_factory=Metrics)
+    "What requests are counted in."
+    exposition: Callable[[], Awaitable[bytes]] | None = None
+    "Returns what `GET /metrics` says; `None`: it is not served."
+    metrics_for: MetricsReaders = "local"
     admin_key: AdminKey | None = None
     "Opens the pages and `/admin/api`; `None`: neither is served."

@@ -33,6 +33,7 @@ from .events import (
 from .flow import Flow, format_address
 from .gate import Gate
 from .leg import Leg, LegListener, LegRequestError
+from .message_counts import MessageCounts
 from .outputs import Incoming, Released, Transmit, UsageEvent
 from .own_addresses import Listening
 from .registration import RegistrationConfig, Status
@@ -154,6 +155,8 @@ class Endpoint:
         self._reaching: set[asyncio.Task[None]] = set()
         self._closed = False
         self._pumped = asyncio.Event()
+        self.messages = MessageCounts()
+        "What came and went, repeats included; not what `admit` turned away."
 
     async def start(self) -> None:
         """Bind every address. Raises `OSError` and `ValueError`; nothing stays bound then."""
@@ -285,6 +288,7 @@ class Endpoint:
 
     def message_received(self, data: bytes, flow: Flow) -> None:
         self._telling.relieve()
+        self.messages.count("in", data)
         # One message must never end the endpoint, whatever it holds and whatever bug it meets.
         try:
             self._stack.receive(data, flow, now=self.now())
@@ -319,6 +323,7 @@ class Endpoint:
         for output in self._stack.outputs():
             match output:
                 case Transmit(flow, data):
+                    self.messages.count("out", data)
                     self._transport.send(flow, data)
                 case Reach():
                     self._start_reaching(output)

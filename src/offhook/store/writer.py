@@ -72,6 +72,9 @@ class Writer:
         self._said_at = float("-inf")
         self.lost = 0
         "How many rows and pieces of work were given up."
+        self.commits = 0
+        self.commit_s = 0.0
+        "How many commits there were, and how long all of them took."
         self._thread = threading.Thread(target=self._run, name="offhook-store-writer", daemon=True)
         self._thread.start()
 
@@ -175,6 +178,7 @@ class Writer:
 
     def _commit(self, group: list[_Item]) -> None:
         rows: defaultdict[Table, list[Mapping[str, Any]]] = defaultdict(list)
+        began_at = time.monotonic()
         with self._engine.begin() as connection:
             for item in group:
                 if isinstance(item, _Row):
@@ -183,6 +187,8 @@ class Writer:
                     item.work(connection)
             for table, values in rows.items():
                 connection.execute(insert(table), values)
+        self.commits += 1
+        self.commit_s += time.monotonic() - began_at
 
     def _say(self, error: SQLAlchemyError) -> None:
         self._trouble = str(getattr(error, "orig", None) or error)

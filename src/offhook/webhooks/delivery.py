@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from offhook.calls.ports import WebhookAttempt, WebhookEvent
 from offhook.clock import Clock
+from offhook.metrics import Metrics
 from offhook.outbound import OPERATOR, OutboundClient, OutboundError, OutboundPolicy, OutboundResponse
 from offhook.tenants import Project, WebhookEndpoint
 
@@ -63,7 +64,9 @@ class WebhookAnnouncer:
         draw: Callable[[], float],
         settings: DeliverySettings | None = None,
         policy: Callable[[WebhookEndpoint], OutboundPolicy] = operator_policy,
+        metrics: Metrics | None = None,
     ) -> None:
+        self._metrics = metrics or Metrics()
         self._client = client
         self._clock = clock
         self._draw = draw
@@ -92,6 +95,11 @@ class WebhookAnnouncer:
             self._driver(endpoint).add(Queued(_Delivery(announcement, endpoint), attempts, urgent))
         return announcement
 
+    @property
+    def waiting(self) -> int:
+        """How many deliveries are under way or wait for another attempt."""
+        return sum(driver.waiting for driver in self._endpoints.values())
+
     async def close(self, *, grace_s: float = 0.0) -> None:
         """Start nothing more than what is due, wait for it up to `grace_s`, then cancel it."""
         tasks = set(chain.from_iterable(driver.stop() for driver in self._endpoints.values()))
@@ -105,7 +113,7 @@ class WebhookAnnouncer:
         key = (endpoint.id, endpoint.url)
         if key not in self._endpoints:
             self._endpoints[key] = _EndpointDriver(
-                self._client, self._clock, self._settings, self._policy(endpoint)
+                self._client, self._clock, self._settings, self._policy(endpoint), self._metrics
             )
         return self._endpoints[key]
 
@@ -165,9 +173,15 @@ class _EndpointDriver:
     """Runs one endpoint's queue: a task for each attempt, one timer."""
 
     def __init__(
-        self, client: OutboundClient, clock: Clock, settings: DeliverySettings, policy: OutboundPolicy
+        self,
+        client: OutboundClient,
+        clock: Clock,
+        settings: DeliverySettings,
+        policy: OutboundPolicy,
+        metrics: Metrics,
     ) -> None:
         self._client = client
+        self._metrics = metrics
         self._clock = clock
         self._timeout_s = settings.timeout_s
         self._policy = policy
@@ -183,6 +197,10 @@ class _EndpointDriver:
             why = "the node is stopping" if self._stopped else "too many deliveries wait for this endpoint"
             queued.item.announcement.gave_up(f"{queued.item.endpoint.url}: {why}")
         self._pump()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
 
     def stop(self) -> set[asyncio.Task[None]]:
         """Start what is due and nothing more; return the attempts under way."""
@@ -224,10 +242,16 @@ class _EndpointDriver:
             will_retry=will_retry,
         )
         _log_attempt(delivery, attempt)
+        self._count(delivery.announcement.event.type, attempt)
         delivery.announcement.attempted(attempt)
         if attempts.state is DeliveryState.EXHAUSTED:
             delivery.announcement.gave_up(f"{attempt.endpoint}: {attempt.error}")
         self._pump()
+
+    def _count(self, event_type: str, attempt: WebhookAttempt) -> None:
+        outcome = "no_answer" if attempt.status is None else f"{attempt.status // 100}xx"
+        self._metrics.count("offhook_webhook_attempts", event_type, outcome)
+        self._metrics.observe("offhook_webhook_attempt_seconds", attempt.duration_ms / 1000, outcome)
 
     async def _post(self, delivery: _Delivery) -> _Outcome:
         event, endpoint = delivery.announcement.event, delivery.endpoint

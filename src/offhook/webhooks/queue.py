@@ -76,6 +76,10 @@ class EndpointQueue(Generic[Item]):
         self._ordinary: _Lane[Item] = _Lane(limits.ordinary)
         self._first: deque[Queued[Item]] = deque()
 
+    def __len__(self) -> int:
+        """How many are under way or wait; some of them may have expired meanwhile."""
+        return self.in_flight + len(self._first) + len(self._urgent) + len(self._ordinary)
+
     @property
     def in_flight(self) -> int:
         return self._urgent.in_flight + self._ordinary.in_flight
