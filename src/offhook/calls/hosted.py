@@ -7,30 +7,23 @@ it. Sound is never kept.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-import orjson
-
 from offhook.clock import Clock
 from offhook.realtime.relay_usage import RelayUsage
 
+from . import event_frame
 from .timeline import Timeline
 
 __all__ = ["HostedCall", "HostedCalls", "HostedSideband", "HostedState"]
 
 KEPT_PER_PROJECT = 500
 "Hosted calls of a project that can still be asked for."
-MAX_READ = 256 * 1024
-"Bytes of an event that is looked into; what is larger is counted by its type."
 MAX_TYPES = 200
 "Different event types that are counted by name; the rest as `(other)`."
-
-_TYPE = re.compile(r'"type"\s*:\s*"([A-Za-z0-9_.]{1,80})"')
-_SOUND = "response.output_audio.delta"
 
 
 class HostedState(StrEnum):
@@ -136,7 +129,7 @@ class HostedSideband:
 
     def received(self, frame: str | bytes) -> None:
         """A frame of the upstream's, without the key."""
-        kind, event = _read(frame)
+        kind, event = event_frame.read(frame)
         if self._call.sidebands[:1] == [self]:
             _count(self._call.received, kind)
             if event is not None:
@@ -146,7 +139,7 @@ class HostedSideband:
 
     def sent(self, frame: str | bytes) -> None:
         """A frame of the app's."""
-        _count(self._call.sent, _read(frame)[0])
+        _count(self._call.sent, event_frame.read(frame)[0])
 
     def detach(
         self, title: str, *, code: int | None = None, by_app: bool = True, error: bool = False
@@ -220,23 +213,6 @@ def _first_to_go(calls: Mapping[str, HostedCall]) -> str:
 
     # `min` returns the first of equals, and the first is the oldest.
     return min(calls.values(), key=weight).id
-
-
-def _read(frame: str | bytes) -> tuple[str, dict[str, Any] | None]:
-    """Return an event's type, and the event where it is worth a look."""
-    if isinstance(frame, bytes):
-        return "(binary)", None
-    found = _TYPE.search(frame, 0, 300)
-    if found is not None and (found[1] == _SOUND or len(frame) > MAX_READ):
-        return found[1], None
-    if len(frame) > MAX_READ:
-        return "(large)", None
-    try:
-        event = orjson.loads(frame)
-    except orjson.JSONDecodeError:
-        return "(not JSON)", None
-    kind = event.get("type") if isinstance(event, dict) else None
-    return (kind[:80], event) if isinstance(kind, str) else ("(no type)", None)
 
 
 def _count(counter: Counter[str], kind: str) -> None:

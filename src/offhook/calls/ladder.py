@@ -103,6 +103,8 @@ def from_entry(entry: Mapping[str, Any]) -> list[Row]:
         case "rest":
             good = entry.get("status") in (None, 200, 202)
             return [Arrow(at, Lane.APP, Lane.OFFHOOK, title, "blue" if good else "bold red")]
+        case "session":
+            return [Arrow(at, Lane.APP, Lane.OFFHOOK, f"sideband: {title}", "blue")]
         case "sideband":
             return [_sideband(at, entry, title)]
         case "relay":

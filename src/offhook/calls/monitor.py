@@ -19,6 +19,7 @@ __all__ = ["MediaMonitor"]
 
 INTERVAL_S: Final = 5.0
 """How often the numbers are told. RTCP reports come about as often."""
+SAMPLES_PER_MS: Final = 8
 
 
 class MediaMonitor:
@@ -91,12 +92,13 @@ class MediaMonitor:
         self._counts.add(stats)
         self._note_worst(stats)
         self._last = self.describe()
+        played_ms = self._port.played_samples // SAMPLES_PER_MS
         self._port = None
         totals = f"rtp: {stats.packets_in} packets in, {stats.packets_out} out, {stats.lost} lost"
         heard, said = self._last["inbound"]["mos"], self._last["outbound"]["mos"]
         if heard is not None:
             totals += f", MOS {heard} in" + (f" and {said} out" if said is not None else "")
-        self._timeline.record("media", totals, **_fields(stats), quality=self._last)
+        self._timeline.record("media", totals, **_fields(stats), played_ms=played_ms, quality=self._last)
 
     def _arm(self) -> None:
         now = self._clock.monotonic()

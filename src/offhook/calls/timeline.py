@@ -38,6 +38,8 @@ class TimelineEntry:
     title: str
     "One line for people."
     details: Mapping[str, Any]
+    number: int = 0
+    "Counts the call's entries from 0, in the order in which they were recorded; a verdict names its evidence so."
 
 
 class Timeline:
@@ -69,7 +71,8 @@ class Timeline:
         """Add an entry, now or at the given monotonic time."""
         if len(title) > MAX_TITLE:
             title = title[:MAX_TITLE] + "..."
-        entry = TimelineEntry(self._clock.monotonic() if at is None else at, kind, title, details)
+        at = self._clock.monotonic() if at is None else at
+        entry = TimelineEntry(at, kind, title, details, self._count)
         if self._keep is not None and self._count < MAX_KEPT:
             self._keep(self._call_id, self._count, entry.at + self._wall_offset, entry)
         self._count += 1
@@ -138,6 +141,7 @@ def timeline_body(
         "dropped": dropped,
         "data": [
             {
+                "number": entry.number,
                 "at": iso_time(entry.at + offset),
                 "ms": round((entry.at + offset - start) * 1000, 1),
                 "kind": entry.kind,

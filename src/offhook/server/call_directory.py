@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from offhook.calls.errors import CallError, call_not_found
 from offhook.calls.hosted import HostedCalls
 from offhook.calls.past import CallQuery, CallRow, PastCalls, PastUnavailable, Place
+from offhook.calls.verdict import Story, judge
 
 from .services import ServerServices
 
@@ -70,6 +71,14 @@ class CallDirectory:
             return await self._past.timeline(call_id)
         except PastUnavailable as error:
             raise unreadable(error) from None
+
+    async def verdict(self, project_id: str | None, call_id: str) -> dict[str, Any]:
+        """Return the body of `GET /v1/realtime/calls/{id}/verdict`."""
+        described = await self.describe(project_id, call_id)
+        timeline = await self.timeline(project_id, call_id)
+        # A call of an hour has thousands of entries to look through.
+        verdict = await asyncio.to_thread(lambda: judge(Story.of(described, timeline)).to_api())
+        return {"object": "realtime.call.verdict", "call_id": call_id, **verdict}
 
     async def refers(self, project_id: str | None, call_id: str) -> list[dict[str, Any]]:
         """Return the call's transfers, from the first."""

@@ -21,6 +21,7 @@ from .call_list import ListQuery
 from .context import request_id_of
 from .dtmf import DTMF_SCHEMA, digit_order
 from .errors import documented
+from .explaining import Include, capture_response
 from .passthrough import Screen
 from .refers import REFER_BODY, ReferAudit, find_refer, refer_target, refer_under_way, screen_refer
 from .rest_entry import rest_entry
@@ -86,6 +87,8 @@ class CallRoutes:
         for path, route, errors, name in (
             ("/calls", self.list_calls, (400, 401), "list_calls"),
             ("/calls/{call_id:path}/timeline", self.timeline, (401, 404, 503), "get_call_timeline"),
+            ("/calls/{call_id:path}/verdict", self.verdict, (401, 404, 503), "get_call_verdict"),
+            ("/calls/{call_id:path}/pcap", self.pcap, (400, 401, 404, 409, 503), "get_call_capture"),
             ("/calls/{call_id:path}/refers", self.list_refers, (401, 404, 503), "list_call_refers"),
             ("/calls/{call_id:path}/refers/{number}", self.get_refer, (400, 401, 404, 503), "get_call_refer"),
             ("/calls/{call_id:path}", self.get, (401, 404, 503), "get_call"),
@@ -221,6 +224,17 @@ class CallRoutes:
         """Return everything that happened to a call: SIP messages, webhook attempts, requests, turns, its end."""
         project = self._authenticate(request)
         return _json(await self._directory.timeline(project.id, call_id))
+
+    async def verdict(self, request: Request, call_id: CallId) -> Response:
+        """Say why the call went as it did: a sentence, whose affair it is, what would help, and what shows it."""
+        project = self._authenticate(request)
+        return _json(await self._directory.verdict(project.id, call_id))
+
+    async def pcap(self, request: Request, call_id: CallId, include: Include = "sip") -> Response:
+        """Return the call's SIP messages as a capture file for Wireshark. Sound and keys are not in it."""
+        project = self._authenticate(request)
+        timeline = await self._directory.timeline(project.id, call_id)
+        return await capture_response(call_id, timeline, include)
 
     async def create(self, request: Request) -> Response:
         """Calls by WebRTC are not served yet (API row R25)."""

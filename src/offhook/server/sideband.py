@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
 from offhook import ids
+from offhook.calls import event_frame
 from offhook.calls.errors import CallError
 from offhook.tenants import Project
 
@@ -36,6 +38,8 @@ __all__ = ["SidebandRoute"]
 log = logging.getLogger("offhook.server")
 
 EXTENSIONS = frozenset({"call", "audio"})
+MAX_NOTED = 1_000
+"Events of one sideband that the timeline gets."
 BETA_DISABLED = 4000
 "The hosted service's close code for the beta's shapes (API row S12)."
 
@@ -126,10 +130,24 @@ class SidebandRoute:
         call.timeline.record("sideband", "attached", request_id=request_id, events=sorted(admitted.events))
         attachment = admitted.runner.attach(writer, events=admitted.events)
         try:
-            await converse(writer, attachment.receive, scope, receive, send)
+            await converse(writer, _noted(call, attachment.receive), scope, receive, send)
         finally:
             attachment.detach()
             call.timeline.record("sideband", writer.dropped or "detached", request_id=request_id)
+
+
+def _noted(call: Call, receive: Callable[[str | bytes], None]) -> Callable[[str | bytes], None]:
+    """Have what an app asks of a call's session stand on the call's timeline too."""
+    left = MAX_NOTED
+
+    def hand_on(frame: str | bytes) -> None:
+        nonlocal left
+        if left and (note := event_frame.note_of(frame)) is not None:
+            left -= 1
+            call.timeline.record("session", note[0], **note[1])
+        receive(frame)
+
+    return hand_on
 
 
 def _parse_events(query: QueryParams) -> frozenset[str]:

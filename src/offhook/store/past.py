@@ -45,7 +45,7 @@ class StorePastCalls:
 
         def read(connection: Connection) -> dict[str, Any]:
             rows = connection.execute(query).all()
-            entries = [TimelineEntry(row.at, row.kind, row.title, row.details) for row in rows]
+            entries = [TimelineEntry(row.at, row.kind, row.title, row.details, row.number) for row in rows]
             # They were numbered as they came: a gap is what could not be written.
             dropped = max((row.number for row in rows), default=-1) + 1 - len(rows)
             return timeline_body(call_id, entries, dropped)
