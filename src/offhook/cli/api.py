@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
+from urllib.parse import quote, urlencode
 
 import typer
 
@@ -54,6 +55,19 @@ class Api:
             after = f"&after={page.get('last_id')}"
         return found
 
+    def search(self, name: str, value: str, limit: int) -> list[dict[str, Any]]:
+        """Return so many calls at most for which the list's query `name` holds, newest first."""
+        query = urlencode({name: value, "limit": limit})
+        found: list[dict[str, Any]] = self._get(f"/v1/realtime/calls?{query}").get("data", [])
+        return found
+
+    def version(self) -> str:
+        """Return the node's version; empty when it does not say."""
+        try:
+            return str(self._get("/openapi.json")["info"]["version"])
+        except (ApiError, LookupError, TypeError):
+            return ""
+
     def refused_sources(self, limit: int) -> list[dict[str, Any]]:
         """Return who was turned away before a call was made of it, the latest first."""
         path = f"/v1/realtime/refused_sources?limit={min(limit, _REFUSED)}"
@@ -61,10 +75,10 @@ class Api:
         return data
 
     def call(self, call_id: str) -> dict[str, Any]:
-        return self._get(f"/v1/realtime/calls/{call_id}")
+        return self._get(f"/v1/realtime/calls/{quote(call_id, safe='')}")
 
     def timeline(self, call_id: str) -> dict[str, Any]:
-        return self._get(f"/v1/realtime/calls/{call_id}/timeline")
+        return self._get(f"/v1/realtime/calls/{quote(call_id, safe='')}/timeline")
 
     def _get(self, path: str) -> dict[str, Any]:
         import httpx2

@@ -63,9 +63,12 @@ def test_last_is_the_newest_call_and_its_story_is_a_ladder(asked: list[tuple[str
     assert "\x1b" not in result.stdout
 
 
-def test_json_is_the_timeline_as_it_came(asked: list[tuple[str, str]]) -> None:
+def test_json_is_the_verdict_and_the_views_as_they_came(asked: list[tuple[str, str]]) -> None:
     result = CliRunner().invoke(app, ["explain", CALL, "--key", "sk-1", "--json"])
-    assert json.loads(result.stdout) == TIMELINE
+    printed = json.loads(result.stdout)
+    assert printed["timeline"] == TIMELINE
+    assert printed["call"] == RECORD
+    assert printed["verdict"]["code"] == "transferred"
 
 
 def test_calls_are_listed_without_what_could_steer_a_terminal(asked: list[tuple[str, str]]) -> None:

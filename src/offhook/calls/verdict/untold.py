@@ -97,7 +97,8 @@ def _told_but(
             return []
         text = f"{knew}, but its accept came at {seconds(accept.at)}; {what} at {seconds(at)}"
         return [find("accepted_too_late", weight, text, told, accept, until)]
-    if at - _done(told) < PATIENCE_S:
+    # Where it was this node that ended the ringing, the time set for it is patience enough.
+    if until is not None and until.kind == "sip" and at - _done(told) < PATIENCE_S:
         return []
     text = f"{knew}, but your app neither accepted nor rejected; {what} at {seconds(at)}"
     return [find("never_accepted", weight, text, told, until)]
