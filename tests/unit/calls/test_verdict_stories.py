@@ -432,3 +432,13 @@ def test_every_verdict_of_the_catalogue_is_reached_by_a_test():
     root = pathlib.Path(__file__).parents[2]
     told = "".join(path.read_text() for path in (root / "flow/test_verdicts.py", pathlib.Path(__file__)))
     assert [code for code in CATALOGUE if f'"{code}"' not in told] == []
+
+
+def test_the_how_to_has_the_catalogue():
+    page = pathlib.Path(__file__).parents[3] / "docs/howto/why-did-a-call-fail.md"
+    rows = [line.split(" | ") for line in page.read_text().splitlines() if line.startswith("| `")]
+    assert [(code.strip("|` "), blame, means) for code, blame, means, *_ in rows] == [
+        (code, kind.blame, kind.means) for code, kind in CATALOGUE.items()
+    ]
+    remedies = [kind.remedy for kind in CATALOGUE.values()]
+    assert [row[3].removesuffix("|").strip() if len(row) > 3 else "" for row in rows] == remedies
