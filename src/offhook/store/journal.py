@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import delete
-
 from offhook.calls.journal import CallTimes
 from offhook.calls.timeline import TimelineEntry
 
 from . import schema
-from .database import upsert
 from .json_text import Json
 from .writer import Writer
 
@@ -49,7 +46,7 @@ class StoreJournal:
             "sip_status": end.get("sip_status"),
             "described": Json.of(described),
         }
-        self._writer.put(lambda connection: upsert(connection, schema.calls, row))
+        self._writer.keep(schema.calls, row["id"], row)
 
     def refer(self, described: Mapping[str, Any]) -> None:
         row = {
@@ -57,7 +54,7 @@ class StoreJournal:
             "number": described["refer"],
             "described": Json.of(described),
         }
-        self._writer.put(lambda connection: upsert(connection, schema.refers, row))
+        self._writer.keep(schema.refers, (row["call_id"], row["number"]), row)
 
     def entry(self, call_id: str, number: int, at: float, entry: TimelineEntry) -> None:
         details = Json.of(entry.details)
@@ -68,11 +65,7 @@ class StoreJournal:
             self._writer.append(schema.turns, turn)
 
     def dialog(self, call_id: str, snapshot: Mapping[str, Any] | None) -> None:
-        table = schema.dialogs
-        if snapshot is None:
-            self._writer.put(
-                lambda connection: connection.execute(delete(table).where(table.c.call_id == call_id))
-            )
-        else:
+        row = None
+        if snapshot is not None:
             row = {"call_id": call_id, "node": self._node, "snapshot": Json.of(snapshot)}
-            self._writer.put(lambda connection: upsert(connection, table, row))
+        self._writer.keep(schema.dialogs, call_id, row)

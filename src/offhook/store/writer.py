@@ -13,8 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, insert
+from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+
+from .rows import delete_rows, insert_rows, upsert_rows
 
 __all__ = ["NotStoredError", "Writer", "WriterLimits"]
 
@@ -27,6 +29,8 @@ Work = Callable[[Connection], object]
 class WriterLimits:
     group_s: float = 0.02
     "How long the first of a group waits for others to share its commit."
+    lazy_s: float = 0.1
+    "How long rows wait that nobody waits for."
     group: int = 500
     "The most in one commit."
     waiting: int = 50_000
@@ -39,27 +43,43 @@ class WriterLimits:
 
 @dataclass(eq=False, slots=True)
 class _Row:
+    """To be inserted."""
+
     table: Table
     values: Mapping[str, Any]
     written: None = field(default=None, init=False)
 
 
 @dataclass(eq=False, slots=True)
+class _Kept:
+    """To be as it is here, whatever it was."""
+
+    table: Table
+    key: object
+    values: Mapping[str, Any] | None
+    "`None`: gone."
+    written: None = field(default=None, init=False)
+
+
+@dataclass(eq=False, slots=True)
 class _Work:
+    """To be done."""
+
     work: Work
     written: asyncio.Future[None] | None
 
 
-_Item = _Row | _Work
+_Item = _Row | _Kept | _Work
 
 
 class Writer:
     """
-    Takes rows and pieces of work from the event loop and writes them some 20 ms later, work in order of arrival.
+    Takes rows and pieces of work from the event loop and writes them a little later.
 
-    `append` is for rows that nothing refers to, such as a timeline's: they are written together, after the work that
-    shares their commit, and given up first when the database cannot be written. `put` is for all else.
-    Neither blocks nor raises. What is wrong with one piece of work costs no other its commit.
+    `append` is for rows that nothing refers to, such as a timeline's: they are given up first when the database cannot
+    be written. `keep` is for rows that change: of several states in one commit the last is written. `put` is for all
+    else, in order of arrival. Rows are written after the work that shares their commit, some 100 ms after they came;
+    work some 20 ms. None blocks or raises. What is wrong with one costs no other its commit.
     """
 
     def __init__(self, engine: Engine, limits: WriterLimits | None = None) -> None:
@@ -94,7 +114,17 @@ class Writer:
             self.lost += 1
             return
         self._queue.append(_Row(table, values))
-        self._rouse()
+
+    def keep(self, table: Table, key: object, values: Mapping[str, Any] | None) -> None:
+        """
+        Have the row with this primary key hold these values, `None`: have no such row.
+
+        `values` has the key, too. A table whose rows go has one column for its key.
+        """
+        if len(self._queue) >= self._limits.waiting or self._stopping:
+            self.lost += 1
+            return
+        self._queue.append(_Kept(table, key, values))
 
     def put(self, work: Work, *, written: asyncio.Future[None] | None = None) -> None:
         """
@@ -128,10 +158,10 @@ class Writer:
 
     def _run(self) -> None:
         while True:
-            self._wake.wait()
-            if not self._stopping:
-                time.sleep(self._limits.group_s)
-            self._wake.clear()
+            if self._wake.wait(self._limits.lazy_s):
+                if not self._stopping:
+                    time.sleep(self._limits.group_s)
+                self._wake.clear()
             while self._queue:
                 group = [self._queue.popleft() for _ in range(min(len(self._queue), self._limits.group))]
                 if not self._write(group):
@@ -177,16 +207,23 @@ class Writer:
         return True
 
     def _commit(self, group: list[_Item]) -> None:
-        rows: defaultdict[Table, list[Mapping[str, Any]]] = defaultdict(list)
+        new: defaultdict[Table, list[Mapping[str, Any]]] = defaultdict(list)
+        kept: defaultdict[Table, dict[object, Mapping[str, Any] | None]] = defaultdict(dict)
         began_at = time.monotonic()
         with self._engine.begin() as connection:
             for item in group:
-                if isinstance(item, _Row):
-                    rows[item.table].append(item.values)
-                else:
-                    item.work(connection)
-            for table, values in rows.items():
-                connection.execute(insert(table), values)
+                match item:
+                    case _Row(table, values):
+                        new[table].append(values)
+                    case _Kept(table, key, values):
+                        kept[table][key] = values
+                    case _Work(work):
+                        work(connection)
+            for table, rows in new.items():
+                insert_rows(connection, table, rows)
+            for table, states in kept.items():
+                upsert_rows(connection, table, [values for values in states.values() if values is not None])
+                delete_rows(connection, table, [key for key, values in states.items() if values is None])
         self.commits += 1
         self.commit_s += time.monotonic() - began_at
 

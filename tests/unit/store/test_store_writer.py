@@ -11,14 +11,15 @@ from contextlib import asynccontextmanager, closing
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, insert, select, text
+from sqlalchemy import Connection, event, insert, select, text
 
 from offhook.store import Database, StoreError
 from offhook.store.database import upsert
+from offhook.store.json_text import Json
 from offhook.store.schema import dialogs, metadata, timeline
 from offhook.store.writer import NotStoredError, WriterLimits
 
-QUICK = WriterLimits(group_s=0.001, retry_s=0.02)
+QUICK = WriterLimits(group_s=0.001, lazy_s=0.01, retry_s=0.02)
 
 
 @asynccontextmanager
@@ -37,7 +38,7 @@ def entry(number: int, call_id: str = "rtc_1") -> dict:
         "at": 1.5,
         "kind": "sip",
         "title": "INVITE",
-        "details": {"message": "ü"},
+        "details": Json.of({"message": "ü"}),
     }
 
 
@@ -141,11 +142,11 @@ async def test_while_another_process_locks_it_nothing_waits_and_it_recovers_by_i
 
 
 async def test_a_full_disk_is_said_and_what_may_be_lost_is_given_up_first(tmp_path, caplog):
-    limits = WriterLimits(group_s=0.001, retry_s=0.02, waiting=20)
+    limits = WriterLimits(group_s=0.001, lazy_s=0.01, retry_s=0.02, waiting=20)
     async with database(tmp_path, limits=limits) as store:
         await store.write(lambda c: c.execute(text("PRAGMA max_page_count = 1")))  # as large as it is
         filler = {"message": "x" * 100_000}
-        store.writer.append(timeline, entry(0) | {"details": filler})
+        store.writer.append(timeline, entry(0) | {"details": Json.of(filler)})
         await until(lambda: store.writer.trouble)
         assert "full" in store.writer.trouble
         for number in range(1, 30):
@@ -190,3 +191,41 @@ async def test_rows_are_portable(tmp_path):
 
     for table in metadata.tables.values():
         assert "INSERT INTO" in str(insert(table).compile(dialect=postgresql.dialect()))
+
+
+async def test_of_a_row_that_changes_the_last_state_is_kept(tmp_path):
+    """Also where it goes and comes back, in one commit or in several."""
+    async with database(tmp_path) as store:
+
+        def keep(call_id: str, state: int | None) -> None:
+            row = {"call_id": call_id, "node": "u0", "snapshot": Json.of({"state": state})}
+            store.writer.keep(dialogs, call_id, None if state is None else row)
+
+        for state in (1, None, 2):
+            keep("rtc_back", state)
+        for state in (1, 2, None):
+            keep("rtc_gone", state)
+        keep("rtc_later", 1)
+        for number in range(250):
+            keep(f"rtc_{number}", number)
+        await store.write(lambda _: None)
+        keep("rtc_later", None)
+        keep("rtc_7", 8)
+        await store.write(lambda _: None)
+        rows = await store.read(lambda c: c.execute(select(dialogs.c.call_id, dialogs.c.snapshot)).all())
+    assert dict(map(tuple, rows)) == {
+        "rtc_back": {"state": 2},
+        **{f"rtc_{number}": {"state": number} for number in range(250)},
+        "rtc_7": {"state": 8},
+    }
+
+
+async def test_a_thousand_rows_take_some_ten_statements(tmp_path):
+    async with database(tmp_path) as store:
+        statements = []
+        event.listen(store._engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+        for number in range(999):
+            store.writer.append(timeline, entry(number))
+        await store.write(lambda _: None)
+        assert await store.read(count) == 999
+    assert len([text for text in statements if text.startswith("INSERT")]) < 60
