@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from offhook.media import negotiate
-from offhook.media.port import MediaPort, NoFreePort
-from offhook.realtime.engine import EngineUnavailable, UpstreamUnavailable
+from offhook.media.port import MediaPort
+from offhook.realtime.engine import EngineUnavailable
 from offhook.realtime.runner import SessionRunner
 from offhook.realtime.session_config import ConfigError, SessionConfig
 from offhook.sip.events import LegEnded
-from offhook.sip.flow import format_address
 from offhook.sip.leg import Leg, LegListener
 from offhook.sip.message import Request, Response
 from offhook.sip.reasons import create_reason
@@ -25,26 +23,27 @@ from offhook.weak import weakly
 from .admission import Refusal
 from .agent import CallAgent
 from .apology import Apology
-from .carrier import carrier_call_id
+from .call_file import CallFile
 from .dialog_keeper import DialogKeeper
 from .dtmf import DigitOrder
 from .errors import CallError, call_not_found
-from .journal import CallTimes
 from .media import CallMedia
 from .news import CallNews
+from .opening import NotServed, open_line
 from .record import EndReason, Result, Termination
 from .recording import Recording, RecordingAction
+from .refer_record import refer_title
+from .ringing import Ringing
 from .seats import Seat
 from .services import CallServices
 from .sound import CallSound
 from .state import CallState, Lifecycle
 from .target import check_target_uri
+from .tasks import CallTasks
 from .timeline import Timeline
 from .transfer import Transfer
 
 __all__ = ["Call"]
-
-log = logging.getLogger("offhook.calls")
 
 
 class Call(LegListener):
@@ -70,9 +69,6 @@ class Call(LegListener):
     ) -> None:
         self.id = call_id
         self.project = project
-        self.created_at = services.clock.wall()
-        self.answered_at: float | None = None
-        self.ended_at: float | None = None
         self.timeline = Timeline(call_id, services.clock, services.journal.entry)
         self._services = services
         self._settings = services.settings
@@ -81,10 +77,13 @@ class Call(LegListener):
         self._on_ended = on_ended
         self._life = Lifecycle()
         self._decided = asyncio.Event()
+        self._file = CallFile(call_id, project.id, leg, services.clock, services.journal)
         self._establishing: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = CallTasks(call_id, weakly(self._bug_found))
         self._news = CallNews(call_id, project, services.announcer, self.timeline, services.clock)
-        self._ring_timer: asyncio.TimerHandle | None = None
+        self._ringing = Ringing(
+            leg, self._news, self._settings.ring_timeout_s, on_unanswered=weakly(self._use_fallback)
+        )
         self._agent = CallAgent(
             call_id,
             self.timeline,
@@ -133,25 +132,23 @@ class Call(LegListener):
         return self._life.termination
 
     @property
+    def created_at(self) -> float:
+        return self._file.created_at
+
+    @property
     def leg(self) -> Leg:
         return self._leg
 
     def start(self) -> None:
         """Ring, and tell the app. The call can be found by its id before this is called (decision 1)."""
-        self._leg.ring(180)
-        self._ring_timer = asyncio.get_running_loop().call_later(
-            self._settings.ring_timeout_s, self._ring_timed_out
-        )
-        if not self._news.incoming(self._leg.invite.headers, self._media.security, self._undeliverable):
-            self._use_fallback("nobody is subscribed to realtime.call.incoming")
+        self._ringing.begin(self._media.security)
         self.save()
         if self.state is not CallState.ENDED:
             self._dialog.keep()
 
     def save(self) -> None:
         """Have the journal keep what is known of the call now."""
-        times = CallTimes(self.created_at, self.answered_at, self.ended_at)
-        self._services.journal.save(self.describe(), times)
+        self._file.save(self.describe())
 
     def turn_away(self, refusal: Refusal) -> None:
         """Refuse the INVITE before anybody is told of it: no webhook, but a trace."""
@@ -267,28 +264,13 @@ class Call(LegListener):
 
     def describe(self) -> dict[str, Any]:
         """Return the body of `GET /v1/realtime/calls/{id}`."""
-        invite, flow = self._leg.invite, self._leg.flow
-        return {
-            "id": self.id,
-            "object": "realtime.call",
-            "project_id": self.project.id,
-            "state": self.state.value,
-            "created_at": int(self.created_at),
-            "answered_at": int(self.answered_at) if self.answered_at else None,
-            "ended_at": int(self.ended_at) if self.ended_at else None,
-            "from": invite.headers.get("From"),
-            "to": invite.headers.get("To"),
-            "request_uri": invite.uri,
-            "sip_call_id": self._leg.call_id,
-            "carrier_call_id": carrier_call_id(invite.headers),
-            "transport": flow.transport if flow else None,
-            "remote": format_address(flow.remote) if flow else None,
+        parts = {
             "codec": self._media.codec,
             "media": self._sound.describe(),
             **self._agent.describe(),
             "refers": self._transfer.brief(),
-            "termination": self.termination.to_api() if self.termination else None,
         }
+        return self._file.describe(self.state, self.termination, parts)
 
     def _ended_as(self, reason: EndReason, sip_status: int | None = None) -> bool:
         end = self.termination
@@ -361,15 +343,7 @@ class Call(LegListener):
 
     # Ringing.
 
-    def _ring_timed_out(self) -> None:
-        said = f"nobody accepted within {self._settings.ring_timeout_s:g} s"
-        self._use_fallback(f"{said}; {self._news.silence()}", said)
-
-    def _undeliverable(self, why: str) -> None:
-        """No endpoint can ever be told (API row W15): do not let it ring in vain."""
-        self._use_fallback(f"realtime.call.incoming cannot be delivered: {why}", "the app cannot be told")
-
-    def _use_fallback(self, cause: str, said: str = "") -> None:
+    def _use_fallback(self, cause: str, said: str) -> None:
         """Nobody will decide: do what the project says (decision 10). `said` is what the caller's side may know."""
         if self.state is not CallState.RINGING:
             return
@@ -398,28 +372,20 @@ class Call(LegListener):
         engine = self._seat.create_engine(factory, config.model)
         self._agent.reserve(factory, engine, config, given, law=self._media.law, playout=self._sound.playout)
         self._life.accept()
-        self._stop_ringing()
+        self._ringing.end()
         self.timeline.record("call", "accepted", model=config.model)
         self._decided.set()
         limit_s = factory.opening_s or self._settings.engine_timeout_s
-        self._establishing = self._spawn(self._establish(limit_s))
+        self._establishing = self._tasks.spawn(self._establish(limit_s))
 
     async def _establish(self, limit_s: float) -> None:
         """Warm the engine while it rings, then answer."""
         if self.state is not CallState.ACCEPTED or self._seat is None:
             return
         try:
-            await self._agent.warm(limit_s)
-            # Never cancelled: uvloop loses a socket whose opening is (its loop then cannot be closed).
-            port = await self._seat.open_port()
-        except TimeoutError:
-            self._fail(f"the engine was not ready within {limit_s:g} s")
-            return
-        except UpstreamUnavailable as error:
-            self._fail(str(error), "no engine is free", Result.UPSTREAM_ERROR)
-            return
-        except (EngineUnavailable, NoFreePort) as error:
-            self._fail(str(error), "no engine or no media port is free")
+            port = await open_line(self._agent, self._seat, limit_s)
+        except NotServed as error:
+            self._fail(str(error), error.said, error.result)
             return
         if self.state is not CallState.ACCEPTED or self._leg.state == "ended":
             # The leg is ahead of its news: a CANCEL may have come that we are told of in a moment.
@@ -439,7 +405,7 @@ class Call(LegListener):
         )
         sdp = self._media.open(self._leg.invite, port, start)
         self._life.answered()
-        self.answered_at = self._services.clock.wall()
+        self._file.answered()
         self._leg.answer(sdp)
         self._news.answered()
         self.save()
@@ -460,9 +426,7 @@ class Call(LegListener):
     # The end.
 
     def _refer_updated(self, update: dict[str, Any]) -> None:
-        said = " ".join(str(part) for part in (update["sip_status"], update["reason"]) if part)
-        title = f"transfer {update['refer']} to {update['target_uri']}: {update['status']}"
-        self.timeline.record("call", title + (f", {said}" if said else ""), **update)
+        self.timeline.record("call", refer_title(update), **update)
         self._agent.publish("call.refer.updated", **update)
         self._news.refer_updated(update)
         self.save()
@@ -505,8 +469,8 @@ class Call(LegListener):
         termination = Termination(result, reason, sip_status, cause)
         if not self._life.end(termination):
             return
-        self.ended_at = self._services.clock.wall()
-        self._stop_ringing()
+        self._file.ended()
+        self._ringing.end()
         self._decided.set()
         if self._seat is not None:
             self._seat.give_back()
@@ -519,7 +483,7 @@ class Call(LegListener):
         data = termination.to_api()
         self._agent.publish("call.ended", **data)
         if self._agent.runner is not None:
-            self._spawn(self._close_session(reason.value))
+            self._tasks.spawn(self._close_session(reason.value))
         if tell:
             self._news.ended(data)
         self.save()
@@ -527,8 +491,7 @@ class Call(LegListener):
 
     async def wait_closed(self) -> None:
         """Wait until an ended call has told its sidebands everything and freed its engine."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._tasks.wait()
 
     async def _close_session(self, reason: str) -> None:
         try:
@@ -538,20 +501,5 @@ class Call(LegListener):
             self._sound.forget()
             self.save()
 
-    def _stop_ringing(self) -> None:
-        if self._ring_timer is not None:
-            self._ring_timer.cancel()
-            self._ring_timer = None
-        self._news.decided()
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-        return task
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("call task failed", exc_info=error, extra={"event": "call.bug", "call_id": self.id})
-            self._broken(f"internal error: {error!r}", "internal error")
+    def _bug_found(self, cause: str) -> None:
+        self._broken(cause, "internal error")

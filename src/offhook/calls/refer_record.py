@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from offhook.clock import iso_time
 
-__all__ = ["FINAL", "ReferRecord"]
+__all__ = ["FINAL", "ReferRecord", "refer_title"]
 
 FINAL = frozenset({"completed", "completed_unconfirmed", "failed", "unknown", "timeout", "cancelled"})
 
 MAX_UPDATES = 100
 "Of one REFER: a peer may send NOTIFY without end. Verdicts are kept beyond it."
+
+
+def refer_title(brief: Mapping[str, Any]) -> str:
+    """Say in one line how a transfer stands."""
+    said = " ".join(str(part) for part in (brief["sip_status"], brief["reason"]) if part)
+    title = f"transfer {brief['refer']} to {brief['target_uri']}: {brief['status']}"
+    return f"{title}, {said}" if said else title
 
 
 @dataclass(slots=True)

@@ -375,7 +375,7 @@ async def test_a_call_whose_cancel_is_still_to_be_told_is_not_announced_as_answe
     await _settled(call)
 
     assert "realtime.call.answered" not in table.announcer.types
-    assert (call.termination.reason, call.answered_at) == ("cancelled", None)
+    assert (call.termination.reason, call.describe()["answered_at"]) == ("cancelled", None)
     assert table.manager.find("proj_a", call.id) is call
 
 

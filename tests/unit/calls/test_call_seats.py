@@ -131,9 +131,9 @@ async def _ended(table, how):
         case "shutdown":
             call.shut_down()
         case "ring timeout":
-            call._ring_timed_out()
+            call._ringing._timed_out()
         case "undeliverable":
-            call._undeliverable("no such host")
+            call._ringing._undeliverable("no such host")
         case "accepted and cancelled":
             await call.accept({"type": "realtime"})
             call.leg_cancelled(leg, None)
