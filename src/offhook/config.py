@@ -513,7 +513,13 @@ def generated_project(data_dir: Path) -> tuple[ProjectTable, Path, bool]:
         id="proj_test",
         api_keys=(ids.api_key(),),
         trunks=(TrunkTable(name="loopback", sources=("127.0.0.0/8", "::1/128")),),
-        webhooks=(WebhookTable(url="http://127.0.0.1:9099/", secret=ids.webhook_secret()),),
+        webhooks=(
+            WebhookTable(
+                url="http://127.0.0.1:9099/",
+                secret=ids.webhook_secret(),
+                events=("realtime.call.incoming", "realtime.call.recording.saved"),
+            ),
+        ),
     )
     data_dir.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -14,7 +14,7 @@ from werkzeug.serving import make_server
 
 from .node import Node, Seat
 
-__all__ = ["TARGET", "screening_app"]
+__all__ = ["TARGET", "messages_of", "screening_app"]
 
 APP = Path(__file__).parents[2] / "examples" / "screening" / "app.py"
 TARGET = "tel:+15550100"
@@ -23,12 +23,13 @@ TARGET = "tel:+15550100"
 
 @contextmanager
 def screening_app(node: Node) -> Iterator[Seat]:
-    """Let the example serve on a free seat of the node."""
+    """Let the example serve on a free seat of the node; it keeps messages in `messages_of(node)`."""
     seat = node.seat()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENAI_BASE_URL", node.base_url)
         patch.setenv("OPENAI_API_KEY", seat.api_key)
         patch.setenv("OPENAI_WEBHOOK_SECRET", seat.secret)
+        patch.setenv("MESSAGES", str(messages_of(node)))
         app = _load().app
         app.add_url_rule("/webhook", view_func=app.view_functions["webhook"], methods=["POST"])
         seat.socket.listen()
@@ -41,6 +42,11 @@ def screening_app(node: Node) -> Iterator[Seat]:
             server.shutdown()
             thread.join(5)
             server.server_close()
+
+
+def messages_of(node: Node) -> Path:
+    """Return the folder of the messages that callers have left."""
+    return node.folder / "messages"
 
 
 def _load() -> ModuleType:

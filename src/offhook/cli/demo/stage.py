@@ -167,4 +167,5 @@ sources = ["127.0.0.0/8"]
 [[projects.webhooks]]
 url = "http://{HOST}:{stage.app_port}/"
 secret = {json.dumps(stage.webhook_secret)}
+events = ["realtime.call.incoming", "realtime.call.recording.saved"]
 """
