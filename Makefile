@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-upstream listen test lint format types imports unit compat interop fuzz bench clean
+.PHONY: help install demo demo-upstream listen test lint format types imports unit compat interop browser fuzz bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ interop: install  ## SIPp, Kamailio, PJSIP, werift, baresip and scanners (needs 
 
 compat: install  ## openai-node against the sideband over TLS (needs node and npm)
 	tests/compat/node/run $(BIN)/python
+
+browser: install  ## the pages in Chromium, with real calls (needs Debian's chromium and chromium-driver)
+	$(BIN)/pytest -q tests/browser/pages.py
 
 fuzz: install  ## atheris on every parser (FUZZ_SECONDS=600 for each)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'

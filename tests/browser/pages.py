@@ -1,0 +1,200 @@
+"""The pages in Chromium, with real calls: `make browser`."""
+
+from __future__ import annotations
+
+import pytest
+from selenium.common.exceptions import NoAlertPresentException
+from selenium.webdriver.common.keys import Keys
+
+from browser.chromium import PALE, PHONE, Browser
+from browser.stage import HOSTILE_NAME, Stories
+
+PAGES = (
+    "/",
+    "/calls",
+    "/calls?q=nobody",
+    "{transferred}",
+    "{hostile}",
+    "{unanswered}",
+    "{live}",
+    "{message}",
+)
+
+BEYOND = """
+return [...document.querySelectorAll("main *, header *")]
+  .filter((one) => !one.closest("svg, .scroll, nav, pre, .visually-hidden"))
+  .filter((one) => one.getBoundingClientRect().right > innerWidth + 1)
+  .map((one) => one.outerHTML.slice(0, 120));
+"""
+"Returns what reaches past the right edge, though it cannot be scrolled there by itself."
+
+
+@pytest.fixture
+def stories(running) -> Stories:
+    return running.stage.stories
+
+
+def path_of(page: str, stories: Stories) -> str:
+    named = {
+        name: f"/calls/{getattr(stories, name)}" for name in ("transferred", "hostile", "unanswered", "live")
+    }
+    return page.format(**named, message=f"/calls/{stories.hostile}/entries/0")
+
+
+def test_the_key_opens_the_page_that_was_asked_for(browser: Browser) -> None:
+    browser.one("header form[action='/logout'] button").click()
+    browser.until(lambda: browser.path == "/login", "not logged out")
+    browser.go("/calls?state=ended")
+    assert browser.path.startswith("/login?next=")
+    browser.one("#key").send_keys("a wrong key" + Keys.ENTER)
+    browser.until(lambda: browser.all("[role=alert]"), "no word about the wrong key")
+    assert browser.one("[role=alert]").text == "This is not the admin key."
+    assert len(browser.complaints()) == 1, "the browser tells of the 403, and of nothing else"
+    browser.one("#key").send_keys("ak-offhook-browser-tests" + Keys.ENTER)
+    browser.until(lambda: browser.path == "/calls?state=ended", "not where it was to lead")
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_every_page_can_be_read(browser: Browser, stories: Stories, page: str, dark: bool) -> None:
+    browser.look(dark=dark)
+    browser.go(path_of(page, stories))
+    assert browser.one("h1")
+    assert browser.run(PALE) == []
+    assert browser.complaints() == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_phone_need_not_scroll_sideways(browser: Browser, stories: Stories, page: str) -> None:
+    browser.look(PHONE)
+    browser.go(path_of(page, stories))
+    assert browser.run("return document.documentElement.scrollWidth") <= PHONE[0]
+    assert browser.run(BEYOND) == []
+
+
+def test_what_a_caller_is_called_is_text(browser: Browser, stories: Stories) -> None:
+    seen = HOSTILE_NAME.replace("\u202e", "")
+    browser.go(f"/calls/{stories.hostile}")
+    assert seen[:50] in browser.one("h1").text
+    browser.go(f"/calls/{stories.hostile}/entries/0")
+    assert seen in browser.one(".message").text
+    assert "\x1b" not in browser.one(".message").text
+    browser.go("/")
+    assert browser.run("return document.querySelectorAll('main script, main img').length") == 0
+    with pytest.raises(NoAlertPresentException):
+        _ = browser.driver.switch_to.alert
+
+
+def test_a_call_shows_while_it_rings_and_when_it_is_over(browser: Browser, running, stories: Stories) -> None:
+    browser.go("/")
+    browser.run(
+        "window.here = true; window.row = document.getElementById(arguments[0])", f"row-{stories.live}"
+    )
+    call_id, call = running.do(running.stage.answered("Ms Newcomer"))
+    browser.until(lambda: "Ms Newcomer" in browser.one("#live").text, "the call does not show")
+    call_link = browser.one(f"#row-{call_id} a")
+    browser.run("arguments[0].focus()", call_link)
+    running.do(running.stage.end(call))
+    browser.until(lambda: "Ms Newcomer" in browser.one("#past").text, "the call's end does not show")
+    assert browser.run("return window.here"), "the page was not loaded anew"
+    assert browser.run("return row.isConnected && row === document.getElementById(row.id)"), (
+        "rows stay what they are"
+    )
+
+
+def test_a_failed_transfer_says_why_on_the_first_page(browser: Browser, stories: Stories) -> None:
+    browser.go("/")
+    row = browser.one(f"#row-{stories.refused_transfer}")
+    assert "486 Busy Here" in row.text
+    row.find_element("css selector", "a").click()
+    browser.until(
+        lambda: browser.path == f"/calls/{stories.refused_transfer}", "the row does not lead to its call"
+    )
+    assert "486 Busy Here" in browser.one("section[aria-labelledby=refers]").text
+
+
+def test_a_call_tells_its_story(browser: Browser, stories: Stories) -> None:
+    browser.go(f"/calls/{stories.transferred}")
+    assert "The transfer was completed" in browser.one(".verdict").text
+    steps = [step.text for step in browser.all(".ladder a")]
+    for said in ("INVITE", "REFER to tel:+14155550123", "NOTIFY 200 OK", "BYE", "POST accept: 200"):
+        assert any(said in step for step in steps), f"no {said} in {steps}"
+    talk = browser.one("section[aria-labelledby=transcript]").text
+    assert (
+        talk.index("when are you open?") < talk.index("From nine to five") < talk.index("One moment, please.")
+    )
+    assert browser.all(".chart canvas"), "the turns are not drawn"
+    assert len(browser.all("#turn-table tbody tr")) == 3
+    assert "realtime.call.incoming" in browser.one("section[aria-labelledby=webhooks]").text
+
+
+def test_the_keyboard_reaches_all(browser: Browser, stories: Stories) -> None:
+    browser.go("/calls?state=ended")
+    browser.press(Keys.TAB)
+    assert browser.focused("class") == "skip"
+    browser.press("/")
+    assert browser.focused("name") == "q"
+    browser.press("j")
+    assert browser.focused("value") == "j", "while one types, letters are letters"
+    browser.press(Keys.ESCAPE)
+    browser.press("j", "j", "k")
+    first = browser.one(".rows a[data-item]")
+    assert browser.driver.switch_to.active_element == first
+    href = first.get_attribute("href")
+    browser.press(Keys.ENTER)
+    browser.until(lambda: browser.url + browser.path == href, "Enter does not open the call")
+
+    browser.go(f"/calls/{stories.transferred}")
+    browser.run("document.querySelector('.ladder a').focus()")
+    browser.press("j", Keys.ENTER)
+    browser.until(lambda: browser.all("dialog[open] .message"), "no dialog")
+    assert browser.one("dialog .message").text.startswith("SIP/2.0 100 Trying")
+    browser.press("k")
+    browser.until(lambda: browser.one("dialog .message").text.startswith("INVITE"), "k does not go back")
+    browser.press(Keys.ESCAPE)
+    browser.until(lambda: not browser.all("dialog[open]"), "Escape does not close it")
+    assert browser.focused("id") == "e1", "the focus is where it was"
+
+
+def test_colours_are_as_one_chooses(browser: Browser) -> None:
+    browser.go("/")
+    back = "return getComputedStyle(document.body).backgroundColor"
+    light, switch = browser.run(back), browser.one("[data-switch-theme]")
+    switch.click()
+    switch.click()
+    assert switch.get_attribute("aria-label") == "Colours: dark"
+    dark = browser.run(back)
+    assert dark != light
+    browser.go("/calls")
+    assert browser.run(back) == dark
+    browser.one("[data-switch-theme]").click()
+    assert browser.run(back) == light
+
+
+def test_all_can_be_read_without_scripts(browser: Browser, stories: Stories) -> None:
+    browser.look(script=False)
+    browser.go("/")
+    assert "UTC" in browser.one("#past").text
+    browser.go(f"/calls/{stories.transferred}")
+    assert "From nine to five" in browser.text
+    assert not browser.one("[data-switch-theme]").is_displayed(), "what does nothing is not there"
+    browser.one("#e0").click()
+    browser.until(lambda: browser.path.endswith("/entries/0"), "the step leads nowhere")
+    assert browser.one(".message").text.startswith("INVITE sip:")
+    browser.one("a[rel=next]").click()
+    browser.until(lambda: browser.path.endswith("/entries/1"), "no next step")
+
+
+def test_a_live_calls_page_goes_on(browser: Browser, running) -> None:
+    call_id, call = running.do(running.stage.answered("Ms Talkative"))
+    browser.go(f"/calls/{call_id}")
+    assert "active" in browser.one(".head").text
+    browser.run("window.here = true")
+    running.do(running.stage.say(call))
+    browser.until(lambda: "when are you open?" in browser.text, "what was said does not show")
+    browser.until(lambda: browser.all(".chart canvas"), "the turn is not drawn")
+    running.do(running.stage.end(call))
+    browser.until(lambda: "remote hangup" in browser.one(".head").text, "its end does not show")
+    browser.until(lambda: "BYE" in browser.one(".ladder").text, "the BYE does not show")
+    assert browser.run("return window.here")
+    assert browser.run("return document.getElementById('call').hasAttribute('hx-trigger')") is False
