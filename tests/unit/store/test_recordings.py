@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import struct
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from offhook.audio.stereo_wav import HEADER_SIZE
 from offhook.calls.recording import Recording, RecordingState
 from offhook.store import Database
 from offhook.store.recording_file import RecordingFile, mend
-from offhook.store.recordings import DAY_S, RecordingSettings, RecordingStore
+from offhook.store.recordings import DAY_S, MAX_BACKLOG, RecordingSettings, RecordingStore
 
 SECOND = 8000
 HEARD, SENT = b"\x11" * SECOND, b"\x22" * SECOND
@@ -209,3 +211,42 @@ def test_a_file_of_another_kind_is_left_alone(tmp_path: Path) -> None:
     assert mend(path) is None
     assert path.read_bytes() == before
     assert mend(tmp_path / "rec_2.wav") is None
+
+
+def test_a_disk_that_takes_half_a_piece_leaves_a_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "rec_1.wav"
+    file = RecordingFile(path, "PCMU", min_free=0)
+    file.append(HEARD, SENT)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.size + SECOND // 2, limit[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            file.append(HEARD, SENT)
+        cut_off = path.read_bytes()
+        assert data_size(cut_off) == 2 * SECOND < len(cut_off) - HEADER_SIZE
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    file.close()
+    assert (file.duration_ms, path.stat().st_size) == (1000, HEADER_SIZE + 2 * SECOND)
+
+
+async def test_a_disk_that_stands_still_costs_the_recording_and_nothing_else(kept: Kept) -> None:
+    """It writes nothing any more; what waits for it has a limit, and the loop never does."""
+    stands, goes = threading.Event(), threading.Event()
+
+    def stand_still() -> None:
+        stands.set()
+        goes.wait(30)
+
+    kept.store._thread.do(stand_still)
+    sink = kept.store.begin(
+        "rtc_1", "proj_a", "PCMU", lambda recording, trouble: kept.over.put_nowait((recording, trouble))
+    )
+    assert await asyncio.to_thread(stands.wait, 10)
+    for _ in range(MAX_BACKLOG + 10):
+        sink.write(HEARD, SENT)
+    goes.set()
+    async with asyncio.timeout(10):
+        recording, trouble = await kept.over.get()
+    assert (recording.state, recording.duration_ms) == (RecordingState.FAILED, MAX_BACKLOG * 1000)
+    assert trouble == f"the disk is {MAX_BACKLOG} s behind"
