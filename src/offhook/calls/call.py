@@ -483,10 +483,11 @@ class Call(LegListener):
         data = termination.to_api()
         self._agent.publish("call.ended", **data)
         if self._agent.runner is not None:
-            self._tasks.spawn(self._close_session(reason.value))
+            self._tasks.spawn(self._close_session(reason.value))  # which saves the call, with what the session was
+        else:
+            self.save()
         if tell:
             self._news.ended(data)
-        self.save()
         self._on_ended(self)
 
     async def wait_closed(self) -> None:
