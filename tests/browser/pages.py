@@ -115,7 +115,9 @@ def test_a_failed_transfer_says_why_on_the_first_page(browser: Browser, stories:
 
 def test_a_call_tells_its_story(browser: Browser, stories: Stories) -> None:
     browser.go(f"/calls/{stories.transferred}")
-    assert "The transfer was completed" in browser.one(".verdict").text
+    assert "The caller was transferred to tel:+14155550123" in browser.one(".verdict").text
+    browser.one(".verdict .shows a").click()
+    assert browser.path.endswith(browser.one(".ladder .evidence").get_attribute("id"))
     steps = [step.text for step in browser.all(".ladder a")]
     for said in ("INVITE", "REFER to tel:+14155550123", "NOTIFY 200 OK", "BYE", "POST accept: 200"):
         assert any(said in step for step in steps), f"no {said} in {steps}"
@@ -126,6 +128,24 @@ def test_a_call_tells_its_story(browser: Browser, stories: Stories) -> None:
     assert browser.all(".chart canvas"), "the turns are not drawn"
     assert len(browser.all("#turn-table tbody tr")) == 3
     assert "realtime.call.incoming" in browser.one("section[aria-labelledby=webhooks]").text
+
+
+def test_a_recording_is_drawn_and_plays_from_where_a_line_was_said(
+    browser: Browser, stories: Stories
+) -> None:
+    browser.go(f"/calls/{stories.transferred}")
+    browser.until(lambda: browser.all(".wave.drawn"), "the waveform is not drawn")
+    browser.until(
+        lambda: browser.run("return document.querySelector('audio').duration > 2"), "no sound was loaded"
+    )
+    browser.run("document.querySelector('audio').muted = true")
+    browser.one(".talk li.agent [data-play]").click()
+    browser.until(
+        lambda: browser.run(
+            "const a = document.querySelector('audio'); return a.currentTime > 0.2 && !a.error"
+        ),
+        "it does not play",
+    )
 
 
 def test_the_keyboard_reaches_all(browser: Browser, stories: Stories) -> None:

@@ -53,7 +53,13 @@ class Stage:
     """A node with an app and a phone. Enter it in the loop that shall drive them."""
 
     def __init__(self, folder: Path) -> None:
-        self.node = Node(folder, script=SCRIPT, seats=2, server=f'admin_key = "{ADMIN_KEY}"')
+        self.node = Node(
+            folder,
+            script=SCRIPT,
+            seats=2,
+            seat_lines={0: "record = true"},
+            server=f'admin_key = "{ADMIN_KEY}"',
+        )
         self.stories = Stories()
 
     @property

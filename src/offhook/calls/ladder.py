@@ -117,6 +117,8 @@ def from_entry(entry: Mapping[str, Any]) -> list[Row]:
             return [Note(at, Lane.OFFHOOK, f"agent says: “{title}”", "bold magenta", wide=True)]
         case "tool_call":
             return [Note(at, Lane.OFFHOOK, f"tool: {title}", "magenta", wide=True)]
+        case "interrupted":
+            return [Note(at, Lane.OFFHOOK, f"the caller interrupts: {title.rstrip(': ')}")]
         case "turn":
             return [Note(at, Lane.OFFHOOK, title, "yellow")]
         case "call":

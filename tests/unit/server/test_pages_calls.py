@@ -1,12 +1,19 @@
 """The pages of calls: what they show of a call, and that nothing which a caller sends is ever markup."""
 
 import re
+from dataclasses import dataclass
+from pathlib import Path
 
 import httpx2
+import numpy as np
 import pytest
 
+from offhook.audio import g711
+from offhook.audio.stereo_wav import create_header, interleave
+from offhook.calls.recording import Recording, RecordingState
 from offhook.server import AdminKey, ServerServices, create_app
-from offhook.server.pages.call_view import call_line, outcome, transcript, turns
+from offhook.server.pages.call_view import call_line, outcome, transcript, turns, verdict_view
+from offhook.server.pages.playback import loudness
 from offhook.server.pages.sequence import FIRST, LAST, sequence
 from offhook.server.pages.text import duration, ms, party, raw, shown
 from offhook.tenants import ConfiguredProjects
@@ -40,9 +47,15 @@ def calls():
 
 
 @pytest.fixture
-async def client(calls):
+async def client(calls, recordings):
     app = create_app(
-        ServerServices(projects=ConfiguredProjects([]), calls=calls, clock=CLOCK, admin_key=AdminKey(KEY))
+        ServerServices(
+            projects=ConfiguredProjects([]),
+            calls=calls,
+            clock=CLOCK,
+            admin_key=AdminKey(KEY),
+            recordings=recordings,
+        )
     )
     transport = httpx2.ASGITransport(app=app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as logged_in:
@@ -187,6 +200,102 @@ async def test_the_overview_says_what_to_do_next(client):
     page = (await client.get("/")).text
     assert "No calls yet" in page
     assert "offhook call" in page
+
+
+# The verdict and the recording.
+
+
+async def test_the_verdict_comes_first_and_leads_to_what_shows_it(client, calls):
+    story = Story(calls, state="ended", termination={"result": "client_error", "reason": "cancelled"})
+    for method in ("INVITE", "CANCEL"):
+        message = f"{method} sip:a SIP/2.0\r\nCSeq: 1 {method}\r\n"
+        story.call.timeline.record("sip", f"{method} sip:a SIP/2.0", direction="in", message=message)
+    story.call.timeline.record("call", "ended", result="client_error", reason="cancelled", cause="hung up")
+    page = (await client.get("/calls/rtc_u0_1")).text
+    said = (await client.get("/calls/rtc_u0_1/json")).json()["verdict"]
+    assert page.index(said["sentence"][1:]) < page.index('class="ladder"')
+    assert said["evidence"], "a cancelled call has something to show"
+    for number in said["evidence"]:
+        assert f'href="#e{number}"' in page
+        assert re.search(rf'id="e{number}" class="step [^"]*evidence"', page)
+
+
+def test_a_verdict_is_shown_with_whose_affair_it_is():
+    said = {
+        "code": "webhook_slow", "blame": "app", "sentence": "your webhook was slow", "remedy": "answer at once",
+        "evidence": [1, 99], "also": [{"code": "x", "blame": "nobody", "sentence": "one packet was lost"}],
+    }  # fmt: skip
+    found = verdict_view(said, entries({"kind": "call", "title": "a"}, {"kind": "call", "title": "b"}))
+    assert (found.whose, found.kind) == ("your app's", "bad")
+    assert found.evidence == ((1, "b", 0.01),)
+    assert found.also[0].kind == "good"
+
+
+@dataclass
+class KeptFile:
+    path: Path
+    state: RecordingState = RecordingState.SAVED
+
+    async def find(self, project_id, call_id):
+        assert project_id is None
+        if call_id != "rtc_u0_1":
+            return None
+        return Recording("rec_1", call_id, "proj_a", self.state, 1002.0, 1003.0, 1000, 1)
+
+    def file_of(self, recording):
+        return self.path
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    """Half a second of tone on the left, as much silence after it, and nothing on the right."""
+    tone = g711.encode(np.full(4000, 16000, dtype=np.int16), "PCMU")
+    silence = g711.encode(np.zeros(4000, dtype=np.int16), "PCMU")
+    sound = interleave(tone + silence, silence + silence)
+    path = tmp_path / "rec_1.wav"
+    path.write_bytes(create_header("PCMU", len(sound)) + sound)
+    return KeptFile(path)
+
+
+async def test_a_recording_can_be_played_and_seen(client, calls, recordings):
+    Story(calls)
+    page = await client.get("/calls/rtc_u0_1")
+    assert 'src="/calls/rtc_u0_1/recording.wav"' in page.text
+    nonce = re.search(r'data-nonce="(\w+)"', page.text)[1]
+    policy = page.headers["content-security-policy"]
+    assert policy.startswith("default-src 'self';")
+    assert policy.endswith(f"; style-src 'self' 'nonce-{nonce}'")
+    assert nonce not in (await client.get("/calls/rtc_u0_1")).text, "a nonce is used once"
+    part = await client.get("/calls/rtc_u0_1/recording.wav", headers={"Range": "bytes=0-3"})
+    assert (part.status_code, part.content) == (206, b"RIFF")
+    left, right = (await client.get("/calls/rtc_u0_1/waveform")).json()
+    assert len(left) == len(right) == 800
+    assert left[:400] == pytest.approx([0.49] * 400, abs=0.02)
+    assert max(left[401:] + right) < 0.01
+    recordings.state = RecordingState.RECORDING
+    assert "It is being recorded" in (await client.get("/calls/rtc_u0_1")).text
+
+
+async def test_a_call_that_was_not_recorded_has_no_player(client, calls):
+    Story(calls, "rtc_u0_2")
+    page = await client.get("/calls/rtc_u0_2")
+    assert "<audio" not in page.text
+    assert "nonce" not in page.headers["content-security-policy"]
+    for path in ("/calls/rtc_u0_2/recording.wav", "/calls/rtc_u0_2/waveform"):
+        assert (await client.get(path)).status_code == 404
+    client.cookies.clear()
+    assert (await client.get("/calls/rtc_u0_1/recording.wav")).status_code == 303
+
+
+def test_a_file_of_another_kind_has_no_waveform(tmp_path):
+    (tmp_path / "a").write_bytes(b"RIFF" + b"x" * 100)
+    with pytest.raises(ValueError, match="no recording"):
+        loudness(tmp_path / "a")
+
+
+def test_a_recording_without_sound_yet_has_an_empty_waveform(tmp_path):
+    (tmp_path / "a").write_bytes(create_header("PCMA", 0))
+    assert loudness(tmp_path / "a") == [[], []]
 
 
 # The diagram.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .sequence import number_of
 from .text import party, shown
 
 __all__ = [
@@ -15,14 +16,26 @@ __all__ = [
     "Outcome",
     "Said",
     "Turn",
+    "Verdict",
     "call_line",
     "outcome",
     "title",
     "transcript",
     "turns",
+    "verdict_view",
     "webhook_attempts",
 ]
 
+_WHOSE = {
+    "app": "your app's",
+    "trunk": "the trunk's",
+    "node": "this node's",
+    "upstream": "the upstream's",
+} | {
+    "caller": "the caller's",
+    "nobody": "",
+    "unknown": "unknown",
+}
 LIVE = ("ringing", "accepted", "answered", "active")
 _KINDS = {"success": "good", "client_error": "warn", "server_error": "bad", "upstream_error": "bad"}
 _PARTS = (
@@ -104,8 +117,8 @@ def transcript(timeline: Mapping[str, Any]) -> list[Said]:
     """Return what was said on both sides, in order."""
     who = {"heard": "caller", "said": "agent", "tool_call": "tool", "dtmf": "caller", "interrupted": "note"}
     found = []
-    for number, entry in enumerate(timeline.get("data", ())):
-        speaker = who.get(entry.get("kind"))
+    for number, entry in _numbered(timeline):
+        speaker = who.get(str(entry.get("kind")))
         if speaker is None:
             continue
         text = str(entry.get("title") or "")
@@ -128,7 +141,7 @@ class Turn:
 def turns(timeline: Mapping[str, Any]) -> list[Turn]:
     """Return the turns that were answered."""
     found = []
-    for number, entry in enumerate(timeline.get("data", ())):
+    for number, entry in _numbered(timeline):
         if entry.get("kind") != "turn":
             continue
         before, parts = 0.0, list[float | None]()
@@ -148,7 +161,7 @@ def webhook_attempts(timeline: Mapping[str, Any]) -> list[tuple[int, Mapping[str
     """Return each attempt to tell the app something, with its place in the timeline."""
     return [
         (number, entry)
-        for number, entry in enumerate(timeline.get("data", ()))
+        for number, entry in _numbered(timeline)
         if entry.get("kind") == "webhook" and "attempt" in entry
     ]
 
@@ -157,3 +170,39 @@ def title(call: Mapping[str, Any]) -> str:
     """Return what a call's page is headed with: who called."""
     caller = party(call.get("from"))
     return caller.name or caller.number or str(call["id"])
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why a call went as it did, with the entries that show it: number, title, seconds."""
+
+    sentence: str
+    whose: str
+    remedy: str
+    code: str
+    kind: str
+    evidence: tuple[tuple[int, str, float], ...]
+    also: tuple[Verdict, ...]
+
+
+def verdict_view(said: Mapping[str, Any], timeline: Mapping[str, Any]) -> Verdict:
+    """Return the body of `GET /v1/realtime/calls/{id}/verdict` as it is shown."""
+    entries = dict(_numbered(timeline))
+    blame = str(said.get("blame") or "unknown")
+    found = sorted(number for number in said.get("evidence", ()) if number in entries)
+    return Verdict(
+        sentence=str(said.get("sentence") or ""),
+        whose=_WHOSE.get(blame, blame),
+        remedy=str(said.get("remedy") or ""),
+        code=str(said.get("code") or ""),
+        kind={"nobody": "good", "unknown": "plain", "caller": "warn"}.get(blame, "bad"),
+        evidence=tuple(
+            (number, str(entries[number].get("title") or ""), float(entries[number].get("ms") or 0) / 1000)
+            for number in found
+        ),
+        also=tuple(verdict_view(other, timeline) for other in said.get("also", ())),
+    )
+
+
+def _numbered(timeline: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    return ((number_of(entry, place), entry) for place, entry in enumerate(timeline.get("data", ())))

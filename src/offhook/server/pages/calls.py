@@ -15,14 +15,18 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from offhook import ids
 from offhook.calls.errors import CallError
 from offhook.calls.past import CallQuery
+from offhook.calls.verdict import Story, judge
 
 from ..call_directory import CallDirectory, CallPage
+from ..explaining import capture_response
 from ..services import ServerServices
 from . import call_view
 from .logins import Login
-from .sequence import LANES, ROW_PX, sequence
+from .playback import Playback
+from .sequence import LANES, ROW_PX, number_of, sequence
 from .shell import HEADERS, NavItem, Shell
 
 __all__ = ["Calls"]
@@ -36,10 +40,12 @@ class Calls:
         self._shell = shell
         self._clock = services.clock
         self._directory = directory
+        self._playback = Playback(shell, services.recordings)
         shell.nav.append(NavItem("/calls", "Calls"))
         shell.page("/calls", self.search)
         shell.page("/calls/{call_id}", self.show)
         shell.page("/calls/{call_id}/json", self.as_json)
+        shell.page("/calls/{call_id}/pcap", self.as_pcap)
         shell.page("/calls/{call_id}/entries/{number:int}", self.show_entry)
 
     async def search(self, request: Request, login: Login) -> Response:
@@ -69,6 +75,7 @@ class Calls:
         call = await self._directory.describe(None, call_id)
         timeline = await self._directory.timeline(None, call_id)
         refers = await self._directory.refers(None, call_id)
+        playing = await self._playback.of(call_id, timeline)
         params = request.query_params
         story = await asyncio.to_thread(_story, call, timeline, "detail" in params, "all" in params)
         return await self._shell.render(
@@ -83,6 +90,8 @@ class Calls:
             row=ROW_PX,
             detailed="detail" in params,
             turn_parts=call_view.TURN_PARTS,
+            playing=playing,
+            style_nonce=ids.sip_token(16) if playing else "",
             **story,
         )
 
@@ -91,7 +100,8 @@ class Calls:
         call_id, number = request.path_params["call_id"], request.path_params["number"]
         timeline = await self._directory.timeline(None, call_id)
         entries = timeline["data"]
-        if number >= len(entries):
+        numbers = [number_of(entry, place) for place, entry in enumerate(entries)]
+        if number not in numbers:
             raise CallError(404, f"The timeline of {call_id} has no entry {number}.")
         return await self._shell.render(
             request,
@@ -99,7 +109,10 @@ class Calls:
             "entry.html",
             call_id=call_id,
             number=number,
-            entry=entries[number],
+            place=(place := numbers.index(number)),
+            entry=entries[place],
+            previous=numbers[place - 1] if place else None,
+            next=numbers[place + 1] if place + 1 < len(numbers) else None,
             count=len(entries),
         )
 
@@ -110,9 +123,14 @@ class Calls:
             "call": await self._directory.describe(None, call_id),
             "timeline": await self._directory.timeline(None, call_id),
             "refers": await self._directory.refers(None, call_id),
+            "verdict": await self._directory.verdict(None, call_id),
         }
         content = await asyncio.to_thread(orjson.dumps, body, str, orjson.OPT_INDENT_2)
         return Response(content, media_type="application/json", headers=HEADERS)
+
+    async def as_pcap(self, request: Request, login: Login) -> Response:
+        call_id = request.path_params["call_id"]
+        return await capture_response(call_id, await self._directory.timeline(None, call_id), "sip")
 
     async def _exists(self, call_id: str) -> bool:
         try:
@@ -195,8 +213,16 @@ def _story(
     call: Mapping[str, Any], timeline: Mapping[str, Any], detailed: bool, whole: bool
 ) -> dict[str, Any]:
     """Work out what takes a while for a long call."""
+    verdict = judge(Story.of(call, timeline)).to_api()
     return {
-        "ladder": sequence(timeline, hosted=bool(call.get("hosted")), detailed=detailed, whole=whole),
+        "verdict": call_view.verdict_view(verdict, timeline),
+        "ladder": sequence(
+            timeline,
+            hosted=bool(call.get("hosted")),
+            detailed=detailed,
+            whole=whole,
+            evidence=verdict["evidence"],
+        ),
         "transcript": call_view.transcript(timeline),
         "turns": call_view.turns(timeline),
         "webhooks": call_view.webhook_attempts(timeline),

@@ -10,7 +10,7 @@ from offhook.calls.ladder import HOSTED_NAMES, NAMES, Arrow, Lane, Note, Row, nu
 
 from .text import shown
 
-__all__ = ["LANES", "ROW_PX", "Sequence", "Step", "sequence"]
+__all__ = ["LANES", "ROW_PX", "Sequence", "Step", "number_of", "sequence"]
 
 LANES = (12.0, 54.0, 96.0)
 "Where caller, Offhook and app stand, in percent of the width; left of them is the time."
@@ -27,7 +27,7 @@ class Step:
     """One row. Percentages are of the width, `y` is in pixels; an arrow goes from `x1` to `x2`, a note has no `x2`."""
 
     number: int
-    "The entry's place in the timeline."
+    "The entry's number in the timeline."
     at: float
     y: int
     style: str
@@ -83,21 +83,27 @@ def sequence(
     names, proof = HOSTED_NAMES if hosted else NAMES, frozenset(evidence)
     made = Sequence((names[0], names[1], names[2]))
     entries = timeline.get("data", ())
-    rows: list[tuple[int, Row]] = []
-    for number, found in numbered(timeline):
-        if not detailed and _is_quiet(entries[number]):
+    rows: list[tuple[Mapping[str, Any], int, Row]] = []
+    for place, found in numbered(timeline):
+        if not detailed and _is_quiet(entries[place]):
             made.quiet += 1
             continue
-        rows += [(number, row) for row in found]
+        rows += [(entries[place], number_of(entries[place], place), row) for row in found]
     drawn = rows
     if not whole and len(rows) > FIRST + LAST:
         made.left_out = len(rows) - FIRST - LAST
         made.gap_y = HEAD_PX + FIRST * ROW_PX
         drawn = [*rows[:FIRST], *rows[-LAST:]]
-    for place, (number, row) in enumerate(drawn):
+    for place, (entry, number, row) in enumerate(drawn):
         y = HEAD_PX + (place + (bool(made.left_out) and place >= FIRST)) * ROW_PX
-        made.steps.append(_step(number, row, y, made.names, "message" in entries[number], number in proof))
+        made.steps.append(_step(number, row, y, made.names, "message" in entry, number in proof))
     return made
+
+
+def number_of(entry: Mapping[str, Any], place: int) -> int:
+    """Return an entry's number, by which verdicts name it; entries of earlier versions are numbered by their place."""
+    number = entry.get("number")
+    return number if isinstance(number, int) else place
 
 
 def _is_quiet(entry: Mapping[str, Any]) -> bool:

@@ -124,18 +124,30 @@ class Shell:
         *,
         status: int = 200,
         headers: Mapping[str, str] | None = None,
+        style_nonce: str = "",
         **context: Any,
     ) -> Response:
-        """Return a page. It is written in a thread: a long one takes longer than packets can wait."""
+        """
+        Return a page. It is written in a thread: a long one takes longer than packets can wait.
+
+        `style_nonce` lets those styles in that carry it: a library that brings its own, in a tree of its own.
+        """
         text = await asyncio.to_thread(
             self._templates.get_template(template).render,
-            {"here": request.url.path, "login": login, "csrf": login.csrf if login else "", **context},
+            {
+                "here": request.url.path,
+                "login": login,
+                "csrf": login.csrf if login else "",
+                "style_nonce": style_nonce,
+                **context,
+            },
         )
+        policy = f"{POLICY}; style-src 'self' 'nonce-{style_nonce}'" if style_nonce else POLICY
         return Response(
             text,
             status_code=status,
             media_type="text/html",
-            headers={"Content-Security-Policy": POLICY, **HEADERS, **(headers or {})},
+            headers={"Content-Security-Policy": policy, **HEADERS, **(headers or {})},
         )
 
     def _login_of(self, request: Request) -> Login | None:

@@ -97,7 +97,7 @@ def party(header: object) -> Party:
 
 def details(entry: Mapping[str, Any]) -> dict[str, str]:
     """Return what an entry of a timeline says besides its message, without what every entry has."""
-    common = ("at", "ms", "kind", "title", "message")
+    common = ("number", "at", "ms", "kind", "title", "message")
     return {shown(name, 60): shown(value, 2_000) for name, value in entry.items() if name not in common}
 
 

@@ -46,6 +46,37 @@
     dialog.replaceChildren();
   });
 
+  // The recording: a waveform above the browser's own player, and each line of the transcript plays from where it was said.
+  const wave = document.querySelector("[data-wave]");
+  const audio = wave?.parentElement.querySelector("audio");
+  const drawWave = async () => {
+    const response = await fetch(wave.dataset.wave);
+    if (!response.ok) return;
+    const peaks = await response.json();
+    if (!peaks[0].length) return;
+    const colours = { waveColor: resolved("--strong-line"), progressColor: resolved("--accent") };
+    const surfer = WaveSurfer.create({
+      container: wave, media: audio, peaks, duration: Number(wave.dataset.seconds), cspNonce: wave.dataset.nonce,
+      height: 44, barWidth: 2, barGap: 1, barRadius: 1, cursorColor: resolved("--text"),
+      splitChannels: [{ ...colours, height: 44 }, { ...colours, height: 44 }],
+    });
+    wave.classList.add("drawn");
+    document.addEventListener("offhook:theme", () => location.reload());
+    return surfer;
+  };
+  const showPlays = () => {
+    if (!audio) return;
+    for (const button of document.querySelectorAll("[data-play]")) {
+      button.hidden = Number(button.dataset.play) < Number(wave.dataset.offset);
+    }
+  };
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-play]");
+    if (!button || !audio) return;
+    audio.currentTime = Math.max(0, Number(button.dataset.play) - Number(wave.dataset.offset) - 0.5);
+    audio.play();
+  });
+
   // The chart reads the table beneath it, so that both say the same.
   let plot = null;
   let drawn = "";
@@ -104,7 +135,14 @@
     );
   };
   draw();
-  document.addEventListener("htmx:after:swap", () => draw());
+  if (wave && window.WaveSurfer) {
+    drawWave();
+    showPlays();
+  }
+  document.addEventListener("htmx:after:swap", () => {
+    draw();
+    showPlays();
+  });
   document.addEventListener("offhook:theme", () => draw(true));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw(true));
   let resizing = 0;
