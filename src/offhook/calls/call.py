@@ -458,15 +458,9 @@ class Call(LegListener):
             self._end(reason, result, cause, 480 if rings else None)
 
     def _end(
-        self,
-        reason: EndReason,
-        result: Result,
-        cause: str,
-        sip_status: int | None = None,
-        *,
-        tell: bool = True,
+        self, reason: EndReason, result: Result, cause: str, status: int | None = None, *, tell: bool = True
     ) -> None:
-        termination = Termination(result, reason, sip_status, cause)
+        termination = Termination(result, reason, status, cause)
         if not self._life.end(termination):
             return
         self._file.ended()
