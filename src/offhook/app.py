@@ -15,11 +15,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from offhook import __version__
 from offhook.calls.hosted import HostedCalls
-from offhook.calls.journal import Journal, NoJournal
 from offhook.calls.manager import CallManager
 from offhook.calls.measured import MeasuredJournal
 from offhook.calls.orphans import Orphans
-from offhook.calls.past import NoPastCalls
 from offhook.calls.services import CallServices, CallSettings
 from offhook.certificates import CertificateFiles, client_context, development_certificate
 from offhook.clock import SystemClock
@@ -31,6 +29,7 @@ from offhook.media.port import PortPool
 from offhook.metrics import Metrics
 from offhook.node_metrics import NodeMetrics
 from offhook.node_projects import NodeProjects
+from offhook.node_store import NodeStore
 from offhook.outbound import OutboundClient
 from offhook.realtime.directory import EngineDirectory
 from offhook.realtime.engine import EngineFactory, EngineUnavailable
@@ -61,9 +60,7 @@ from offhook.serving_certificate import ServingCertificate
 from offhook.sip.endpoint import TOO_MANY_CONNECTIONS, Endpoint, EndpointConfig
 from offhook.sip.flow import Flow, format_address
 from offhook.sip.session_timer import SessionTimerConfig
-from offhook.store import Database, StoreError
-from offhook.store.journal import StoreJournal
-from offhook.store.past import StorePastCalls
+from offhook.store import StoreError
 from offhook.tenants import Projects
 from offhook.webhooks.delivery import DeliverySettings, WebhookAnnouncer
 
@@ -114,15 +111,15 @@ class Node:
     def details(self) -> dict[str, object]:
         """Return what `/readyz` says besides."""
         said = {
-            "warnings": [*self._certificate.warnings(), *self._silence(), *self._store_warnings()],
+            "warnings": [*self._certificate.warnings(), *self._silence(), *self._store.warnings()],
             "registrations": self._registrations.describe(),
         }
         return {name: items for name, items in said.items() if items}
 
     def capacity(self) -> dict[str, object]:
         """Return what `GET /admin/api/capacity` says."""
-        store = self._database.describe() if self._database is not None else None
-        return {**self._manager.capacity(), "engines": self._engines.describe(), "store": store}
+        store, engines = self._store.describe(), self._engines.describe()
+        return {**self._manager.capacity(), "engines": engines, "store": store}
 
     @property
     def calls_paced(self) -> int:
@@ -134,9 +131,6 @@ class Node:
         """What `serve` prints when it is ready: where it listens, and once only the secrets that it made."""
         warnings = [f"warning: {text}" for text in self._silence()]
         return "\n".join([*self._notices, *warnings, f"offhook ready {' '.join(self._addresses)}"])
-
-    def _store_warnings(self) -> list[str]:
-        return self._database.warnings() if self._database is not None else []
 
     def _silence(self) -> list[str]:
         return warn_of_silence(self._config.sip.listen, self._config.media.sdp_host)
@@ -160,7 +154,11 @@ class Node:
         except OSError as error:
             raise StartError(f"media.bind = {config.media.bind!r}: {error.strerror or error}") from error
         self._certificate = self._load(certificates)
-        self._database = await self._open_database()
+        try:
+            self._store = await NodeStore.open(config, self._clock)
+        except StoreError as error:
+            raise StartError(str(error)) from error
+        self._database = self._store.database
         server_tls = self._certificate.context
         self._desk = desk = await self._projects.open_desk(self._database, self._clock)
         outbound = OutboundClient(tls=client_context(certificates.ca))
@@ -206,7 +204,7 @@ class Node:
                 apology=_load_sentence(
                     "failure_sentence", config.engine.failure_sentence, load_failure_sentence
                 ),
-                journal=MeasuredJournal(self._journal(), self._metrics),
+                journal=MeasuredJournal(self._store.journal, self._metrics),
                 metrics=self._metrics,
             ),
         )
@@ -269,12 +267,13 @@ class Node:
             await self.stop()
             raise StartError(str(error)) from error
         self._ready = True
+        self._store.start()
         self._recovery.end(
             Orphans(
                 endpoint=self._endpoint,
                 projects=projects,
                 announcer=self._announcer,
-                journal=self._journal(),
+                journal=self._store.journal,
                 clock=self._clock,
             )
         )
@@ -321,8 +320,7 @@ class Node:
         await self._engines.close()
         await self._outbound.close()
         await self._passthrough.close()
-        if self._database is not None:
-            await self._database.close()
+        await self._store.close()
         self._recovery.release()
         log.info("stopped", extra={"event": "node.stopped"})
 
@@ -386,21 +384,6 @@ class Node:
         await self._hurried.wait()
         await self._close_calls(0.0)
 
-    async def _open_database(self) -> Database | None:
-        """Return `None` where nothing is to be kept. Raises `StartError`."""
-        server = self._config.server
-        if server.database == "none":
-            return None
-        try:
-            return await Database.open(server.database, server.data_dir)
-        except StoreError as error:
-            raise StartError(str(error)) from error
-
-    def _journal(self) -> Journal:
-        if self._database is None:
-            return NoJournal()
-        return StoreJournal(self._database.writer, self._config.server.node)
-
     def _find_admin_key(self) -> AdminKey:
         key, path, made = find_admin_key(self._config.server.admin_key, self._config.server.data_dir)
         if made:
@@ -455,7 +438,7 @@ class Node:
                 admin_key=self._admin_key,
                 project_desk=self._desk,
                 capacity=self.capacity,
-                past=StorePastCalls(self._database) if self._database else NoPastCalls(),
+                past=self._store.past,
                 recordings=self._recordings,
                 metrics=self._metrics,
                 exposition=exposition.render,

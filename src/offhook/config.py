@@ -55,6 +55,8 @@ class ServerTable(Table):
     "Where calls, webhooks and projects are kept: `sqlite` (a file in `data_dir`), a URL of one, or `none`."
     public_url: Annotated[str, Field(pattern=r"^(https?://[^\s/]+(/\S*)?)?$")] = ""
     "Where apps reach this node, such as `https://phone.example.net`, for links in webhooks. Empty: as `http` says."
+    keep_days: Annotated[float, Field(ge=0)] = 90
+    "How long ended calls and finished webhook events are kept. 0: for ever."
     node: Annotated[str, Field(pattern=r"^[a-z0-9]{1,16}$")] = "u0"
     "This node's name, part of every call id."
     admin_key: Annotated[str, Field(pattern=r"^([!-~]{16,})?$", repr=False)] = ""

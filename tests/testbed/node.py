@@ -119,6 +119,7 @@ class Node:
         self.config = self._write_config(script, ring_timeout_s)
         self._process: subprocess.Popen[bytes] | None = None
         self._killed = False
+        self._excused: set[str] = set()
 
     @property
     def ca(self) -> Path:
@@ -200,12 +201,17 @@ class Node:
         for seat in (*self.seats, *self.unsubscribed):
             seat.socket.close()
 
+    def excuse(self, event: str) -> None:
+        """Take log lines of this event for no fault: the test has provoked it."""
+        self._excused.add(event)
+
     def faults(self) -> list[str]:
         """Return log lines that tell of a fault in the node itself."""
         return [
             line
             for line in self.log_path.read_text().splitlines()
-            if json.loads(line)["level"] in ("error", "critical") or '"exception"' in line
+            if (json.loads(line)["level"] in ("error", "critical") or '"exception"' in line)
+            and json.loads(line).get("event") not in self._excused
         ]
 
     def _wait_until_ready(self) -> None:

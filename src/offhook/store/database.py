@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 import orjson
 from alembic import command
 from alembic.config import Config as AlembicConfig
+from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, Executable, Table, bindparam, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
@@ -143,6 +145,8 @@ def _open(url: str, data_dir: Path) -> Engine:
     try:
         if in_data_dir:
             data_dir.mkdir(parents=True, exist_ok=True)
+            # Signing secrets are in it. Its -wal file gets the same mode.
+            os.close(os.open(data_dir / "offhook.db", os.O_RDONLY | os.O_CREAT, 0o600))
         engine = create_engine(
             url,
             connect_args=_connect_args(make_url(url).get_backend_name()),
@@ -155,6 +159,13 @@ def _open(url: str, data_dir: Path) -> Engine:
         with engine.connect() as connection:
             _migrate(connection)
             connection.commit()
+    except CommandError as error:
+        raise StoreError(
+            f"server.database {shown} was made by a newer version of Offhook ({error}): install that version, or give "
+            "another database."
+        ) from error
+    except ImportError as error:
+        raise StoreError(f"server.database {shown} needs the package {error.name}: install it.") from error
     except (SQLAlchemyError, OSError, sqlite3.Error) as error:
         fault = getattr(error, "orig", None) or error
         raise StoreError(

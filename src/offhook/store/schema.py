@@ -89,6 +89,7 @@ events = Table(
     Column("body", LargeBinary, nullable=False),
     Column("urgent", Boolean, nullable=False),
     Index("events_by_time", "project_id", "created_at"),
+    Index("events_of_all_by_time", "created_at"),
 )
 "`body` is the very bytes that are signed and sent, on every attempt."
 
@@ -145,6 +146,8 @@ calls = Table(
     Column("sip_status", Integer),
     Column("described", JSON, nullable=False),
     Index("calls_by_time", "project_id", "created_at"),
+    Index("calls_of_all_by_time", "created_at", "id"),
+    Index("calls_by_end", "ended_at"),
     Index("calls_by_state", "node", "state"),
 )
 "`described` is the body of `GET /v1/realtime/calls/{id}`; the other columns are what calls are searched by."

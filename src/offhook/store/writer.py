@@ -89,7 +89,7 @@ class Writer:
         self._wake = threading.Event()
         self._stopping = False
         self._trouble: str | None = None
-        self._said_at = float("-inf")
+        self._said_at = self._lost_at = float("-inf")
         self.lost = 0
         "How many rows and pieces of work were given up."
         self.commits = 0
@@ -111,7 +111,7 @@ class Writer:
     def append(self, table: Table, values: Mapping[str, Any]) -> None:
         """Insert one row into a table of which nothing is ever changed."""
         if len(self._queue) >= self._limits.waiting // 2 or self._stopping:
-            self.lost += 1
+            self._lose()
             return
         self._queue.append(_Row(table, values))
 
@@ -122,7 +122,7 @@ class Writer:
         `values` has the key, too. A table whose rows go has one column for its key.
         """
         if len(self._queue) >= self._limits.waiting or self._stopping:
-            self.lost += 1
+            self._lose()
             return
         self._queue.append(_Kept(table, key, values))
 
@@ -134,7 +134,7 @@ class Writer:
         will be. `work` must be able to run twice: a group that fails is tried again piece by piece.
         """
         if len(self._queue) >= self._limits.waiting or self._stopping:
-            self.lost += 1
+            self._lose()
             _settle([(written, NotStoredError("the database could not be written for too long"))])
             return
         self._queue.append(_Work(work, written))
@@ -149,6 +149,17 @@ class Writer:
             log.error(
                 "%d rows were not written before the end", len(self._queue), extra={"event": "store.lost"}
             )
+
+    def _lose(self, why: str = "", error: Exception | None = None) -> None:
+        self.lost += 1
+        why = why or ("the database is closed" if self._stopping else "the database cannot keep up")
+        now = time.monotonic()
+        if now - self._lost_at >= self._limits.say_s:
+            self._lost_at = now
+            log.error(
+                "%s; %d were lost since the start", why, self.lost,
+                exc_info=error, extra={"event": "store.lost", "lost": self.lost},
+            )  # fmt: skip
 
     def _rouse(self) -> None:
         if not self._wake.is_set():
@@ -198,8 +209,7 @@ class Writer:
                     self._queue.extendleft(reversed(group[number:]))
                     time.sleep(self._limits.retry_s)
                     return True
-                self.lost += 1
-                log.exception("a row could not be written", extra={"event": "store.refused"})
+                self._lose("a row could not be written", error)
                 _settle([(item.written, NotStoredError(f"the database refused it: {error}"))])
             else:
                 self._well()

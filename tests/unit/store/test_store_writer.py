@@ -177,6 +177,37 @@ async def test_a_folder_that_cannot_be_made_is_said(tmp_path):
         await Database.open("sqlite", tmp_path / "data")
 
 
+async def test_a_database_of_a_newer_version_is_said(tmp_path):
+    async with database(tmp_path) as store:
+        await store.write(lambda c: c.execute(text("UPDATE alembic_version SET version_num = '9999'")))
+    with pytest.raises(StoreError, match="newer version of Offhook"):
+        await Database.open("sqlite", tmp_path)
+
+
+async def test_a_database_whose_driver_is_missing_is_said(tmp_path):
+    with pytest.raises(StoreError, match="postgresql://h/d needs the package psycopg"):
+        await Database.open("postgresql://h/d", tmp_path)
+
+
+async def test_nobody_else_may_read_the_secrets_in_it(tmp_path):
+    async with database(tmp_path) as store:
+        await store.write(dialog("rtc_1"))
+        files = sorted(tmp_path.iterdir())
+        assert [file.name for file in files] == ["offhook.db", "offhook.db-shm", "offhook.db-wal"]
+        assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+
+
+async def test_rows_that_are_refused_are_said_once_a_minute_not_each(tmp_path, caplog):
+    async with database(tmp_path) as store:
+        await store.write(lambda c: c.execute(text("DROP TABLE timeline")))
+        for number in range(50):
+            store.writer.append(timeline, entry(number))
+        await until(lambda: store.writer.lost == 50)
+        assert store.warnings() == ["50 rows could not be written since the start"]
+    said = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(said) == 1
+
+
 async def test_migrations_make_the_tables_that_the_code_uses(tmp_path):
     async with database(tmp_path) as store:
         different = await store.read(
