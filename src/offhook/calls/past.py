@@ -43,7 +43,7 @@ class PastCalls(Protocol):
     """
     Reads of what a `Journal` wrote. All raise `PastUnavailable`.
 
-    The calls that live are among them, some 20 ms late: who has the call itself asks that.
+    The calls that live are among them, a moment late: who has the call itself asks that.
     """
 
     async def find(self, project_id: str | None, call_id: str) -> CallRow | None:

@@ -17,7 +17,7 @@ __all__ = ["StoreJournal"]
 
 class StoreJournal:
     """
-    A `Journal` whose rows are written some 20 ms later, by the writer's thread.
+    A `Journal` whose rows are written a moment later, by the writer's thread.
 
     What it is handed is made JSON at once: its owners go on with it.
     """
