@@ -44,15 +44,22 @@ class RefusedSource:
         return sum(self.reasons.values())
 
     @property
+    def _sources(self) -> str:
+        return f'sources = ["{self.address}/{128 if ":" in self.address else 32}"]'
+
+    @property
+    def _called(self) -> str:
+        return f'{"hosts" if self.by_host else "numbers"} = ["{self.called}"]'
+
+    @property
     def remedy(self) -> str:
         """The line that would admit it."""
-        source = f'[[projects.trunks]] sources = ["{self.address}/{128 if ":" in self.address else 32}"]'
+        source = f"[[projects.trunks]] {self._sources}"
         match self.reason:
             case "unknown_project":
-                line = f'{"hosts" if self.by_host else "numbers"} = ["{self.called}"]'
                 if self.user:
-                    return f'{line} in the project whose trunk has digest_user = "{self.user}"'
-                return f"{line} in the project that shall answer, with {source}"
+                    return f'{self._called} in the project whose trunk has digest_user = "{self.user}"'
+                return f"{self._called} in the project that shall answer, with {source}"
             case "wrong_credentials":
                 return f'[[projects.trunks]] digest_user = "{self.user}" with the digest_password that the peer has'
             case "no_credentials":
@@ -61,6 +68,20 @@ class RefusedSource:
                 return "none: the peer must close connections that it does not use"
             case _:
                 return source
+
+    @property
+    def config(self) -> str:
+        """The same as lines to paste into the configuration; empty where none would admit it."""
+        trunk = f"[[projects.trunks]]\n{self._sources}"
+        match self.reason:
+            case "unknown_project":
+                return self._called if self.user else f"{self._called}\n{trunk}"
+            case "wrong_credentials":
+                return f'[[projects.trunks]]\ndigest_user = "{self.user}"\ndigest_password_env = "TRUNK_PASSWORD"'
+            case "too_many_connections":
+                return ""
+            case _:
+                return trunk
 
     def describe(self) -> dict[str, Any]:
         """Return it as the API shows it."""
@@ -74,6 +95,7 @@ class RefusedSource:
             "reasons": dict(self.reasons),
             "called": self.called or None,
             "remedy": self.remedy,
+            "config": self.config,
         }
 
 

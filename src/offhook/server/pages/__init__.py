@@ -8,6 +8,8 @@ from ..call_directory import CallDirectory
 from ..services import ServerServices
 from .calls import Calls
 from .overview import Overview
+from .projects import Projects
+from .refused import Refused
 from .shell import Shell
 
 __all__ = ["add_pages"]
@@ -20,3 +22,5 @@ def add_pages(app: FastAPI, services: ServerServices, directory: CallDirectory) 
     shell = Shell(app, services.admin_key, services.clock)
     Overview(shell, services, directory)
     Calls(shell, services, directory)
+    Projects(shell, services)
+    Refused(shell, services)

@@ -84,13 +84,30 @@
     }
   });
 
-  // What is to be copied says so, and that it was.
+  // What is to be copied says so, and that it was. Browsers let pages copy over TLS and on this machine alone.
+  const offerCopies = (within) => {
+    for (const copy of within.querySelectorAll("[data-copy]")) copy.hidden = false;
+  };
+  offerCopies(document);
+  document.addEventListener("htmx:after:swap", () => offerCopies(document));
+  const select = (element) => {
+    const range = document.createRange();
+    range.selectNodeContents(element);
+    getSelection().removeAllRanges();
+    getSelection().addRange(range);
+  };
   document.addEventListener("click", async (event) => {
     const copy = event.target.closest("[data-copy]");
     if (!copy) return;
-    await navigator.clipboard.writeText(copy.dataset.copy);
     const text = copy.textContent;
-    copy.textContent = "Copied";
+    try {
+      await navigator.clipboard.writeText(copy.dataset.copy);
+      copy.textContent = "Copied";
+    } catch {
+      const beside = copy.parentElement.querySelector("pre, code");
+      if (beside) select(beside);
+      copy.textContent = "Selected";
+    }
     setTimeout(() => (copy.textContent = text), 1500);
   });
 })();
