@@ -64,7 +64,7 @@ from offhook.store import StoreError
 from offhook.tenants import Projects
 from offhook.webhooks.delivery import DeliverySettings, WebhookAnnouncer
 
-__all__ = ["Node", "StartError"]
+__all__ = ["Node", "StartError", "create_engine"]
 
 log = logging.getLogger("offhook.node")
 
@@ -120,6 +120,11 @@ class Node:
         """Return what `GET /admin/api/capacity` says."""
         store, engines = self._store.describe(), self._engines.describe()
         return {**self._manager.capacity(), "engines": engines, "store": store}
+
+    @property
+    def metrics(self) -> Metrics:
+        """What it has counted."""
+        return self._metrics
 
     @property
     def calls_paced(self) -> int:
@@ -470,7 +475,7 @@ def _create_engines(config: Config, tls: ssl.SSLContext) -> EngineDirectory:
         names = (served,) if isinstance(served, str) else served
         key = ", ".join(names)
         if key not in factories and key in ENGINES:
-            factories[key] = _create_engine(key, config.engine, config.server.data_dir)
+            factories[key] = create_engine(key, config.engine, config.server.data_dir)
         elif key not in factories:
             try:
                 upstreams = [config.upstreams[name].to_upstream(name) for name in names]
@@ -520,7 +525,8 @@ def _model_destinations(config: Config, tls: ssl.SSLContext) -> ModelUpstreams:
     return lambda model: served.get(model, served.get("*", ()))
 
 
-def _create_engine(kind: str, table: EngineTable, data_dir: Path) -> EngineFactory:
+def create_engine(kind: str, table: EngineTable, data_dir: Path) -> EngineFactory:
+    """Return an engine that is not started. Raises `StartError`."""
     if kind == "scripted":
         from offhook.realtime.engines.scripted import Script, ScriptedFactory
 

@@ -1,0 +1,233 @@
+"""Asks others: a running node, DNS, clocks, webhook endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import os
+import socket
+import ssl
+import time
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+import dns.asyncresolver
+import dns.exception
+import httpx2
+
+from offhook import ids
+from offhook.calls.ports import WebhookEvent
+from offhook.certificates import client_context
+from offhook.config import Config
+from offhook.outbound import OPERATOR, OutboundClient, OutboundError
+from offhook.sip.uri import SipUri
+from offhook.tenants import WebhookEndpoint
+from offhook.webhooks import payload, signature
+
+from .facts import ClockFacts, NameFacts, NodeFacts, WebhookFacts
+from .machine import is_synchronised
+
+__all__ = ["TEST_EVENT", "ask_node", "find_clock", "find_names", "try_webhooks"]
+
+TEST_EVENT = "webhook.test"
+_TIMEOUT_S = 5.0
+
+
+async def ask_node(config: Config) -> NodeFacts | None:
+    """Ask whoever holds the configured HTTP address whether it is a node, and how it is."""
+    for scheme, address in (("http", config.server.http), ("https", config.server.https)):
+        host, _, port = address.rpartition(":")
+        if not address or port == "0":
+            continue
+        host = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104 - where to ask, not to listen
+        url = f"{scheme}://{host}:{port}"
+        try:
+            async with httpx2.AsyncClient(timeout=_TIMEOUT_S, verify=False, trust_env=False) as client:
+                answer = await client.get(f"{url}/readyz")
+                body = answer.json()
+        except (httpx2.HTTPError, ValueError):
+            continue
+        if isinstance(body, dict) and body.get("status") in ("ready", "not ready"):
+            return _read_node(url, body)
+    return None
+
+
+def _read_node(url: str, body: dict[str, Any]) -> NodeFacts:
+    return NodeFacts(
+        url=url,
+        ready=body["status"] == "ready",
+        reasons=tuple(str(one) for one in body.get("reasons", ())),
+        warnings=tuple(str(one) for one in body.get("warnings", ())),
+        registrations=tuple(
+            (str(one.get("trunk")), str(one.get("state")), str(one.get("text")))
+            for one in body.get("registrations", ())
+        ),
+    )
+
+
+async def find_names(config: Config) -> list[NameFacts]:
+    """Resolve every name of the configuration that SIP needs."""
+    wanted: dict[str, tuple[str, bool]] = {}
+    if config.sip.public_host:
+        wanted[config.sip.public_host] = ("sip.public_host", True)
+    for project in config.projects:
+        for trunk in project.trunks:
+            if trunk.register_ is not None:
+                host = SipUri.parse(trunk.register_.registrar).host
+                wanted.setdefault(host, (f"the registrar of trunk {trunk.name}", True))
+    return list(
+        await asyncio.gather(
+            *(
+                _resolve(name, what, required)
+                for name, (what, required) in wanted.items()
+                if not _is_literal(name)
+            )
+        )
+    )
+
+
+async def _resolve(name: str, what: str, required: bool) -> NameFacts:
+    addresses, error = await _addresses(name)
+    services: list[str] = []
+    if what != "sip.public_host":
+        for prefix in ("_sip._udp", "_sip._tcp", "_sips._tcp"):
+            services += await _services(f"{prefix}.{name}")
+        if not addresses and services:
+            addresses, error = await _addresses(services[0].rpartition(":")[0])
+    return NameFacts(name, what, tuple(addresses), tuple(services), error, required)
+
+
+async def _addresses(name: str) -> tuple[list[str], str]:
+    try:
+        async with asyncio.timeout(_TIMEOUT_S):
+            found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_DGRAM)
+    except OSError as error:  # `TimeoutError` is one
+        return [], error.strerror or "no answer in time"
+    return sorted({str(one[4][0]) for one in found}), ""
+
+
+async def _services(name: str) -> list[str]:
+    try:
+        resolver = dns.asyncresolver.Resolver()
+        resolver.lifetime = 3.0
+        records = await resolver.resolve(name, "SRV")
+    except (dns.exception.DNSException, OSError):
+        return []
+    return sorted(f"{str(record.target).rstrip('.')}:{record.port}" for record in records)
+
+
+async def find_clock(config: Config, heard: list[tuple[str, str]]) -> ClockFacts:
+    """
+    Compare with the Date of whoever says one: `heard` is host and date of answers that came already, then upstreams.
+
+    An upstream is asked for `/` without a key.
+    """
+    synchronised = is_synchronised()
+    for url in (upstream.url for upstream in config.upstreams.values()):
+        parts = urlsplit(url)
+        origin = f"{parts.scheme.replace('ws', 'http', 1)}://{parts.netloc}/"
+        try:
+            async with httpx2.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as client:
+                answer = await client.head(origin)
+        except (httpx2.HTTPError, OSError):
+            continue
+        heard.append((parts.hostname or "", answer.headers.get("date", "")))
+    for host, date in heard:
+        try:
+            there = email.utils.parsedate_to_datetime(date).timestamp()
+        except (TypeError, ValueError):
+            continue
+        if not _is_own(host):
+            # A Date has whole seconds: half of one is as likely as none.
+            return ClockFacts(time.time() - there - 0.5, host, synchronised)
+    return ClockFacts(synchronised=synchronised)
+
+
+async def try_webhooks(config: Config, *, send: bool) -> tuple[list[WebhookFacts], list[tuple[str, str]]]:
+    """
+    Try each endpoint: a signed `webhook.test` with `send`, else only a connection, with TLS where the URL has it.
+
+    Returns the facts, and host and Date of each answer.
+    """
+    ca = config.server.data_dir / "tls" / "ca.pem"
+    tls = client_context(ca if not config.tls.cert and ca.is_file() else None)
+    client, dates = OutboundClient(tls=tls), list[tuple[str, str]]()
+    try:
+        found = [
+            await (
+                _send(client, project.id, endpoint, dates) if send else _connect(tls, project.id, endpoint)
+            )
+            for project in (table.to_project() for table in config.projects)
+            for endpoint in project.webhooks
+        ]
+    finally:
+        await client.close()
+    return found, dates
+
+
+async def _send(
+    client: OutboundClient, project: str, endpoint: WebhookEndpoint, dates: list[tuple[str, str]]
+) -> WebhookFacts:
+    now = int(time.time())
+    event = WebhookEvent(
+        ids.opaque_id("evt_test"), TEST_EVENT, now, {"test": True, "sent_by": "offhook doctor"}
+    )
+    body = payload.encode(event)
+    signatures = signature.sign(endpoint.secrets, webhook_id=event.id, timestamp=now, body=body)
+    began = time.monotonic()
+    try:
+        answer = await client.post(
+            endpoint.url,
+            content=body,
+            headers=[
+                ("content-type", "application/json"),
+                ("user-agent", "Offhook-doctor"),
+                ("webhook-id", event.id),
+                ("webhook-timestamp", str(now)),
+                ("webhook-signature", signatures),
+            ],
+            policy=OPERATOR,
+            timeout=10.0,
+        )
+    except OutboundError as error:
+        return WebhookFacts(project, endpoint.url, True, str(error), error.kind)
+    took = (time.monotonic() - began) * 1000
+    dates.append((urlsplit(endpoint.url).hostname or "", answer.headers.get("date", "")))
+    return WebhookFacts(project, endpoint.url, True, status=answer.status, duration_ms=took)
+
+
+async def _connect(tls: ssl.SSLContext, project: str, endpoint: WebhookEndpoint) -> WebhookFacts:
+    parts = urlsplit(endpoint.url)
+    secure = parts.scheme == "https"
+    kind, text = "connect", ""
+    try:
+        async with asyncio.timeout(_TIMEOUT_S):
+            _, writer = await asyncio.open_connection(
+                parts.hostname, parts.port or (443 if secure else 80), ssl=tls if secure else None
+            )
+        writer.close()
+        return WebhookFacts(project, endpoint.url, False)
+    except ssl.SSLCertVerificationError as error:
+        kind, text = "tls", f"its certificate cannot be trusted: {error.verify_message}"
+    except ssl.SSLError as error:
+        kind, text = "tls", f"TLS failed: {error.reason or error}"
+    except socket.gaierror as error:
+        kind, text = "dns", f"{parts.hostname} has no address: {error.strerror}"
+    except TimeoutError:
+        kind, text = "timeout", f"no connection within {_TIMEOUT_S:g} s"
+    except OSError as error:
+        text = f"no connection: {os.strerror(error.errno) if error.errno else error}"
+    return WebhookFacts(project, endpoint.url, False, text, kind)
+
+
+def _is_own(host: str) -> bool:
+    return host == "localhost" or (_is_literal(host) and ip_address(host).is_loopback)
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
