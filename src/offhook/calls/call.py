@@ -477,7 +477,9 @@ class Call(LegListener):
         data = termination.to_api()
         self._agent.publish("call.ended", **data)
         if self._agent.runner is not None:
-            self._tasks.spawn(self._close_session(reason.value))  # which saves the call, with what the session was
+            self._tasks.spawn(
+                self._close_session(reason.value)
+            )  # which saves the call, with what the session was
         else:
             self.save()
         if tell:
