@@ -81,10 +81,10 @@ class Stage:
         """Place the calls, one after the other; the last one lives on."""
         stories = self.stories
         stories.unanswered = await self._ring_in_vain()
-        stories.transferred = await self._transfer((202, (100, 180, 200)), turns=3)
-        stories.refused_transfer = await self._transfer((202, (100, 486)), turns=1)
+        stories.transferred = await self._transfer("Anna Miller", (202, (100, 180, 200)), turns=3)
+        stories.refused_transfer = await self._transfer("Tom Baker", (202, (100, 486)), turns=1)
         stories.hostile = await self._hostile()
-        stories.live, stories.live_call = await self.answered()
+        stories.live, stories.live_call = await self.answered("Priya Shah")
         return stories
 
     async def answered(
@@ -116,8 +116,8 @@ class Stage:
         await call.refused()
         return call_id
 
-    async def _transfer(self, on_refer: tuple[int, tuple[int, ...]], turns: int) -> str:
-        call_id, call = await self.answered()
+    async def _transfer(self, name: str, on_refer: tuple[int, tuple[int, ...]], turns: int) -> str:
+        call_id, call = await self.answered(name)
         call.on_refer = on_refer
         async with Sideband(self.app.client, call_id, events="call") as sideband:
             await sideband.wait_for("session.created")

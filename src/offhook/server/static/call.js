@@ -54,7 +54,7 @@
     if (!response.ok) return;
     const peaks = await response.json();
     if (!peaks[0].length) return;
-    const colours = { waveColor: resolved("--strong-line"), progressColor: resolved("--accent") };
+    const colours = { waveColor: resolved("--dim"), progressColor: resolved("--accent") };
     const surfer = WaveSurfer.create({
       container: wave, media: audio, peaks, duration: Number(wave.dataset.seconds), cspNonce: wave.dataset.nonce,
       height: 44, barWidth: 2, barGap: 1, barRadius: 1, cursorColor: resolved("--text"),
