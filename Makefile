@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-upstream listen test lint format types imports unit compat interop browser fuzz bench clean
+.PHONY: help install demo demo-upstream demo-message listen test lint format types imports unit compat interop browser fuzz bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ install: $(VENV)/installed  ## make the virtual environment and install everythi
 
 demo: install  ## place a real phone call to the example app, and watch it (DEMO_TRANSPORT=tls|tcp|udp)
 	@$(BIN)/offhook demo
+
+demo-message: install  ## a caller who is not put through leaves a message, which is recorded and kept
+	@$(BIN)/offhook demo --story message
 
 demo-upstream: install  ## the same call with its voice in another server, which is killed while they talk
 	@$(BIN)/offhook demo --voice upstream

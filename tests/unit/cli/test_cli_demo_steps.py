@@ -191,9 +191,9 @@ def test_nothing_at_all_is_no_story() -> None:
         (lambda evidence: without(evidence, event="transcript"), "agent's words heard"),
         (drop_entry(kind="said"), "agent's words heard"),
         (lambda evidence: without(evidence, event="answer", turn=2), "each turn answered"),
-        (decide(decision="VOICEMAIL"), "tool decided ALLOW"),
-        (decide(caller_name="unknown"), "tool decided ALLOW"),
-        (drop_entry(kind="tool_call"), "tool decided ALLOW"),
+        (decide(decision="VOICEMAIL"), "tool decided"),
+        (decide(caller_name="unknown"), "tool decided"),
+        (drop_entry(kind="tool_call"), "tool decided"),
         (drop_entry(kind="rest", verb="refer"), "app posted refer"),
         (drop_deed("transferred"), "app posted refer"),
         (drop_message("REFER", "in", "2 REFER"), "REFER at the phone"),
@@ -264,3 +264,70 @@ def test_a_word_that_was_said_twice_must_be_heard_twice() -> None:
     [heard] = [step for step in check(evidence) if step.name == "agent's words heard"]
     assert heard.ok
     assert heard.detail.startswith("94%")  # all 16 but one "Anna"
+
+
+def good_message() -> Evidence:
+    """A caller who was not put through, and left a message."""
+    evidence = good()
+    evidence.decision = "VOICEMAIL"
+    evidence.phone = [
+        event
+        for event in evidence.phone
+        if event["event"] not in ("refer", "notify") and not str(event.get("title", "")).startswith("REFER")
+    ]
+    evidence.app = [
+        ("webhook", {"call_id": CALL_ID}),
+        ("caller said", {"text": "I am Anna Miller."}),
+        ("decision", {"decision": "VOICEMAIL", "caller_name": "Anna Miller", "reason": "a meeting"}),
+        ("recording", {"call_id": CALL_ID}),
+        ("hung up", {"call_id": CALL_ID}),
+        ("message", {"call_id": CALL_ID, "text": "It is about the meeting."}),
+        ("message recorded", {"call_id": CALL_ID, "file": "messages/1.wav"}),
+    ]
+    evidence.call = {"id": CALL_ID, "refers": [], "termination": {"reason": "hangup"}}
+    evidence.timeline = {
+        "data": [
+            *(entry for entry in evidence.timeline["data"] if entry.get("verb") != "refer"),
+            {"kind": "rest", "verb": "recording", "status": 200},
+            {"kind": "rest", "verb": "hangup", "status": 200},
+        ]
+    }
+    return evidence
+
+
+def fetched(call_id: str) -> Callable[[Evidence], None]:
+    def spoil(evidence: Evidence) -> None:
+        evidence.app[-1] = ("message recorded", {"call_id": call_id, "file": "messages/1.wav"})
+
+    return spoil
+
+
+def understood(text: str) -> Callable[[Evidence], None]:
+    def spoil(evidence: Evidence) -> None:
+        evidence.app[-2] = ("message", {"call_id": CALL_ID, "text": text})
+
+    return spoil
+
+
+def test_a_message_is_a_story_too() -> None:
+    assert failed(good_message()) == set()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "step"),
+    [
+        (decide(decision="ALLOW"), "tool decided"),
+        (drop_entry(kind="rest", verb="recording"), "recording started"),
+        (drop_entry(kind="rest", verb="hangup"), "app hung up"),
+        (drop_message("BYE", "in", "3 BYE"), "BYE"),
+        (drop_deed("message"), "message understood"),
+        (understood("Something else."), "message understood"),
+        (drop_deed("message recorded"), "message delivered"),
+        (fetched("rtc_u0_1"), "message delivered"),
+        (one_sided, "both sides recorded"),
+    ],
+)
+def test_a_message_without_its_evidence_is_none(spoil: Callable[[Evidence], None], step: str) -> None:
+    evidence = copy.deepcopy(good_message())
+    spoil(evidence)
+    assert failed(evidence) == {step}

@@ -24,6 +24,11 @@ class Voice(enum.StrEnum):
     UPSTREAM = "upstream"
 
 
+class Story(enum.StrEnum):
+    TRANSFER = "transfer"
+    MESSAGE = "message"
+
+
 def register(app: typer.Typer) -> None:
     app.command("demo")(demo)
 
@@ -41,6 +46,15 @@ def demo(
             case_sensitive=False,
         ),
     ] = Voice.EMBEDDED,
+    story: Annotated[
+        Story,
+        typer.Option(
+            envvar="DEMO_STORY",
+            help="What the caller is there for: to be put through, or to chat, and then to leave a message, which is "
+            "recorded.",
+            case_sensitive=False,
+        ),
+    ] = Story.TRANSFER,
     listen: Annotated[
         bool, typer.Option("--listen", help="Wait for a call from your own softphone instead.")
     ] = False,
@@ -60,6 +74,7 @@ def demo(
     The exit status is 0 only if every step of the story really happened.
     """
     from .play import Play
+    from .scene import MESSAGE, TRANSFER
     from .stage import UPSTREAMS, StageError, find_app, set_up
 
     try:
@@ -73,7 +88,7 @@ def demo(
         print(f"offhook demo: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
     limit = max_seconds if max_seconds is not None else (None if listen else 180.0)
-    play = Play(stage, limit)
+    play = Play(stage, MESSAGE if story is Story.MESSAGE else TRANSFER, limit)
     ok = listen  # whoever ends the waiting has seen enough; a story that is cut off is none
     try:
         ok = asyncio.run(play.listen() if listen else play.perform())

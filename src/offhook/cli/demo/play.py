@@ -22,6 +22,7 @@ from offhook.cli.api import Api, ApiError
 from offhook.cli.ladder import draw, header
 
 from .processes import OnLine, Process, ended_after
+from .scene import CALLER, Scene
 from .site import Site
 from .stage import TARGET, Stage
 from .steps import Evidence, Step, check
@@ -29,12 +30,6 @@ from .story import Story, from_app, from_node, from_phone
 
 __all__ = ["Play"]
 
-CALLER = "Anna Miller"
-SENTENCES = (
-    "Hello, am I talking to a real person?",
-    f"All right, this is {CALLER} from the dental clinic.",
-    "I am calling about our meeting on Tuesday.",
-)
 BRAIN = (
     "The built-in brain follows rules, not the app's instructions; "
     '[engine.brain] kind = "chat_completions" with base_url and model gives it an LLM.'
@@ -49,6 +44,7 @@ _KILL_AFTER_S = 0.5
 _READY_S = 90.0
 "The first start puts the speech model together and loads it."
 _CALL_S = 90
+_FETCHED_S = 5
 _REFRESH_S = 0.1
 
 
@@ -59,16 +55,18 @@ class _DemoError(Exception):
 class Play:
     """One performance on one stage."""
 
-    def __init__(self, stage: Stage, limit_s: float | None) -> None:
+    def __init__(self, stage: Stage, scene: Scene, limit_s: float | None) -> None:
         self._stage = stage
+        self._scene = scene
         self._limit_s = limit_s
         self._story = Story()
         self._has_phone = True
         self._evidence = Evidence(
-            sentences=SENTENCES,
+            sentences=scene.sentences,
             name=CALLER,
             target=TARGET,
             upstreams=[site.name for site in stage.upstreams],
+            decision=scene.decision,
         )
         self._console = Console(highlight=False, soft_wrap=True)
         self._width = min(max(self._console.width, 80), 100)
@@ -93,6 +91,8 @@ class Play:
                     await self._phone.start(on_stdout=self._phone_said)
                     self._evidence.phone_exit = await self._phone.wait()
                     await self._gather()
+                    if self._scene.leaves_message:
+                        await self._fetched()
                 await self._tell_timeline()
         except (_DemoError, TimeoutError) as error:
             why = str(error) or f"it took longer than {self._limit_s:g} s"
@@ -199,7 +199,7 @@ class Play:
 
     def _phone_command(self) -> list[str]:
         stage = self._stage
-        said = [part for sentence in SENTENCES for part in ("--say", sentence)]
+        said = [part for sentence in self._scene.sentences for part in ("--say", sentence)]
         return [
             *(sys.executable, "-m", "offhook", "call", stage.sip_uri(), *said),
             *("--ca", str(stage.node.ca), "--record", str(stage.recording), "--max-seconds", str(_CALL_S)),
@@ -279,6 +279,13 @@ class Play:
                 return
             await asyncio.sleep(0.1)
 
+    async def _fetched(self) -> None:
+        """Give the webhook that tells of the recording, and the app that fetches it, a moment."""
+        for _ in range(_FETCHED_S * 10):
+            if self._evidence.did("message recorded"):
+                return
+            await asyncio.sleep(0.1)
+
     async def _tell_timeline(self) -> None:
         """Show what the server itself tells of the call, with the command that a user would ask it by."""
         if not self._upstreams or not self._evidence.call:
@@ -298,12 +305,15 @@ class Play:
         self._console.print(_table(steps, self._width), soft_wrap=False, width=self._width)
         ok = all(step.ok for step in steps)
         if ok:
-            self._say(f"transferred to {TARGET}", "bold green")
+            to = "" if self._scene.leaves_message else f" to {TARGET}"
+            self._say(f"{self._scene.outcome}{to}", "bold green")
         else:
             failed = ", ".join(step.name for step in steps if not step.ok)
             self._say(f"not everything happened: {failed}. Logs: {self._stage.logs}", "bold red")
         if self._evidence.recording is not None:
             self._say(f"recording (left: caller, right: agent): {self._stage.recording}")
+        for message in self._evidence.did("message recorded"):
+            self._say(f"the message, as the node recorded it: {message.get('file')}")
         return ok
 
 

@@ -48,19 +48,24 @@ class Stage:
     def recording(self) -> Path:
         return self.folder / "call.wav"
 
+    @property
+    def messages(self) -> Path:
+        return self.folder / "messages"
+
     def sip_uri(self, transport: str | None = None) -> str:
         transport = transport or self.transport
         port = self.tls_port if transport == "tls" else self.sip_port
         return f"sip:{PROJECT}@{HOST}:{port};transport={transport}"
 
     def app_environment(self) -> dict[str, str]:
-        """Return what the example app is told: three variables of the `openai` package's, and two of its own."""
+        """Return what the example app is told: three variables of the `openai` package's, and three of its own."""
         return os.environ | {
             "OPENAI_BASE_URL": f"{self.node.url}/v1",
             "OPENAI_API_KEY": self.node.api_key,
             "OPENAI_WEBHOOK_SECRET": self.webhook_secret,
             "PORT": str(self.app_port),
             "TRANSFER_TO": TARGET,
+            "MESSAGES": str(self.messages),
             "PYTHONUNBUFFERED": "1",
         }
 
@@ -71,7 +76,7 @@ def set_up(folder: Path, transport: str, app_file: Path, upstreams: Sequence[str
 
     `upstreams` are the names of the nodes that are the voice, in the order in which they are tried.
     """
-    for name in ("logs", *_NODES):
+    for name in ("logs", "messages", *_NODES):
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / f"{name}.toml").unlink(missing_ok=True)
     (folder / "call.wav").unlink(missing_ok=True)

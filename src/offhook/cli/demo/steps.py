@@ -33,6 +33,8 @@ class Evidence:
     "Whom the caller was to be put through to."
     upstreams: Sequence[str] = ()
     "Which upstreams were to be the voice, one after the other; none: the embedded one."
+    decision: str = "ALLOW"
+    "What the app was to decide: `ALLOW` puts the caller through, `VOICEMAIL` takes a message."
     phone: list[Mapping[str, Any]] = field(default_factory=list)
     "The phone's JSON events."
     phone_exit: int | None = None
@@ -73,7 +75,8 @@ class Step:
 
 def check(evidence: Evidence) -> list[Step]:
     """Return a verdict for each step of the story, in its order."""
-    steps = _STEPS + (_UPSTREAM_STEPS if evidence.upstreams else ())
+    outcome = _MESSAGE_STEPS if evidence.decision == "VOICEMAIL" else _TRANSFER_STEPS
+    steps = _STEPS + outcome + _LAST_STEPS + (_UPSTREAM_STEPS if evidence.upstreams else ())
     return [Step(name, *judge(evidence)) for name, judge in steps]
 
 
@@ -154,7 +157,7 @@ def _decided(evidence: Evidence) -> Verdict:
     if not decisions or not tool:
         return False, "the tool was not called"
     first = decisions[0]
-    good = first.get("decision") == "ALLOW" and words(evidence.name) <= words(
+    good = first.get("decision") == evidence.decision and words(evidence.name) <= words(
         str(first.get("caller_name", ""))
     )
     return good, f"{first.get('decision')}: {first.get('caller_name')}; {first.get('reason')}"
@@ -201,6 +204,31 @@ def _transferred(evidence: Evidence) -> Verdict:
     return end.get("reason") == "transferred" and refers == [
         "completed"
     ], f"ended: {end.get('reason')}; refers: {refers}"
+
+
+def _recording_started(evidence: Evidence) -> Verdict:
+    return _rest(evidence, "recording")
+
+
+def _message_understood(evidence: Evidence) -> Verdict:
+    wanted = words(evidence.sentences[-1])
+    heard = " ".join(str(message.get("text", "")) for message in evidence.did("message"))
+    share = len(wanted & words(heard)) / len(wanted)
+    return share >= 0.7, f"“{heard}”"
+
+
+def _hung_up(evidence: Evidence) -> Verdict:
+    return _rest(evidence, "hangup")
+
+
+def _message_delivered(evidence: Evidence) -> Verdict:
+    """The app has fetched what the webhook told of."""
+    fetched = [
+        message
+        for message in evidence.did("message recorded")
+        if message.get("call_id") == evidence.call.get("id")
+    ]
+    return len(fetched) == 1, str(fetched[0].get("file")) if fetched else "the app fetched no recording"
 
 
 def _recorded(evidence: Evidence) -> Verdict:
@@ -253,12 +281,23 @@ _STEPS: tuple[tuple[str, Callable[[Evidence], Verdict]], ...] = (
     ("caller's name understood", _understood),
     ("agent's words heard", _audible),
     ("each turn answered", _answered_each),
-    ("tool decided ALLOW", _decided),
+    ("tool decided", _decided),
+)
+_TRANSFER_STEPS: tuple[tuple[str, Callable[[Evidence], Verdict]], ...] = (
     ("app posted refer", _refer_posted),
     ("REFER at the phone", _refer_on_wire),
     ("NOTIFY 100, 180, 200", _notified),
     ("BYE", _ended),
     ("call ended as transferred", _transferred),
+)
+_MESSAGE_STEPS: tuple[tuple[str, Callable[[Evidence], Verdict]], ...] = (
+    ("recording started", _recording_started),
+    ("message understood", _message_understood),
+    ("app hung up", _hung_up),
+    ("BYE", _ended),
+    ("message delivered", _message_delivered),
+)
+_LAST_STEPS: tuple[tuple[str, Callable[[Evidence], Verdict]], ...] = (
     ("both sides recorded", _recorded),
     ("phone ended in order", _phone_in_order),
 )
