@@ -164,6 +164,7 @@ class RecordingStore:
     def _closed(self, sink: _Sink, trouble: str, on_over: Callable[[Recording, str], None]) -> None:
         state = RecordingState.FAILED if trouble else RecordingState.SAVED
         sink.recording = replace(sink.recording, state=state, ended_at=self._clock.wall())
+        sink.on_change = sink.on_closed = _told  # they hold the sink, which is not to wait for the collector
         if trouble:
             log.error(
                 "a recording ends before its time: %s",
@@ -306,6 +307,10 @@ class _Sink:
     def _tell(self, what: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has gone
             self._loop.call_soon_threadsafe(what)
+
+
+def _told(what: object) -> None:
+    return
 
 
 class _FileThread:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import resource
 import struct
 import threading
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -250,3 +252,24 @@ async def test_a_disk_that_stands_still_costs_the_recording_and_nothing_else(kep
         recording, trouble = await kept.over.get()
     assert (recording.state, recording.duration_ms) == (RecordingState.FAILED, MAX_BACKLOG * 1000)
     assert trouble == f"the disk is {MAX_BACKLOG} s behind"
+
+
+async def test_what_is_over_is_freed_without_the_collector(kept: Kept) -> None:
+    over = kept.over
+    sink = kept.store.begin(
+        "rtc_1", "proj_a", "PCMU", lambda recording, trouble: over.put_nowait((recording, trouble))
+    )
+    sink.write(HEARD, SENT)
+    sink.end()
+    async with asyncio.timeout(10):
+        await over.get()
+    await kept.record("rtc_2")  # the thread and the loop have let go of what they did before
+    held = weakref.ref(sink)
+    gc.disable()
+    try:
+        del sink
+        async with asyncio.timeout(10):
+            while held() is not None:
+                await asyncio.sleep(0.01)
+    finally:
+        gc.enable()
