@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from offhook.store.projects import StoredTenants
 from offhook.tenants import JoinedProjects, Project
 
 __all__ = ["NodeProjects"]
+
+log = logging.getLogger("offhook.node")
 
 _NOT_BY_API = {
     "api_keys": "keys are made by POST .../keys",
@@ -41,6 +44,7 @@ class NodeProjects:
         store = StoredTenants(database) if database is not None else None
         desk = ProjectDesk(self.known, store, parse=self._parse, clock=clock)
         await desk.load()
+        self._warn_of_clashes()
         return desk
 
     def reload(self, config: Config) -> None:
@@ -48,6 +52,16 @@ class NodeProjects:
         for project in config.projects:
             self._check_upstream(project)
         self.known.replace(self._read(config))
+        self._warn_of_clashes()
+
+    def _warn_of_clashes(self) -> None:
+        for stored in self.known.overshadowed():
+            log.warning(
+                "project %s, made by API: the configuration has %s, which counts",
+                stored.project.id,
+                self.known.clash(stored.project) or "a project of that id",
+                extra={"event": "project.overshadowed", "project_id": stored.project.id},
+            )
 
     def _read(self, config: Config) -> list[Project]:
         tables = config.projects

@@ -126,6 +126,14 @@ class JoinedProjects(ConfiguredProjects):
         """Return a project made by API; `None` for one that is, or has become, the configuration's."""
         return None if project_id in self._configured else self._stored.get(project_id)
 
+    def overshadowed(self) -> list[StoredProject]:
+        """Return the projects made by API of which the configuration has something, too."""
+        return [
+            one
+            for one in self._stored.values()
+            if one.project.id in self._configured or self._clash(one.project, self._configured.values())
+        ]
+
     def keys_of(self, project_id: str) -> list[ApiKey]:
         """Return a project's keys, revoked ones too: the configuration's, then the others, oldest first."""
         project = self._configured.get(project_id)
@@ -135,7 +143,11 @@ class JoinedProjects(ConfiguredProjects):
 
     def clash(self, project: Project) -> str:
         """Say what of a project another one has already; empty when there is nothing."""
-        for other in self.all():
+        return self._clash(project, self.all())
+
+    @staticmethod
+    def _clash(project: Project, others: Iterable[Project]) -> str:
+        for other in others:
             if other.id == project.id:
                 continue
             # A Request-URI's user may be an id or a number: they must not be mistaken for each other.

@@ -83,6 +83,8 @@ def test_what_both_have_is_the_configurations():
     assert projects.by_request_uri("+1555", "x").id == "proj_file"
     assert projects.stored("proj_file") is None
     assert projects.is_configured("proj_file")
+    projects.put(stored("proj_apart", numbers=("1999",)))
+    assert {one.project.id for one in projects.overshadowed()} == {"proj_file", "proj_made"}
     projects.replace([])
     assert projects.stored("proj_file") is not None
 
