@@ -58,6 +58,7 @@ interop: install  ## SIPp, Kamailio, PJSIP, werift, baresip and scanners (needs 
 	$(BIN)/python tests/interop/scanners.py
 	$(BIN)/python tests/interop/sipp_offers.py
 	$(BIN)/python tests/interop/pjsua_digest.py
+	$(BIN)/python tests/interop/overload.py
 
 compat: install  ## openai-node against the sideband over TLS (needs node and npm)
 	tests/compat/node/run $(BIN)/python

@@ -119,6 +119,13 @@ class CallAgent:
         if self._warming is not None and not self._warming.expired():
             self._warming.reschedule(asyncio.get_running_loop().time())
 
+    def speak_first(self) -> None:
+        """Ask for a first response, as an app does that greets: nobody else will."""
+        if self.runner is not None:
+            nobody = self.runner.attach(_Nobody())
+            nobody.receive('{"type":"response.create"}')
+            nobody.detach()
+
     def publish(self, event_type: str, **fields: Any) -> None:
         """Send a `call.*` event to the sidebands that asked for those."""
         if self.runner is not None:
@@ -153,3 +160,11 @@ class CallAgent:
         # An upstream counts; its responses tell the sum so far.
         self._usage = details.get("usage") or self._usage
         self._timeline.record(note.kind, note.title, **details)
+
+
+class _Nobody:
+    """Asks, and reads no answer."""
+
+    def send(self, frame: bytes) -> None: ...
+
+    def close(self, code: int, reason: str) -> None: ...

@@ -352,6 +352,7 @@ class Call(LegListener):
             self.timeline.record("call", f"fallback accepts: {cause}")
             try:
                 self._accept(*self._services.engines.judge(dict(fallback.accept)))
+                self._agent.speak_first()
             except (EngineUnavailable, ConfigError) as error:
                 failed = f"{cause}; the fallback failed: {error}"
                 self._refuse(503, EndReason.FAILED, Result.SERVER_ERROR, failed, "the fallback failed")
