@@ -393,6 +393,8 @@ class Node:
         key, path, made = find_admin_key(self._config.server.admin_key, self._config.server.data_dir)
         if made:
             self._notices += [f"made the admin key; kept in {path}:", f"  OFFHOOK_SERVER__ADMIN_KEY={key}"]
+        elif path is not None:
+            self._notices.append(f"the admin key, which opens the pages at /, is in {path}")
         return AdminKey(key)
 
     def _note_refused(self, flow: Flow, reason: str) -> None:

@@ -67,6 +67,8 @@ HOSTED_NAMES = ("upstream", "Offhook", "app")
 
 def printable(text: str) -> str:
     """Return text that a terminal shows and does not obey: no control, format or direction characters."""
+    if text.isprintable():  # nearly always, and many times faster than to look at each character
+        return text
     shown = (" " if char in "\r\n\t" else char for char in text)
     return "".join(
         char for char in shown if unicodedata.category(char)[0] != "C" and char not in "\u2028\u2029"

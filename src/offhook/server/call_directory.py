@@ -65,7 +65,7 @@ class CallDirectory:
     async def timeline(self, project_id: str | None, call_id: str) -> dict[str, Any]:
         """Return the body of `GET /v1/realtime/calls/{id}/timeline`."""
         if (call := self._present(project_id, call_id)) is not None:
-            return call.timeline.to_api()
+            return await asyncio.to_thread(call.timeline.freeze())
         await self._kept(project_id, call_id)
         try:
             return await self._past.timeline(call_id)

@@ -34,6 +34,15 @@ def test_entries_are_on_one_clock_and_in_order_of_time(caplog):
     assert shown["data"][1]["model"] == "m"
 
 
+def test_a_body_that_is_made_later_is_that_of_now():
+    timeline = Timeline("rtc_u0_1", FixedClock())
+    timeline.record("call", "first")
+    make, expected = timeline.freeze(), timeline.to_api()
+    timeline.record("call", "second")
+    assert make() == expected
+    assert len(timeline.to_api()["data"]) == 2
+
+
 def test_each_entry_is_one_log_line_with_the_call_id_and_without_whole_messages(caplog):
     timeline = Timeline("rtc_u0_1", FixedClock())
     with caplog.at_level(logging.INFO, "offhook.calls"):

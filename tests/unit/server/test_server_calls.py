@@ -500,6 +500,8 @@ async def test_the_api_describes_itself_with_its_errors(node):
         "/v1/realtime/calls",
         "/v1/realtime/calls/{call_id}",
         "/v1/realtime/calls/{call_id}/timeline",
+        "/v1/realtime/calls/{call_id}/verdict",
+        "/v1/realtime/calls/{call_id}/pcap",
         "/v1/realtime/calls/{call_id}/recording",
         "/v1/realtime/calls/{call_id}/recording.wav",
         "/v1/realtime/calls/{call_id}/refers",
