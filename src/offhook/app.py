@@ -24,6 +24,8 @@ from offhook.clock import SystemClock
 from offhook.config import ENGINES, Config, ConfigError, EngineTable, load
 from offhook.config_trunks import warn_of_silence
 from offhook.crash_recovery import CrashRecovery
+from offhook.known_secrets import secrets_of
+from offhook.logs import SECRETS
 from offhook.media.pacer import Pacer
 from offhook.media.port import PortPool
 from offhook.metrics import Metrics
@@ -149,6 +151,7 @@ class Node:
             self._notices += self._projects.notices
             projects = self._projects.known
             self._admin_key = self._find_admin_key()
+            SECRETS.learn(secrets_of(config))
         except ConfigError as error:
             raise StartError(str(error)) from error
         except (OSError, ValueError) as error:
@@ -395,6 +398,7 @@ class Node:
             self._notices += [f"made the admin key; kept in {path}:", f"  OFFHOOK_SERVER__ADMIN_KEY={key}"]
         elif path is not None:
             self._notices.append(f"the admin key, which opens the pages at /, is in {path}")
+        SECRETS.learn((key,))
         return AdminKey(key)
 
     def _note_refused(self, flow: Flow, reason: str) -> None:

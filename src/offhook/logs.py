@@ -11,7 +11,16 @@ from typing import Any, TextIO
 
 import orjson
 
-__all__ = ["JsonLines", "start"]
+from offhook.secret_words import SecretWords
+
+__all__ = ["SECRETS", "JsonLines", "start"]
+
+SECRETS = SecretWords()
+"""
+What no line of the log says, at whatever level: `learn` them before anything is done with them. One for the process,
+as logging itself is. The rooms keep secrets out of what they log; this is for what they do not foresee, such as the
+text of somebody else's exception.
+"""
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -30,7 +39,7 @@ class JsonLines(logging.Formatter):
         line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        return SECRETS.redact(orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode())
 
 
 class _Queue(logging.handlers.QueueHandler):

@@ -11,6 +11,8 @@ from pydantic import ValidationError
 
 from offhook.clock import Clock
 from offhook.config import Config, ConfigError, ProjectTable, generated_project
+from offhook.known_secrets import secrets_of_project
+from offhook.logs import SECRETS
 from offhook.server import ProjectDesk, SettingsError
 from offhook.store import Database
 from offhook.store.projects import StoredTenants
@@ -67,7 +69,7 @@ class NodeProjects:
         tables = config.projects
         if not tables:
             tables = (self._generated(self._config.server.data_dir),)
-        return [table.to_project() for table in tables]
+        return [_learned(table.to_project()) for table in tables]
 
     def _generated(self, data_dir: Path) -> ProjectTable:
         project, path, made = generated_project(data_dir)
@@ -106,7 +108,7 @@ class NodeProjects:
             table = ProjectTable.model_validate({**settings, "id": project_id})
             self._config.judge(table)
             self._check_upstream(table)
-            return table.to_project()
+            return _learned(table.to_project())
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
@@ -114,6 +116,12 @@ class NodeProjects:
             raise SettingsError(place, known.removeprefix("Value error, ")) from None
         except (ValueError, ConfigError) as error:
             raise SettingsError("", str(error)) from None
+
+
+def _learned(project: Project) -> Project:
+    """Have the log leave out what is secret of it."""
+    SECRETS.learn(secrets_of_project(project))
+    return project
 
 
 def _tables(given: object) -> list[Mapping[str, Any]]:

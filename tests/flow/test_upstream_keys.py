@@ -145,6 +145,18 @@ async def _explain(app: DeveloperApp, call_id: str, *options: str) -> bytes:
     return out
 
 
+async def _doctor(node: Node) -> bytes:
+    command = ["doctor", "--config", str(node.config), "--send", "--no-call"]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "offhook", *command),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    out, _ = await process.communicate()
+    assert b"webhooks: " in out
+    return out
+
+
 @asynccontextmanager
 async def sideband(app: DeveloperApp, call_id: str, readable: Readable) -> AsyncIterator[Any]:
     """A sideband whose key goes as a subprotocol, as browsers send it; what comes is kept."""
@@ -247,7 +259,7 @@ async def _ask_wrongly(app: DeveloperApp, readable: Readable) -> None:
     right = {"Authorization": f"Bearer {app.seat.api_key}"}
     wrong = {"Authorization": f"Bearer {app.seat.api_key}x"}
     async with httpx2.AsyncClient() as client:
-        for path in ("/healthz", "/readyz", "/openapi.json"):
+        for path in ("/healthz", "/readyz", "/openapi.json", "/metrics"):
             answer = await client.get(root + path)
             assert answer.status_code == 200
             readable.add(path, answer.content)
@@ -288,6 +300,7 @@ async def test_no_key_can_be_read_anywhere(
                 readable.add("webhooks", f"{webhook.headers}{webhook.body.decode()}")
             assert {webhook.type for webhook in app.webhooks} == set(EVENTS)
         seat = app.seat
+    readable.add("offhook doctor", await _doctor(node))
     readable.add("the log", node.log_path.read_bytes())
     readable.add("standard output and error", (tmp_path / "stdout").read_bytes())
     for path in node.data_dir.rglob("*"):
