@@ -18,6 +18,7 @@ from offhook.calls.recording import Recording, RecordingState
 from offhook.store import Database
 from offhook.store.recording_file import RecordingFile, mend
 from offhook.store.recordings import DAY_S, MAX_BACKLOG, RecordingSettings, RecordingStore
+from testbed.database import opened_database
 
 SECOND = 8000
 HEARD, SENT = b"\x11" * SECOND, b"\x22" * SECOND
@@ -65,9 +66,8 @@ def clock() -> Wall:
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = await Database.open("sqlite", tmp_path)
-    yield database
-    await database.close()
+    async with opened_database(tmp_path) as database:
+        yield database
 
 
 @pytest.fixture

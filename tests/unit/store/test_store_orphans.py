@@ -7,10 +7,10 @@ import pytest
 
 from offhook.calls.journal import CallTimes
 from offhook.calls.timeline import TimelineEntry
-from offhook.store import Database
 from offhook.store.journal import StoreJournal
 from offhook.store.node_lock import NodeLock
 from offhook.store.orphans import find_orphans
+from testbed.database import opened_database
 
 
 def described(call_id, state):
@@ -35,9 +35,8 @@ def described(call_id, state):
 
 @pytest.fixture
 async def database(tmp_path):
-    opened = await Database.open("sqlite", tmp_path)
-    yield opened
-    await opened.close()
+    async with opened_database(tmp_path) as opened:
+        yield opened
 
 
 async def test_only_this_nodes_open_calls_and_dialogs_are_found(database):

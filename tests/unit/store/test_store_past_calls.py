@@ -11,12 +11,11 @@ from sqlalchemy import select, text
 from offhook.calls.journal import CallTimes
 from offhook.calls.past import CallQuery, PastUnavailable
 from offhook.calls.timeline import Timeline
-from offhook.store import Database
 from offhook.store import schema as tables
 from offhook.store.journal import StoreJournal
 from offhook.store.json_text import Json
 from offhook.store.past import StorePastCalls
-from offhook.store.writer import WriterLimits
+from testbed.database import opened_database
 
 
 class FixedClock:
@@ -63,11 +62,8 @@ class Kept:
 
 @asynccontextmanager
 async def opened(folder):
-    database = await Database.open("sqlite", folder, limits=WriterLimits(group_s=0.001))
-    try:
+    async with opened_database(folder) as database:
         yield Kept(database)
-    finally:
-        await database.close()
 
 
 async def test_a_past_timeline_reads_like_the_present_one(tmp_path):
