@@ -7,7 +7,7 @@ Who was answered gets BYE; who still heard it ring gets 503, so that the carrier
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from .journal import CallTimes, Journal
 from .news import CallNews
 from .ports import Announcer
 from .record import EndReason, Result, Termination
+from .refer_record import cut_off, refer_title
 from .timeline import Timeline, TimelineEntry
 
 __all__ = ["CRASHED", "Orphan", "Orphans", "Reviver"]
@@ -31,6 +32,8 @@ __all__ = ["CRASHED", "Orphan", "Orphans", "Reviver"]
 log = logging.getLogger("offhook.calls")
 
 CRASHED = "the node crashed"
+_OF_RESOURCE = frozenset(("call_id", "created_at", "updates", "dropped"))
+"What a transfer's resource has and its events do not."
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ class Orphan:
     "Of its dialog; `None` when there is nobody to hang up on."
     next_entry: int
     "The number of its timeline's next entry."
+    refers: Sequence[Mapping[str, Any]] = ()
+    "Its transfers, as `Journal.refer` got them last."
 
 
 class Reviver(Protocol):
@@ -82,7 +87,7 @@ class Orphans:
         described, times = orphan.described, orphan.times
         is_open = described is not None and described["termination"] is None
         if is_open and described is not None and times is not None:
-            self._close(described, times, timeline)
+            self._close(described, times, timeline, orphan.refers)
         log.warning(
             "ending a call of before the crash",
             extra={"event": "call.orphan", "call_id": orphan.call_id, "was_open": is_open},
@@ -102,16 +107,37 @@ class Orphans:
         else:
             leg.refuse(503, headers=Refusal(503, CRASHED, retry_after=1).headers())
 
-    def _close(self, described: Mapping[str, Any], times: CallTimes, timeline: Timeline) -> None:
+    def _close(
+        self,
+        described: Mapping[str, Any],
+        times: CallTimes,
+        timeline: Timeline,
+        refers: Sequence[Mapping[str, Any]],
+    ) -> None:
+        project = self._projects.by_id(described["project_id"])
+        news = CallNews(described["id"], project, self._announcer, timeline, self._clock) if project else None
+        briefs = {brief["refer"]: brief for brief in described["refers"]}
+        for refer in refers:
+            if resource := cut_off(refer, CRASHED, self._clock.wall()):
+                brief = {name: value for name, value in resource.items() if name not in _OF_RESOURCE}
+                briefs[brief["refer"]] = brief
+                self._journal.refer(resource)
+                timeline.record("call", refer_title(brief), **brief)
+                if news is not None:
+                    news.refer_updated(brief)
         sip_status = 503 if times.answered_at is None else None
         termination = Termination(Result.SERVER_ERROR, EndReason.FAILED, sip_status, CRASHED).to_api()
         timeline.record("call", f"ended: {CRASHED}", **termination)
         now = self._clock.wall()
-        ended = {"state": "ended", "ended_at": int(now), "termination": termination}
+        ended = {
+            "state": "ended",
+            "ended_at": int(now),
+            "termination": termination,
+            "refers": [*briefs.values()],
+        }
         self._journal.save({**described, **ended}, replace(times, ended_at=now))
-        project = self._projects.by_id(described["project_id"])
-        if project is not None:
-            CallNews(described["id"], project, self._announcer, timeline, self._clock).ended(termination)
+        if news is not None:
+            news.ended(termination)
 
 
 class _Keep:

@@ -8,7 +8,7 @@ from typing import Any
 
 from offhook.clock import iso_time
 
-__all__ = ["FINAL", "ReferRecord", "refer_title"]
+__all__ = ["FINAL", "ReferRecord", "cut_off", "refer_title"]
 
 FINAL = frozenset({"completed", "completed_unconfirmed", "failed", "unknown", "timeout", "cancelled"})
 
@@ -21,6 +21,14 @@ def refer_title(brief: Mapping[str, Any]) -> str:
     said = " ".join(str(part) for part in (brief["sip_status"], brief["reason"]) if part)
     title = f"transfer {brief['refer']} to {brief['target_uri']}: {brief['status']}"
     return f"{title}, {said}" if said else title
+
+
+def cut_off(resource: Mapping[str, Any], why: str, at: float) -> dict[str, Any] | None:
+    """Return the resource of a transfer whose outcome nobody will know, or `None` for one that has its outcome."""
+    if resource["status"] in FINAL:
+        return None
+    state = {"status": "unknown", "sip_status": None, "reason": why}
+    return {**resource, **state, "updates": [*resource["updates"], {"at": iso_time(at), **state}]}
 
 
 @dataclass(slots=True)

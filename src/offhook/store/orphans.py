@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from typing import Any
+
 from sqlalchemy import Connection, func, or_, select
 
 from offhook.calls.journal import CallTimes
@@ -41,6 +44,13 @@ def _find(connection: Connection, node: str) -> list[Orphan]:
             .group_by(timeline.c.call_id)
         )
     }
+    refers: defaultdict[str, list[Any]] = defaultdict(list)
+    for row in connection.execute(
+        select(schema.refers)
+        .where(schema.refers.c.call_id.in_([*open_calls]))
+        .order_by(schema.refers.c.call_id, schema.refers.c.number)
+    ):
+        refers[row.call_id].append(row.described)
     found = []
     for call_id in {**open_calls, **snapshots}:
         call, next_entry = open_calls.get(call_id), last.get(call_id, -1) + 1
@@ -48,5 +58,6 @@ def _find(connection: Connection, node: str) -> list[Orphan]:
             found.append(Orphan(call_id, None, None, snapshots.get(call_id), next_entry))
         else:
             times = CallTimes(call.created_at, call.answered_at, call.ended_at)
-            found.append(Orphan(call_id, call.described, times, snapshots.get(call_id), next_entry))
+            snapshot, its_refers = snapshots.get(call_id), refers[call_id]
+            found.append(Orphan(call_id, call.described, times, snapshot, next_entry, its_refers))
     return found

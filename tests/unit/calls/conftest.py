@@ -110,12 +110,13 @@ class FakeJournal:
 
     def __init__(self):
         self.saved, self.entries, self.dialogs = {}, [], {}
-        self.kept_dialogs = []
+        self.kept_dialogs, self.refers = [], []
 
     def save(self, described, *_):
         self.saved[described["id"]] = described
 
-    def refer(self, described): ...
+    def refer(self, described):
+        self.refers.append(described)
 
     def entry(self, call_id, number, at, entry):
         self.entries.append((call_id, number, entry.title))

@@ -3,7 +3,8 @@
 import pytest
 
 from offhook.calls.journal import CallTimes
-from offhook.calls.orphans import Orphan, Orphans
+from offhook.calls.orphans import CRASHED, Orphan, Orphans
+from offhook.calls.refer_record import ReferRecord
 from offhook.clock import SystemClock
 from offhook.sip.snapshot import SnapshotError
 
@@ -19,6 +20,7 @@ def described(call_id="rtc_1", **change):
         "from": "a",
         "to": "b",
         "termination": None,
+        "refers": [],
     } | change
 
 
@@ -113,6 +115,34 @@ def test_what_cannot_be_hung_up_is_closed_and_harms_nobody(table, estate):
     assert set(table.journal.saved) == {"rtc_1", "rtc_2", "rtc_3"}
     assert table.journal.dialogs == {"rtc_0": None, "rtc_1": None}
     assert [event.data["call_id"] for event in table.announcer.events] == ["rtc_1", "rtc_2"]
+
+
+def test_a_transfer_under_way_ends_as_unknown(table, estate):
+    """It may have come about; nobody will know."""
+    orphans, legs = estate
+    legs[1] = RevivedLeg("confirmed")
+    record = ReferRecord(2, "rtc_1", "tel:+1415", 5.0, "req_1")
+    record.update("accepted", 202, "Accepted", at=6.0)
+    failed = ReferRecord(1, "rtc_1", "tel:+1416", 5.0)
+    failed.update("failed", 486, "Busy Here", at=6.0)
+    refers = [failed.brief(), record.brief()]
+    orphan = Orphan(
+        "rtc_1", described(refers=refers), TALKED, {"id": 1}, 0, [failed.to_api(), record.to_api()]
+    )
+    table.announcer.subscribed.add("realtime.call.refer.updated")
+    orphans.end([orphan])
+    (kept,) = table.journal.refers
+    assert (kept["status"], kept["reason"], len(kept["updates"])) == ("unknown", "the node crashed", 2)
+    shown = table.journal.saved["rtc_1"]["refers"]
+    assert shown == [
+        failed.brief(),
+        record.brief() | {"status": "unknown", "sip_status": None, "reason": CRASHED},
+    ]
+    update, ended = table.announcer.events
+    assert (update.type, ended.type) == ("realtime.call.refer.updated", "realtime.call.ended")
+    assert update.data == {"call_id": "rtc_1", **shown[1]}
+    titles = [title for _, _, title in table.journal.entries]
+    assert titles == ["transfer 2 to tel:+1415: unknown, the node crashed", "ended: the node crashed"]
 
 
 async def test_a_dialog_is_kept_from_the_first_ring_to_its_release(table):

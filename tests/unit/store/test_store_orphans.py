@@ -55,6 +55,8 @@ async def test_only_this_nodes_open_calls_and_dialogs_are_found(database):
         journal.dialog(call_id, {"version": 0})
         journal.dialog(call_id, snapshot)
     ours.dialog("not saved", {"d": 4})
+    for number in (2, 1):
+        ours.refer({"call_id": "talking", "refer": number, "status": "pending"})
     await database.write(lambda connection: None)
 
     found = {orphan.call_id: orphan for orphan in await find_orphans(database, "u0")}
@@ -68,6 +70,7 @@ async def test_only_this_nodes_open_calls_and_dialogs_are_found(database):
     assert found["talking"].snapshot == {"a": 1}
     assert found["talking"].described["state"] == "active"
     assert found["talking"].times == CallTimes(1.5, None, None)
+    assert [refer["refer"] for refer in found["talking"].refers] == [1, 2]
     assert found["no dialog"].snapshot is None
     assert found["not saved"].described is None
 
