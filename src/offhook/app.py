@@ -450,6 +450,7 @@ class Node:
                 project_desk=self._desk,
                 capacity=self.capacity,
                 past=self._store.past,
+                statistics=self._store.statistics,
                 recordings=self._recordings,
                 metrics=self._metrics,
                 exposition=exposition.render,

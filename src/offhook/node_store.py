@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from offhook.calls.journal import Journal, NoJournal
 from offhook.calls.past import NoPastCalls, PastCalls
+from offhook.calls.statistics import CallStatistics
 from offhook.clock import Clock
 from offhook.config import Config
 from offhook.store import Database
 from offhook.store.journal import StoreJournal
 from offhook.store.past import StorePastCalls
 from offhook.store.retention import Retention
+from offhook.store.statistics import StoreStatistics
 
 __all__ = ["NodeStore"]
 
@@ -21,10 +23,12 @@ class NodeStore:
         self.database = database
         self.journal: Journal = NoJournal()
         self.past: PastCalls = NoPastCalls()
+        self.statistics: CallStatistics | None = None
         self._retention: Retention | None = None
         if database is not None:
             self.journal = StoreJournal(database.writer, config.server.node)
             self.past = StorePastCalls(database)
+            self.statistics = StoreStatistics(database)
             if config.server.keep_days:
                 self._retention = Retention(database, config.server.keep_days, clock)
 

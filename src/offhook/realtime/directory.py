@@ -63,8 +63,11 @@ class EngineDirectory:
         return config, config.model_dump(exclude_unset=True)
 
     def describe(self) -> list[dict[str, object]]:
-        """Say what each engine is, for the log."""
-        return [dict(factory.describe()) for factory in self._factories.values()]
+        """Say what each engine is, and how many sessions it has left (`None`: any number)."""
+        return [
+            {**factory.describe(), "free": factory.free, "promised": self._slots.promised_of(factory)}
+            for factory in self._factories.values()
+        ]
 
     async def start(self) -> None:
         """Warm all engines. Raises `EngineUnavailable` when one cannot be had."""

@@ -35,6 +35,10 @@ class EngineSlots:
         self._promised[factory] += 1
         return EngineSlot(self, factory)
 
+    def promised_of(self, factory: EngineFactory) -> int:
+        """Return how many of a factory's free sessions are promised."""
+        return self._promised[factory]
+
     def create(self, factory: EngineFactory, promise: EngineSlot | None = None) -> Engine:
         """
         Return an engine, by a promise of this factory's or without one; any promise is then given back.

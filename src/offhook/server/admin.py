@@ -18,6 +18,7 @@ from .body import optional_object, read_json
 from .call_directory import CallDirectory
 from .call_list import ListQuery
 from .errors import documented
+from .history import SPANS, history
 from .project_desk import ProjectDesk
 from .refers import find_refer
 from .services import ServerServices
@@ -116,7 +117,14 @@ def _add_node(add: Callable[..., None], services: ServerServices) -> None:
         """Return how much of the node is taken: calls, media ports, engine slots, what the database has to write."""
         return _json({"object": "capacity", **services.capacity()})
 
+    async def get_capacity_history(
+        hours: Annotated[int, Query(description=f"One of {', '.join(str(one) for one in SPANS)}.")] = 6,
+    ) -> Response:
+        """Return, for each period of the last hours, its calls, their ends, set-up time and sound."""
+        return _json(await history(services, hours))
+
     add("GET", "/refused_sources", list_refused_sources, 400)
+    add("GET", "/capacity/history", get_capacity_history, 400, 409, 503)
     add("GET", "/capacity", get_capacity)
 
 

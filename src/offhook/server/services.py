@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from offhook.calls.past import NoPastCalls, PastCalls
+from offhook.calls.statistics import CallStatistics
 from offhook.clock import Clock
 from offhook.metrics import Metrics
 from offhook.tenants import Projects
@@ -69,6 +70,8 @@ class ServerServices:
     "Returns what `/readyz` says besides."
     past: PastCalls = field(default_factory=NoPastCalls)
     "Calls that only the database remembers."
+    statistics: CallStatistics | None = None
+    "Figures of them over time; `None`: nothing is kept."
     project_desk: ProjectDesk | None = None
     "Makes and changes projects and keys; `None`: not served."
     capacity: Callable[[], Mapping[str, object]] = dict

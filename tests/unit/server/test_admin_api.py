@@ -96,6 +96,7 @@ PATHS = (
     ("DELETE", "/projects/proj_file/keys/key_1"),
     ("GET", "/refused_sources"),
     ("GET", "/capacity"),
+    ("GET", "/capacity/history"),
     ("GET", "/calls"),
     ("GET", "/calls/rtc_1"),
     ("GET", "/calls/rtc_1/timeline"),

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from ..call_directory import CallDirectory
 from ..services import ServerServices
 from .calls import Calls
+from .capacity import Capacity
 from .overview import Overview
 from .projects import Projects
 from .refused import Refused
@@ -24,3 +25,4 @@ def add_pages(app: FastAPI, services: ServerServices, directory: CallDirectory) 
     Calls(shell, services, directory)
     Projects(shell, services)
     Refused(shell, services)
+    Capacity(shell, services)
