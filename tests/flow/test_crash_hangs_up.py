@@ -113,11 +113,13 @@ async def test_everybody_is_hung_up_on_after_a_crash(tmp_path: Path) -> None:
             await closed(node, apps[2], over_tls_id)
             await closed(node, apps[3], rings_id, sip_status=503)
 
-            # The node takes calls as before, and nothing is told twice.
+            # The node takes calls as before, and no end is told of that was not one.
             await phone.dial(apps[4].seat.project)
             await apps[4].incoming()
             for app in apps:
-                assert [webhook.type for webhook in app.webhooks].count("realtime.call.ended") == 1
+                ended = [webhook for webhook in app.webhooks if webhook.type == "realtime.call.ended"]
+                # One whose delivery was not noted before the crash may come again, as the same.
+                assert len({webhook.headers["webhook-id"] for webhook in ended}) == 1
 
 
 async def _got_a_bye(call: PhoneCall, ready: float) -> None:
