@@ -5,13 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import re
 import ssl
-from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
-
-from pydantic import TypeAdapter, ValidationError
 
 from offhook import __version__
 from offhook.calls.hosted import HostedCalls
@@ -21,7 +17,7 @@ from offhook.calls.orphans import Orphans
 from offhook.calls.services import CallServices, CallSettings
 from offhook.certificates import CertificateFiles, client_context, development_certificate
 from offhook.clock import SystemClock
-from offhook.config import ENGINES, Config, ConfigError, EngineTable, load
+from offhook.config import Config, ConfigError, load
 from offhook.config_trunks import warn_of_silence
 from offhook.crash_recovery import CrashRecovery
 from offhook.known_secrets import secrets_of
@@ -29,26 +25,26 @@ from offhook.logs import SECRETS
 from offhook.media.pacer import Pacer
 from offhook.media.port import PortPool
 from offhook.metrics import Metrics
+from offhook.node_engines import (
+    StartError,
+    create_engines,
+    load_sentence,
+    model_destinations,
+    passthrough_destinations,
+)
 from offhook.node_metrics import NodeMetrics
 from offhook.node_projects import NodeProjects
 from offhook.node_store import NodeStore
 from offhook.outbound import OutboundClient
-from offhook.realtime.directory import EngineDirectory
-from offhook.realtime.engine import EngineFactory, EngineUnavailable
-from offhook.realtime.engines.upstream.connection import trust
-from offhook.realtime.engines.upstream.engine import UpstreamFactory
+from offhook.realtime.engine import EngineUnavailable
 from offhook.realtime.engines.upstream.hold import (
-    HoldSentenceError,
     load_failure_sentence,
-    load_hold_sentence,
 )
 from offhook.realtime.plain_sessions import PlainSessions
-from offhook.realtime.relay_hold import HoldSentence
 from offhook.recorder import open_recordings
 from offhook.registrations import TrunkRegistrations
 from offhook.server import (
     AdminKey,
-    Destination,
     HttpServer,
     Passthrough,
     PassthroughModel,
@@ -56,7 +52,6 @@ from offhook.server import (
     create_app,
     find_admin_key,
 )
-from offhook.server.passthrough_model import ModelUpstreams
 from offhook.server.sideband_limits import SidebandLimits
 from offhook.serving_certificate import ServingCertificate
 from offhook.sip.endpoint import TOO_MANY_CONNECTIONS, Endpoint, EndpointConfig
@@ -66,17 +61,13 @@ from offhook.store import StoreError
 from offhook.tenants import Projects
 from offhook.webhooks.delivery import DeliverySettings, WebhookAnnouncer
 
-__all__ = ["Node", "StartError", "create_engine"]
+__all__ = ["Node", "StartError"]
 
 log = logging.getLogger("offhook.node")
 
 LOOK_AT_CERTIFICATE_S = 60.0
 _LAST_BYE_S = 4.0
 "For the last requests to be sent and answered; a way to a peer whose connection is gone takes a while to find."
-
-
-class StartError(Exception):
-    """The node cannot start. The message says what is missing or taken, and the remedy."""
 
 
 class Node:
@@ -179,9 +170,9 @@ class Node:
         )
         self._outbound = outbound
         self._recordings = open_recordings(config, self._database, self._announcer, projects, self._clock)
-        self._engines = _create_engines(config, client_context(certificates.ca))
-        destinations = _passthrough_destinations(config, client_context(certificates.ca))
-        served = _model_destinations(config, client_context(certificates.ca))
+        self._engines = create_engines(config, client_context(certificates.ca))
+        destinations = passthrough_destinations(config, client_context(certificates.ca))
+        served = model_destinations(config, client_context(certificates.ca))
         self._sessions = PlainSessions(
             self._engines,
             clock=self._clock,
@@ -209,7 +200,7 @@ class Node:
                     max_unanswered=config.calls.max_unanswered,
                     max_unanswered_per_source=config.calls.max_unanswered_per_source,
                 ),
-                apology=_load_sentence(
+                apology=load_sentence(
                     "failure_sentence", config.engine.failure_sentence, load_failure_sentence
                 ),
                 journal=MeasuredJournal(self._store.journal, self._metrics),
@@ -470,103 +461,6 @@ class Node:
                 raise StartError(f"server.{scheme} = {address!r}: {error.strerror or error}") from error
             self._http_servers.append(server)
             self._addresses.append(f"{scheme}://{format_address(server.address)}")
-
-
-def _create_engines(config: Config, tls: ssl.SSLContext) -> EngineDirectory:
-    """Make each engine that the `[models]` table can lead to, and no other."""
-    factories: dict[str, EngineFactory] = {}
-    models: dict[str, str] = {}
-    hold = _load_sentence("hold_sentence", config.engine.hold_sentence, load_hold_sentence)
-    default = () if "*" in config.models else (("", config.engine.kind),)
-    for model, served in (*config.models.items(), *default):
-        names = (served,) if isinstance(served, str) else served
-        key = ", ".join(names)
-        if key not in factories and key in ENGINES:
-            factories[key] = create_engine(key, config.engine, config.server.data_dir)
-        elif key not in factories:
-            try:
-                upstreams = [config.upstreams[name].to_upstream(name) for name in names]
-            except ConfigError as error:
-                raise StartError(str(error)) from error
-            factories[key] = UpstreamFactory(upstreams, tls=tls, hold=hold)
-        if model:
-            models[model] = key
-    return EngineDirectory(factories, default=config.engine.kind, models=models)
-
-
-def _load_sentence(key: str, path: str, load: Callable[[str], HoldSentence | None]) -> HoldSentence | None:
-    try:
-        return load(path)
-    except HoldSentenceError as error:
-        raise StartError(f"engine.{key} = {path!r}: {error}") from error
-
-
-def _passthrough_destinations(config: Config, tls: ssl.SSLContext) -> dict[str, Destination]:
-    """Return where requests about calls that are not ours go, by upstream. Raises `StartError`."""
-    names = {config.server.passthrough, *(project.passthrough or "" for project in config.projects)} - {""}
-    if names and re.fullmatch(r"u[0-9]+", config.server.node):
-        log.warning(
-            "server.node = %r makes call ids that look like the hosted service's own (rtc_u0_...), and such a call of "
-            "theirs is taken for ours: give the node a name of your own, such as %r",
-            config.server.node,
-            "phone1",
-            extra={"event": "node.passthrough"},
-        )
-    try:
-        upstreams = [config.upstreams[name].to_upstream(name) for name in sorted(names)]
-    except ConfigError as error:
-        raise StartError(str(error)) from error
-    return {one.name: Destination(one, tls=trust(one, tls)) for one in upstreams}
-
-
-def _model_destinations(config: Config, tls: ssl.SSLContext) -> ModelUpstreams:
-    """Return which upstreams serve a model by the `[models]` table. Raises `StartError`."""
-    served: dict[str, tuple[Destination, ...]] = {}
-    for model, named in config.models.items():
-        names = (named,) if isinstance(named, str) else named
-        try:
-            upstreams = [config.upstreams[name].to_upstream(name) for name in names if name not in ENGINES]
-        except ConfigError as error:
-            raise StartError(str(error)) from error
-        served[model] = tuple(Destination(one, tls=trust(one, tls)) for one in upstreams)
-    return lambda model: served.get(model, served.get("*", ()))
-
-
-def create_engine(kind: str, table: EngineTable, data_dir: Path) -> EngineFactory:
-    """Return an engine that is not started. Raises `StartError`."""
-    if kind == "scripted":
-        from offhook.realtime.engines.scripted import Script, ScriptedFactory
-
-        try:
-            script = (
-                TypeAdapter(Script).validate_json(Path(table.script).read_bytes()) if table.script else None
-            )
-        except (OSError, ValidationError) as error:
-            raise StartError(f"engine.script = {table.script!r}: {error}") from error
-        return ScriptedFactory(script, slots=table.max_sessions)
-    try:
-        from offhook.realtime.engines.local.config import BrainConfig, LocalConfig
-        from offhook.realtime.engines.local.engine import LocalFactory
-    except ImportError as error:
-        raise StartError(
-            f"the embedded engine needs {error.name}: pip install 'offhook[local]', or set engine.kind = \"scripted\""
-        ) from error
-    brain = table.brain
-    return LocalFactory(
-        LocalConfig(
-            brain=BrainConfig(
-                kind=brain.kind,
-                rules=Path(brain.rules) if brain.rules else None,
-                base_url=brain.base_url,
-                model=brain.model,
-                api_key=brain.api_key,
-                first_token_timeout_s=brain.timeout_s,
-            ),
-            workers=table.workers or None,
-            max_sessions=table.max_sessions or None,
-            cache_dir=Path(table.model_dir) if table.model_dir else data_dir / "models",
-        )
-    )
 
 
 def _is_unspecified(host: str) -> bool:

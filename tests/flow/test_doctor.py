@@ -220,3 +220,15 @@ async def test_a_test_event_is_sent_when_asked_for_and_is_signed(
     )
     assert headers["webhook-signature"] == signature
     assert "to a test event" in of(found, "webhooks")[0]["text"]
+
+
+@pytest.mark.models
+async def test_a_language_model_that_does_not_answer(tmp_path: Path) -> None:
+    brain = 'kind = "chat_completions"\nbase_url = "http://127.0.0.1:1/v1"\nmodel = "m"\napi_key = "brain-key-0123"'
+    text = healthy(tmp_path).replace('kind = "scripted"', f'kind = "local"\n[engine.brain]\n{brain}')
+    found = await findings("--config", str(write(tmp_path, text)), "--no-call", cwd=tmp_path)
+    asked = [one for one in of(found, "models") if "language model" in one["text"]]
+    assert [one["level"] for one in asked] == ["fault"]
+    assert "http://127.0.0.1:1/v1/models" in asked[0]["text"]
+    assert "engine.brain.base_url" in asked[0]["remedy"]
+    assert "brain-key-0123" not in json.dumps(found)

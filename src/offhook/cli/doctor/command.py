@@ -138,6 +138,8 @@ async def _look(config: Config, path: Path | None, *, send: bool, models: bool, 
 
         _say("trying the models")
         facts = replace(facts, models=tuple(await try_models(config)))
+    if models and (brain := await network.ask_brain(config)) is not None:
+        facts = replace(facts, models=(*facts.models, brain))
     if call:
         from .rehearsal import rehearse
 

@@ -25,10 +25,10 @@ from offhook.sip.uri import SipUri
 from offhook.tenants import WebhookEndpoint
 from offhook.webhooks import payload, signature
 
-from .facts import ClockFacts, NameFacts, NodeFacts, WebhookFacts
+from .facts import ClockFacts, ModelFacts, NameFacts, NodeFacts, WebhookFacts
 from .machine import is_synchronised
 
-__all__ = ["TEST_EVENT", "ask_node", "find_clock", "find_names", "try_webhooks"]
+__all__ = ["TEST_EVENT", "ask_brain", "ask_node", "find_clock", "find_names", "try_webhooks"]
 
 TEST_EVENT = "webhook.test"
 _TIMEOUT_S = 5.0
@@ -64,6 +64,25 @@ def _read_node(url: str, body: dict[str, Any]) -> NodeFacts:
             for one in body.get("registrations", ())
         ),
     )
+
+
+async def ask_brain(config: Config) -> ModelFacts | None:
+    """Ask a language model's endpoint for its models, which costs no tokens; `None`: none is configured."""
+    brain = config.engine.brain
+    kinds = {config.engine.kind, *(one for one in config.models.values() if isinstance(one, str))}
+    if brain.kind != "chat_completions" or "local" not in kinds:
+        return None
+    headers = {"authorization": f"Bearer {brain.api_key}"} if brain.api_key else {}
+    url = f"{brain.base_url.rstrip('/')}/models"
+    try:
+        async with httpx2.AsyncClient(timeout=_TIMEOUT_S) as client:
+            status = (await client.get(url, headers=headers)).status_code
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        return ModelFacts("brain", brain_error=f"{url}: {error or type(error).__name__}")
+    if status in (401, 403) or status >= 500:
+        return ModelFacts("brain", brain_error=f"{url} answers {status}")
+    # Not every server lists its models: that something answers is all that can be said without a word to it.
+    return ModelFacts("brain", skipped=f"{brain.base_url} answers; {brain.model} is asked when a call comes")
 
 
 async def find_names(config: Config) -> list[NameFacts]:

@@ -150,7 +150,7 @@ def _prepared(config: Config, folder: Path) -> Path:
 
 
 async def _try_models(config: Config, folder: Path) -> list[ModelFacts]:
-    from offhook.app import create_engine
+    from offhook.node_engines import create_engine
 
     kinds = {served for served in config.models.values() if isinstance(served, str)} & {"local", "scripted"}
     if "*" not in config.models:
