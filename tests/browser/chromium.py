@@ -74,7 +74,16 @@ class Browser:
 
     @property
     def text(self) -> str:
-        return self.one("body").text
+        return self.says("body")
+
+    def says(self, selector: str) -> str:
+        """Return what stands there now, if anything; in one go, since pages change under one's hands."""
+        return str(
+            self.run(
+                "const one = document.querySelector(arguments[0]); return one?.innerText ?? one?.textContent ?? ''",
+                selector,
+            )
+        )
 
     def one(self, selector: str) -> WebElement:
         return self.driver.find_element(By.CSS_SELECTOR, selector)

@@ -48,7 +48,7 @@ def test_the_key_opens_the_page_that_was_asked_for(browser: Browser) -> None:
     assert browser.path.startswith("/login?next=")
     browser.one("#key").send_keys("a wrong key" + Keys.ENTER)
     browser.until(lambda: browser.all("[role=alert]"), "no word about the wrong key")
-    assert browser.one("[role=alert]").text == "This is not the admin key."
+    assert browser.says("[role=alert]") == "This is not the admin key."
     assert len(browser.complaints()) == 1, "the browser tells of the 403, and of nothing else"
     browser.one("#key").send_keys("ak-offhook-browser-tests" + Keys.ENTER)
     browser.until(lambda: browser.path == "/calls?state=ended", "not where it was to lead")
@@ -75,10 +75,10 @@ def test_a_phone_need_not_scroll_sideways(browser: Browser, stories: Stories, pa
 def test_what_a_caller_is_called_is_text(browser: Browser, stories: Stories) -> None:
     seen = HOSTILE_NAME.replace("\u202e", "")
     browser.go(f"/calls/{stories.hostile}")
-    assert seen[:50] in browser.one("h1").text
+    assert seen[:50] in browser.says("h1")
     browser.go(f"/calls/{stories.hostile}/entries/0")
-    assert seen in browser.one(".message").text
-    assert "\x1b" not in browser.one(".message").text
+    assert seen in browser.says(".message")
+    assert "\x1b" not in browser.says(".message")
     browser.go("/")
     assert browser.run("return document.querySelectorAll('main script, main img').length") == 0
     with pytest.raises(NoAlertPresentException):
@@ -91,11 +91,11 @@ def test_a_call_shows_while_it_rings_and_when_it_is_over(browser: Browser, runni
         "window.here = true; window.row = document.getElementById(arguments[0])", f"row-{stories.live}"
     )
     call_id, call = running.do(running.stage.answered("Ms Newcomer"))
-    browser.until(lambda: "Ms Newcomer" in browser.one("#live").text, "the call does not show")
+    browser.until(lambda: "Ms Newcomer" in browser.says("#live"), "the call does not show")
     call_link = browser.one(f"#row-{call_id} a")
     browser.run("arguments[0].focus()", call_link)
     running.do(running.stage.end(call))
-    browser.until(lambda: "Ms Newcomer" in browser.one("#past").text, "the call's end does not show")
+    browser.until(lambda: "Ms Newcomer" in browser.says("#past"), "the call's end does not show")
     assert browser.run("return window.here"), "the page was not loaded anew"
     assert browser.run("return row.isConnected && row === document.getElementById(row.id)"), (
         "rows stay what they are"
@@ -110,24 +110,24 @@ def test_a_failed_transfer_says_why_on_the_first_page(browser: Browser, stories:
     browser.until(
         lambda: browser.path == f"/calls/{stories.refused_transfer}", "the row does not lead to its call"
     )
-    assert "486 Busy Here" in browser.one("section[aria-labelledby=refers]").text
+    assert "486 Busy Here" in browser.says("section[aria-labelledby=refers]")
 
 
 def test_a_call_tells_its_story(browser: Browser, stories: Stories) -> None:
     browser.go(f"/calls/{stories.transferred}")
-    assert "The caller was transferred to tel:+14155550123" in browser.one(".verdict").text
+    assert "The caller was transferred to tel:+14155550123" in browser.says(".verdict")
     browser.one(".verdict .shows a").click()
     assert browser.path.endswith(browser.one(".ladder .evidence").get_attribute("id"))
     steps = [step.text for step in browser.all(".ladder a")]
     for said in ("INVITE", "REFER to tel:+14155550123", "NOTIFY 200 OK", "BYE", "POST accept: 200"):
         assert any(said in step for step in steps), f"no {said} in {steps}"
-    talk = browser.one("section[aria-labelledby=transcript]").text
+    talk = browser.says("section[aria-labelledby=transcript]")
     assert (
         talk.index("when are you open?") < talk.index("From nine to five") < talk.index("One moment, please.")
     )
     assert browser.all(".chart canvas"), "the turns are not drawn"
     assert len(browser.all("#turn-table tbody tr")) == 3
-    assert "realtime.call.incoming" in browser.one("section[aria-labelledby=webhooks]").text
+    assert "realtime.call.incoming" in browser.says("section[aria-labelledby=webhooks]")
 
 
 def test_a_recording_is_drawn_and_plays_from_where_a_line_was_said(
@@ -168,9 +168,9 @@ def test_the_keyboard_reaches_all(browser: Browser, stories: Stories) -> None:
     browser.run("document.querySelector('.ladder a').focus()")
     browser.press("j", Keys.ENTER)
     browser.until(lambda: browser.all("dialog[open] .message"), "no dialog")
-    assert browser.one("dialog .message").text.startswith("SIP/2.0 100 Trying")
+    assert browser.says("dialog .message").startswith("SIP/2.0 100 Trying")
     browser.press("k")
-    browser.until(lambda: browser.one("dialog .message").text.startswith("INVITE"), "k does not go back")
+    browser.until(lambda: browser.says("dialog .message").startswith("INVITE"), "k does not go back")
     browser.press(Keys.ESCAPE)
     browser.until(lambda: not browser.all("dialog[open]"), "Escape does not close it")
     assert browser.focused("id") == "e1", "the focus is where it was"
@@ -194,13 +194,13 @@ def test_colours_are_as_one_chooses(browser: Browser) -> None:
 def test_all_can_be_read_without_scripts(browser: Browser, stories: Stories) -> None:
     browser.look(script=False)
     browser.go("/")
-    assert "UTC" in browser.one("#past").text
+    assert "UTC" in browser.says("#past")
     browser.go(f"/calls/{stories.transferred}")
     assert "From nine to five" in browser.text
     assert not browser.one("[data-switch-theme]").is_displayed(), "what does nothing is not there"
     browser.one("#e0").click()
     browser.until(lambda: browser.path.endswith("/entries/0"), "the step leads nowhere")
-    assert browser.one(".message").text.startswith("INVITE sip:")
+    assert browser.says(".message").startswith("INVITE sip:")
     browser.one("a[rel=next]").click()
     browser.until(lambda: browser.path.endswith("/entries/1"), "no next step")
 
@@ -208,13 +208,13 @@ def test_all_can_be_read_without_scripts(browser: Browser, stories: Stories) -> 
 def test_a_live_calls_page_goes_on(browser: Browser, running) -> None:
     call_id, call = running.do(running.stage.answered("Ms Talkative"))
     browser.go(f"/calls/{call_id}")
-    assert "active" in browser.one(".head").text
+    assert "active" in browser.says(".head")
     browser.run("window.here = true")
     running.do(running.stage.say(call))
     browser.until(lambda: "when are you open?" in browser.text, "what was said does not show")
     browser.until(lambda: browser.all(".chart canvas"), "the turn is not drawn")
     running.do(running.stage.end(call))
-    browser.until(lambda: "remote hangup" in browser.one(".head").text, "its end does not show")
-    browser.until(lambda: "BYE" in browser.one(".ladder").text, "the BYE does not show")
+    browser.until(lambda: "remote hangup" in browser.says(".head"), "its end does not show")
+    browser.until(lambda: "BYE" in browser.says(".ladder"), "the BYE does not show")
     assert browser.run("return window.here")
     assert browser.run("return document.getElementById('call').hasAttribute('hx-trigger')") is False

@@ -28,7 +28,7 @@ def shoot(url: str, stories: Stories, folder: Path) -> None:
         browser.log_in()
         browser.look((1120, 640))
         browser.go("/")
-        browser.until(lambda: "UTC" not in browser.one("#past").text, "the times are not of here")
+        browser.until(lambda: "UTC" not in browser.says("#past"), "the times are not of here")
         keep("overview")
         browser.look((1120, 900))
         browser.go(f"/calls/{stories.refused_transfer}")
