@@ -80,10 +80,10 @@ class Stage:
     async def play(self) -> Stories:
         """Place the calls, one after the other; the last one lives on."""
         stories = self.stories
+        stories.hostile = await self._hostile()
         stories.unanswered = await self._ring_in_vain()
         stories.transferred = await self._transfer("Anna Miller", (202, (100, 180, 200)), turns=3)
         stories.refused_transfer = await self._transfer("Tom Baker", (202, (100, 486)), turns=1)
-        stories.hostile = await self._hostile()
         stories.live, stories.live_call = await self.answered("Priya Shah")
         return stories
 
