@@ -18,6 +18,7 @@ from .body import optional_object, read_json
 from .call_directory import CallDirectory
 from .call_list import ListQuery
 from .errors import documented
+from .explaining import Include, capture_response
 from .history import SPANS, history
 from .project_desk import ProjectDesk
 from .refers import find_refer
@@ -90,6 +91,14 @@ def _add_calls(add: Callable[..., None], directory: CallDirectory) -> None:
         """Return everything that happened to a call."""
         return _json(await directory.timeline(None, call_id))
 
+    async def get_call_verdict(call_id: str) -> Response:
+        """Say why a call went as it did."""
+        return _json(await directory.verdict(None, call_id))
+
+    async def get_call_capture(call_id: str, include: Include = "sip") -> Response:
+        """Return a call's SIP messages as a capture file for Wireshark."""
+        return await capture_response(call_id, await directory.timeline(None, call_id), include)
+
     async def list_call_refers(call_id: str) -> Response:
         """Return a call's transfers."""
         return _list(await directory.refers(None, call_id))
@@ -100,6 +109,8 @@ def _add_calls(add: Callable[..., None], directory: CallDirectory) -> None:
 
     add("GET", "/calls", list_calls, 400)
     add("GET", "/calls/{call_id:path}/timeline", get_call_timeline, 404, 503)
+    add("GET", "/calls/{call_id:path}/verdict", get_call_verdict, 404, 503)
+    add("GET", "/calls/{call_id:path}/pcap", get_call_capture, 400, 404, 409, 503)
     add("GET", "/calls/{call_id:path}/refers", list_call_refers, 404, 503)
     add("GET", "/calls/{call_id:path}/refers/{number}", get_call_refer, 400, 404, 503)
     add("GET", "/calls/{call_id:path}", get_call, 404, 503)

@@ -100,6 +100,8 @@ PATHS = (
     ("GET", "/calls"),
     ("GET", "/calls/rtc_1"),
     ("GET", "/calls/rtc_1/timeline"),
+    ("GET", "/calls/rtc_1/verdict"),
+    ("GET", "/calls/rtc_1/pcap"),
     ("GET", "/calls/rtc_1/refers"),
     ("GET", "/calls/rtc_1/refers/1"),
 )
