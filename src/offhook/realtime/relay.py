@@ -36,6 +36,7 @@ from offhook.realtime.relay_hold import HoldSentence, RelayHold
 from offhook.realtime.relay_memory import RelayMemory
 from offhook.realtime.relay_open import RelayOpen
 from offhook.realtime.relay_request import parse_request, with_our_formats
+from offhook.realtime.relay_turns import RelayTurns
 from offhook.realtime.relay_unanswered import RelayUnanswered
 from offhook.realtime.relay_usage import RelayUsage
 from offhook.realtime.relay_voice import RelayVoice
@@ -91,6 +92,7 @@ class Relay:
         self._turn_item: str | None = None
         "The caller's turn whose sound is kept."
         self._usage = RelayUsage()
+        self._turns = RelayTurns(self._outbox)
         self._clients = RelayClients(self._outbox)
         self._open = False
         self._begun = RelayOpen()
@@ -324,6 +326,7 @@ class Relay:
         self._crossing.receive(kind, now)
         self._memory.receive(event)
         self._unanswered.receive(event, answers=self._answering)
+        self._turns.receive(kind, now)
         match kind:
             case "response.output_audio.delta" | "response.output_audio.done":
                 self._play(event, received.audio)
