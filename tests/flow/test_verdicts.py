@@ -128,7 +128,7 @@ async def test_a_webhook_that_is_down(faulty: Node, caller: Phone) -> None:
         found = await verdict(app)
         assert (found["code"], found["blame"]) == ("webhook_unreachable", "app")
         assert app.seat.url in found["sentence"]
-        assert "with 480 at 2.5 s" in found["sentence"]
+        assert "the ringing was ended with 480 at " in found["sentence"]
         assert found["remedy"]
         assert codes(found) == ["webhook_unreachable"]
 
@@ -186,13 +186,13 @@ async def test_a_webhook_that_answers_after_the_carrier_has_cancelled(node: Node
         await ended(app, webhook.call_id)
         under_way = await verdict(app, webhook.call_id)
         assert under_way["code"] == "webhook_slow"
-        assert "had not answered when the carrier cancelled at 2." in under_way["sentence"]
+        assert "had not answered when the carrier cancelled at " in under_way["sentence"]
         cancelled.set()
         async with asyncio.timeout(15):
             while "answered after" not in (found := await verdict(app, webhook.call_id))["sentence"]:
                 await asyncio.sleep(0.05)
         assert (found["code"], found["blame"]) == ("webhook_slow", "app")
-        assert "; the carrier cancelled at 2." in found["sentence"]
+        assert "; the carrier cancelled at " in found["sentence"]
         titles = {
             entry["number"]: entry["title"] for entry in await app.node.timeline(app.seat, webhook.call_id)
         }
