@@ -18,6 +18,10 @@ PAGES = (
     "{unanswered}",
     "{live}",
     "{message}",
+    "/refused",
+    "/projects",
+    "/projects/proj_0",
+    "/capacity",
 )
 
 BEYOND = """
