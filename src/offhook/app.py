@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import ssl
 from ipaddress import ip_address
 from pathlib import Path
@@ -35,6 +34,7 @@ from offhook.node_engines import (
 from offhook.node_metrics import NodeMetrics
 from offhook.node_projects import NodeProjects
 from offhook.node_store import NodeStore
+from offhook.node_webhooks import open_webhooks
 from offhook.outbound import OutboundClient
 from offhook.realtime.engine import EngineUnavailable
 from offhook.realtime.engines.upstream.hold import (
@@ -59,7 +59,6 @@ from offhook.sip.flow import Flow, format_address
 from offhook.sip.session_timer import SessionTimerConfig
 from offhook.store import StoreError
 from offhook.tenants import Projects
-from offhook.webhooks.delivery import DeliverySettings, WebhookAnnouncer
 
 __all__ = ["Node", "StartError"]
 
@@ -161,13 +160,10 @@ class Node:
         server_tls = self._certificate.context
         self._desk = desk = await self._projects.open_desk(self._database, self._clock)
         outbound = OutboundClient(tls=client_context(certificates.ca))
-        self._announcer = WebhookAnnouncer(
-            outbound,
-            clock=self._clock,
-            draw=random.SystemRandom().random,
-            settings=DeliverySettings(timeout_s=config.calls.webhook_timeout_s),
-            metrics=self._metrics,
+        self._webhooks = await open_webhooks(
+            config, projects, self._database, outbound, self._clock, self._metrics
         )
+        self._announcer = self._webhooks.announcer
         self._outbound = outbound
         self._recordings = open_recordings(config, self._database, self._announcer, projects, self._clock)
         self._engines = create_engines(config, client_context(certificates.ca))
@@ -256,6 +252,7 @@ class Node:
         )
         try:
             await self._start_http(projects, server_tls, exposition)
+            await self._announcer.resume()  # before anything new is announced
             if self._recordings is not None:
                 await self._recordings.start(config.server.public_url or next(iter(self._addresses), ""))
             await self._engines.start()
@@ -437,6 +434,7 @@ class Node:
                 sessions=self._sessions,
                 passthrough=self._passthrough if self._passthrough.destinations else None,
                 models=self._models,
+                webhooks=self._webhooks.services,
                 admin_key=self._admin_key,
                 project_desk=self._desk,
                 capacity=self.capacity,

@@ -13,7 +13,6 @@ import re
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -30,13 +29,13 @@ from offhook.config_faults import explain, explain_environment, refuse_unknown_v
 from offhook.config_recording import RecordingTable
 from offhook.config_trunks import ConfigError, Table, TrunkTable, check_trunks, refuse_open
 from offhook.config_upstreams import UpstreamTable
+from offhook.config_webhooks import WebhooksTable, WebhookTable, to_endpoints
 from offhook.realtime.relayed_config import parse_relayed
 from offhook.realtime.session_config import DEFAULT_MODEL, parse_accept
 from offhook.realtime.session_config import ConfigError as SessionConfigError
 from offhook.sip.transport import parse_listen
 from offhook.sip.uri import parse_host_port
-from offhook.tenants import Fallback, Project, WebhookEndpoint
-from offhook.webhooks.signature import SecretError, signing_key
+from offhook.tenants import Fallback, Project
 
 __all__ = ["ENGINES", "Config", "ConfigError", "ProjectTable", "generated_project", "load"]
 
@@ -213,39 +212,6 @@ class EngineTable(Table):
     brain: BrainTable = BrainTable()
 
 
-class WebhookTable(Table):
-    url: Annotated[str, Field(max_length=2048, pattern=r"^https?://")]
-    secret: str
-    "`whsec_` and padded base64 of 24 to 64 bytes."
-    old_secrets: tuple[str, ...] = ()
-    "Secrets that still sign beside the current one, while receivers change over."
-    events: tuple[str, ...] = ("realtime.call.incoming",)
-
-    @field_validator("url")
-    @classmethod
-    def _can_be_called(cls, url: str) -> str:
-        parts = urlsplit(url)
-        try:
-            named = bool(parts.hostname) and parts.port != 0
-        except ValueError:  # a port beyond 65535
-            named = False
-        if not named:
-            raise ValueError(f"{url!r} names no host and port that can be called")
-        if parts.username is not None:
-            raise ValueError("a user or password in it would not be sent; the signature says who calls")
-        return url
-
-    @field_validator("secret", "old_secrets")
-    @classmethod
-    def _signs(cls, given: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        for secret in (given,) if isinstance(given, str) else given:
-            try:
-                signing_key(secret)
-            except SecretError as error:
-                raise ValueError(str(error)) from None
-        return given
-
-
 class FallbackTable(Table):
     status: Annotated[int, Field(ge=300, le=699)] = 480
     accept: dict[str, Any] | None = None
@@ -319,15 +285,7 @@ class ProjectTable(Table):
             max_calls=self.max_calls,
             fallback=Fallback(self.fallback.status, self.fallback.accept) if self.fallback else None,
             trunks=tuple(trunk.to_trunk() for trunk in self.trunks),
-            webhooks=tuple(
-                WebhookEndpoint(
-                    f"wh_{self.id}_{index}",
-                    hook.url,
-                    (hook.secret, *hook.old_secrets),
-                    frozenset(hook.events),
-                )
-                for index, hook in enumerate(self.webhooks)
-            ),
+            webhooks=to_endpoints(self.id, self.webhooks),
             passthrough=self.passthrough,
             srtp=self.srtp,
             record=self.record,
@@ -348,6 +306,7 @@ class Config(BaseSettings):
     media: MediaTable = MediaTable()
     calls: CallsTable = CallsTable()
     recording: RecordingTable = RecordingTable()
+    webhooks: WebhooksTable = WebhooksTable()
     engine: EngineTable = EngineTable()
     upstreams: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")], UpstreamTable] = {}
     "Realtime APIs that may be a call's voice, by name."

@@ -27,6 +27,7 @@ __all__ = [
     "OutboundError",
     "OutboundPolicy",
     "OutboundResponse",
+    "check_url",
     "judge_address",
     "resolve",
 ]
@@ -257,6 +258,22 @@ async def resolve(host: str, port: int, policy: OutboundPolicy) -> list[str]:
         if (fault := judge_address(address, policy)) is not None:
             raise OutboundError("refused", f"{host} is at {address}, {fault}")
     return addresses[:MAX_TARGETS]
+
+
+def check_url(url: str, policy: OutboundPolicy) -> None:
+    """
+    Judge a URL before anything is sent there, by what can be read off it; a name's addresses are judged when used.
+
+    Raises `OutboundError`, `url` or `refused`.
+    """
+    target = _parse_url(url, policy)
+    host = target.host.decode("ascii").strip("[]")
+    try:
+        fault = judge_address(host, policy)
+    except ValueError:  # a name
+        fault = judge_address("127.0.0.1", policy) if host == "localhost" else None
+    if fault is not None:
+        raise OutboundError("refused", f"{host} is an address {fault}")
 
 
 def judge_address(address: str, policy: OutboundPolicy) -> str | None:

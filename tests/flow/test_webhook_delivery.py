@@ -12,7 +12,7 @@ from openai import OpenAI
 from offhook.calls.ports import WebhookEvent
 from offhook.clock import SystemClock
 from offhook.outbound import STRANGER, OutboundClient
-from offhook.tenants import Project, WebhookEndpoint
+from offhook.tenants import ConfiguredProjects, Endpoints, Project, WebhookEndpoint
 from offhook.webhooks import DeliverySettings, WebhookAnnouncer
 from offhook.webhooks.schedule import RetryPolicy
 
@@ -99,8 +99,9 @@ class Told:
 
 
 class Teller:
-    def __init__(self, announcer):
+    def __init__(self, announcer, projects):
         self.announcer = announcer
+        self.projects = projects
 
     def tell(
         self, *urls, told=None, event_id="evt_1", urgent=True, event_type="realtime.call.incoming", **endpoint
@@ -109,9 +110,11 @@ class Teller:
             WebhookEndpoint(f"wh_{n}", url, endpoint.get("secrets", (SECRET,))) for n, url in enumerate(urls)
         )
         told = told or Told()
+        project = Project("proj_1", webhooks=endpoints)
+        self.projects.replace([project])
         event = WebhookEvent(event_id, event_type, 1_760_000_000, {"call_id": "rtc_u0_1", "sip_headers": []})
         announcement = self.announcer.announce(
-            Project("proj_1", webhooks=endpoints),
+            project,
             event,
             urgent=urgent,
             on_attempt=told.attempt,
@@ -124,15 +127,17 @@ class Teller:
 async def telling(**settings):
     policy = settings.pop("policy", None)
     client = OutboundClient()
+    projects = ConfiguredProjects([])
     announcer = WebhookAnnouncer(
         client,
+        endpoints=Endpoints(projects),
         clock=SystemClock(),
         draw=lambda: 0.5,
         settings=DeliverySettings(**{"urgent": FAST, "ordinary": FAST, "breaker_failures": 100, **settings}),
         **({"policy": policy} if policy else {}),
     )
     try:
-        yield Teller(announcer)
+        yield Teller(announcer, projects)
     finally:
         await announcer.close()
         await client.close()

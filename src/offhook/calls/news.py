@@ -134,6 +134,7 @@ class CallNews:
             duration_ms=round(attempt.duration_ms, 1),
             error=attempt.error,
             will_retry=attempt.will_retry,
+            **({"unstored": True} if attempt.unstored else {}),
         )
 
 

@@ -39,6 +39,8 @@ class WebhookAttempt:
     error: str | None
     "Why it does not count as delivered; `None` on success."
     will_retry: bool
+    unstored: bool = False
+    "It was sent from memory, since the event could not be stored in time: a crash would have lost it."
 
 
 class Announcement(Protocol):

@@ -81,24 +81,32 @@ class Api:
         return self._get(f"/v1/realtime/calls/{quote(call_id, safe='')}/timeline")
 
     def _get(self, path: str) -> dict[str, Any]:
+        return self.ask("GET", path)
+
+    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the JSON that a request is answered with."""
         import httpx2
 
+        url, headers = self.url.rstrip("/") + path, {"Authorization": f"Bearer {self.key}"}
         try:
-            answer = httpx2.get(
-                self.url.rstrip("/") + path, headers={"Authorization": f"Bearer {self.key}"}, timeout=10
-            )
+            if method == "GET":
+                answer = httpx2.get(url, headers=headers, timeout=10)
+            else:
+                content = None if body is None else json.dumps(body)
+                answer = httpx2.request(method, url, headers=headers, content=content, timeout=15)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise ApiError(
                 f"{self.url} does not answer ({error}); is `offhook serve` running? (--url)"
             ) from None
         if answer.status_code != 200:
-            remedy = _REMEDIES.get(answer.status_code, "")
+            about_calls = answer.status_code != 404 or "/realtime/calls" in path
+            remedy = _REMEDIES.get(answer.status_code, "") if about_calls else ""
             raise ApiError(f"{path}: {answer.status_code}: {message_of(answer.text)}{remedy}")
         try:
-            body: dict[str, Any] = answer.json()
+            found: dict[str, Any] = answer.json()
         except ValueError:
             raise ApiError(f"{self.url} is no Offhook node: {path} gave no JSON") from None
-        return body
+        return found
 
 
 def connect(url: str, key: str, data_dir: Path) -> Api:

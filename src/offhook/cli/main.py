@@ -6,7 +6,7 @@ import typer
 
 from offhook import __version__
 
-from . import call, calls, demo, doctor, explain, init, projects, serve
+from . import call, calls, demo, doctor, explain, init, projects, serve, webhooks
 
 __all__ = ["app", "main"]
 
@@ -33,7 +33,7 @@ def _options(
     pass
 
 
-for command in (serve, demo, call, calls, doctor, explain, init, projects):
+for command in (serve, demo, call, calls, doctor, explain, init, projects, webhooks):
     command.register(app)
 
 

@@ -20,6 +20,8 @@ from .recordings import RecordingRoutes
 from .refused import refused_router
 from .services import ServerServices
 from .sideband import SidebandRoute
+from .webhook_deliveries import delivery_router
+from .webhook_endpoints import endpoint_router
 
 __all__ = ["PREFIXES", "ServerServices", "create_app"]
 
@@ -50,6 +52,9 @@ def create_app(services: ServerServices) -> FastAPI:
         app.include_router(recordings.router(), prefix=prefix, include_in_schema=prefix == "/v1")
         app.include_router(calls.router(), prefix=prefix, include_in_schema=prefix == "/v1")
         app.include_router(refused_router(services), prefix=prefix, include_in_schema=prefix == "/v1")
+        for hooks in (endpoint_router(services), delivery_router(services)):
+            app.include_router(hooks, prefix=prefix, include_in_schema=prefix == "/v1")
+        app.include_router(endpoint_router(services, azure=True), prefix=prefix, include_in_schema=False)
         sideband.add_to(app.router, f"{prefix}/realtime")
     app.include_router(health_router(services.not_ready, services.details))
     if services.admin_key is not None:

@@ -123,12 +123,13 @@ _MEANINGS = {
 }
 
 
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the `responses` of a route, for /openapi.json."""
+def documented(*statuses: int, meanings: Mapping[int, str] | None = None) -> dict[int | str, dict[str, Any]]:
+    """Return the `responses` of a route, for /openapi.json; `meanings` are those that are not about calls."""
+    explained = {**_MEANINGS, **(meanings or {})}
     return {
         status: {
             "model": ErrorResponse,
-            "description": _MEANINGS[status],
+            "description": explained[status],
             "headers": {
                 "x-should-retry": {
                     "schema": {"type": "string", "enum": ["true", "false"]},

@@ -11,9 +11,10 @@ from offhook.calls.past import NoPastCalls, PastCalls
 from offhook.calls.statistics import CallStatistics
 from offhook.clock import Clock
 from offhook.metrics import Metrics
-from offhook.tenants import Projects
+from offhook.tenants import Deliveries, DeliveryRecord, EventRecord, Projects
 
 from .admin_key import AdminKey
+from .endpoint_desk import EndpointDesk
 from .metrics import MetricsReaders
 from .passthrough import Passthrough
 from .passthrough_model import PassthroughModel
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from offhook.calls.recording import Recording
     from offhook.calls.refused import RefusedSource
 
-__all__ = ["Calls", "KeptRecordings", "ServerServices"]
+__all__ = ["Calls", "KeptRecordings", "ServerServices", "WebhookServices"]
 
 
 class Calls(Protocol):
@@ -57,6 +58,16 @@ class KeptRecordings(Protocol):
 
     async def delete(self, recording: Recording) -> None:
         """Remove what is over. Raises `PastUnavailable`."""
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookServices:
+    """What the server needs of webhooks."""
+
+    endpoints: EndpointDesk
+    deliveries: Deliveries | None
+    "`None`: this node keeps none."
+    redeliver: Callable[[EventRecord, DeliveryRecord], DeliveryRecord]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +103,5 @@ class ServerServices:
     metrics_for: MetricsReaders = "local"
     admin_key: AdminKey | None = None
     "Opens the pages and `/admin/api`; `None`: neither is served."
+    webhooks: WebhookServices | None = None
+    "Endpoints and deliveries; `None`: not served."

@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from .json_text import Json
 from .writer import NotStoredError, Writer, WriterLimits
 
-__all__ = ["Database", "StoreError", "upsert"]
+__all__ = ["Database", "StoreError", "insert_once", "upsert"]
 
 T = TypeVar("T")
 
@@ -120,6 +120,17 @@ class Database:
 def upsert(connection: Connection, table: Table, values: dict[str, Any]) -> None:
     """Insert a row, or bring the one with the same primary key up to date."""
     connection.execute(_upsert_of(connection.dialect.name, table, tuple(values)), values)
+
+
+def insert_once(connection: Connection, table: Table, values: dict[str, Any]) -> None:
+    """Insert a row, unless there is one with the same primary key."""
+    connection.execute(_insert_of(connection.dialect.name, table), values)
+
+
+@lru_cache
+def _insert_of(dialect: str, table: Table) -> Executable:
+    make = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    return make(table).on_conflict_do_nothing(index_elements=[column.name for column in table.primary_key])
 
 
 @lru_cache

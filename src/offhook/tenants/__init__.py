@@ -1,5 +1,7 @@
 """Who uses this node: projects, their keys, the trunks that may call them and the endpoints told about calls."""
 
+from .deliveries import AttemptRecord, Deliveries, DeliveryQuery, DeliveryRecord, EventRecord, Outbox
+from .endpoints import Endpoints, EndpointStore
 from .joined import ApiKey, JoinedProjects, StoredProject, TenantStore
 from .project import (
     DigestAccount,
@@ -16,10 +18,18 @@ from .repository import ConfiguredProjects, Projects
 
 __all__ = [
     "ApiKey",
+    "AttemptRecord",
     "ConfiguredProjects",
+    "Deliveries",
+    "DeliveryQuery",
+    "DeliveryRecord",
     "DigestAccount",
+    "EndpointStore",
+    "Endpoints",
+    "EventRecord",
     "Fallback",
     "JoinedProjects",
+    "Outbox",
     "Project",
     "Projects",
     "Register",

@@ -36,9 +36,22 @@ class WebhookEndpoint:
     id: str
     "`wh_...`"
     url: str
-    secrets: tuple[str, ...]
+    secrets: tuple[str, ...] = field(repr=False)
     "Signing secrets, `whsec_...`, the current one first; each makes one signature (API row W11)."
     events: frozenset[str] = frozenset({"realtime.call.incoming"})
+    name: str = ""
+    configured: bool = True
+    "It stands in the configuration, which alone changes it; else it was made by API."
+    old_secrets_until: float | None = None
+    "Unix seconds at which all secrets but the first stop signing; `None`: never."
+    created_at: float = 0.0
+    updated_at: float = 0.0
+
+    def secrets_at(self, wall: float) -> tuple[str, ...]:
+        """Return the secrets that sign at this time, in Unix seconds."""
+        if self.old_secrets_until is not None and wall >= self.old_secrets_until:
+            return self.secrets[:1]
+        return self.secrets
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Sends webhooks: the driver of `EndpointQueue`."""
+"""Tells the developer's app: events are stored, then sent (decision 9 of the design)."""
 
 from __future__ import annotations
 
@@ -9,16 +9,29 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TypeVar
 
+from offhook import ids
+from offhook.calls.errors import CallError
 from offhook.calls.ports import WebhookAttempt, WebhookEvent
 from offhook.clock import Clock
 from offhook.metrics import Metrics
-from offhook.outbound import OPERATOR, OutboundClient, OutboundError, OutboundPolicy, OutboundResponse
-from offhook.tenants import Project, WebhookEndpoint
+from offhook.outbound import OutboundClient, OutboundPolicy
+from offhook.tenants import (
+    AttemptRecord,
+    DeliveryRecord,
+    Endpoints,
+    EventRecord,
+    Outbox,
+    Project,
+    WebhookEndpoint,
+)
 
-from . import payload, signature
+from . import payload
 from .breaker import Breaker
-from .queue import EndpointQueue, Queued, QueueLimits
+from .endpoint_driver import EndpointDriver, Listener, Sent
+from .outbox import Delivery, Now, is_stale, resume
+from .queue import Queued, QueueLimits
 from .schedule import BACKOFF, URGENT, Attempts, DeliveryState, RetryPolicy
+from .sending import Sender, endpoint_policy
 
 __all__ = ["DeliverySettings", "WebhookAnnouncer"]
 
@@ -26,14 +39,13 @@ log = logging.getLogger("offhook.webhooks")
 
 _T = TypeVar("_T")
 
-USER_AGENT = "OpenAI/1.0 (+https://platform.openai.com/docs/webhooks)"
-"What receivers of the hosted service's webhooks have always seen (API row W06)."
-
 
 @dataclass(frozen=True, slots=True)
 class DeliverySettings:
     timeout_s: float = 10.0
     "For each attempt. Handlers await accept before they answer (API rows R05, W17)."
+    commit_s: float = 0.25
+    "How long an event waits for its commit before it is sent from memory."
     limits: QueueLimits = field(default_factory=QueueLimits)
     urgent: RetryPolicy = URGENT
     ordinary: RetryPolicy = BACKOFF
@@ -43,36 +55,41 @@ class DeliverySettings:
     "Before the first of these; doubles up to a minute."
 
 
-def operator_policy(endpoint: WebhookEndpoint) -> OutboundPolicy:
-    """Every endpoint stands in the configuration file, so each may be on the operator's own network."""
-    return OPERATOR
-
-
 class WebhookAnnouncer:
     """
     The `Announcer` of this node.
 
     `draw` gives numbers from 0 to 1 for the spread of retries. `policy` says what an endpoint's URL may point at.
-    Nothing here raises or waits in the caller's face: `announce` only queues.
+    Without an `outbox` events live in memory alone. `announce` never raises or waits: it only queues.
     """
 
     def __init__(
         self,
         client: OutboundClient,
         *,
+        endpoints: Endpoints,
         clock: Clock,
         draw: Callable[[], float],
+        outbox: Outbox | None = None,
         settings: DeliverySettings | None = None,
-        policy: Callable[[WebhookEndpoint], OutboundPolicy] = operator_policy,
+        policy: Callable[[WebhookEndpoint], OutboundPolicy] | None = None,
         metrics: Metrics | None = None,
     ) -> None:
         self._metrics = metrics or Metrics()
-        self._client = client
+        self._endpoints = endpoints
         self._clock = clock
         self._draw = draw
+        self._outbox = outbox
         self._settings = settings or DeliverySettings()
-        self._policy = policy
-        self._endpoints: dict[tuple[str, str], _EndpointDriver] = {}
+        self._sender = Sender(
+            client, clock=clock, timeout_s=self._settings.timeout_s, policy=policy or endpoint_policy()
+        )
+        self._drivers: dict[tuple[str, str], EndpointDriver] = {}
+        self._storing: set[asyncio.Task[None]] = set()
+        self._late: set[asyncio.Task[bool]] = set()
+        self._live: dict[tuple[str, str], Queued[Sent]] = {}
+        "By event and endpoint: what is in a driver's queue."
+        self._stopped = False
 
     def announce(
         self,
@@ -84,67 +101,249 @@ class WebhookAnnouncer:
         on_exhausted: Callable[[str], None],
     ) -> WebhookAnnouncement | None:
         """Queue an event for every endpoint that is subscribed to its type; see `Announcer`."""
-        endpoints = [endpoint for endpoint in project.webhooks if event.type in endpoint.events]
+        endpoints = [endpoint for endpoint in self._endpoints.of(project.id) if event.type in endpoint.events]
         if not endpoints:
             return None
-        announcement = WebhookAnnouncement(event, payload.encode(event), on_attempt, on_exhausted)
+        now = self._now()
+        kept = EventRecord(
+            id=event.id,
+            project_id=project.id,
+            call_id=event.data.get("call_id"),
+            type=event.type,
+            created_at=now.wall,
+            body=payload.encode(event),
+            urgent=urgent,
+        )
         policy = self._settings.urgent if urgent else self._settings.ordinary
-        now = self._clock.monotonic()
-        announcement.deliveries = [Attempts(policy, now=now, draw=self._draw) for _ in endpoints]
-        for endpoint, attempts in zip(endpoints, announcement.deliveries, strict=True):
-            self._driver(endpoint).add(Queued(_Delivery(announcement, endpoint), attempts, urgent))
+        announcement = WebhookAnnouncement(self, on_attempt, on_exhausted)
+        announcement.deliveries = [self._new(kept, endpoint, policy, now) for endpoint in endpoints]
+        queued = [
+            Queued(Sent(delivery, announcement), delivery.attempts, urgent)
+            for delivery in announcement.deliveries
+        ]
+        if self._outbox is None:
+            self._send(queued)
+        else:
+            task = asyncio.create_task(self._store_and_send(self._outbox, kept, queued))
+            self._storing.add(task)
+            task.add_done_callback(self._storing.discard)
         return announcement
+
+    async def resume(self) -> None:
+        """Take up what this node had not delivered when it ended. Call it once, before anything is announced."""
+        if self._outbox is None:
+            return
+        found, taken = await self._outbox.unfinished(), 0
+        for event, record in found:
+            delivery = resume(event, record, self._now(), self._draw, self._settings.ordinary)
+            if is_stale(event, record):
+                delivery.attempts.expire()
+                self.save(delivery, ended="the node was started again, and the phone rings no more")
+                continue
+            self._take(Queued(Sent(delivery, _Alone(self)), delivery.attempts, urgent=False), again=True)
+            taken += 1
+        if found:
+            log.info(
+                "%d deliveries go on, %d came too late",
+                taken,
+                len(found) - taken,
+                extra={"event": "webhook.resumed", "taken": taken, "expired": len(found) - taken},
+            )
+
+    def redeliver(self, event: EventRecord, record: DeliveryRecord) -> DeliveryRecord:
+        """
+        Deliver an event to the same endpoint once more, or now what waits for its next attempt.
+
+        Raises `CallError` 409 when the endpoint is gone, or an attempt is under way.
+        """
+        endpoint = self._endpoints.find(record.project_id, record.endpoint_id)
+        if endpoint is None:
+            raise CallError(
+                409,
+                "The endpoint of this delivery is gone: it was deleted, or the configuration no longer has it.",
+                code="webhook_endpoint_gone",
+            )
+        now = self._now()
+        queued = self._live.get((event.id, endpoint.id))
+        if queued is not None and queued.attempts.state is DeliveryState.ATTEMPTING:
+            raise CallError(
+                409,
+                "An attempt of this delivery is under way.",
+                code="webhook_delivery_under_way",
+            )
+        if queued is not None and queued.attempts.state is DeliveryState.WAITING:
+            queued.attempts.hasten(now.monotonic)
+        else:
+            delivery = self._new(event, endpoint, self._settings.ordinary, now)
+            delivery.stored = False
+            queued = Queued(Sent(delivery, _Alone(self)), delivery.attempts, urgent=False)
+        self._take(queued, again=True)
+        delivery = queued.item.delivery
+        self.save(delivery)
+        return delivery.record(now)
+
+    async def test(self, endpoint: WebhookEndpoint, event: WebhookEvent) -> tuple[int | None, str | None]:
+        """Send one sample, which is neither kept nor tried again. Return its HTTP status, and what was wrong."""
+        outcome = await self._sender.post(endpoint, event.id, payload.encode(event))
+        return outcome.status, outcome.error
 
     @property
     def waiting(self) -> int:
         """How many deliveries are under way or wait for another attempt."""
-        return sum(driver.waiting for driver in self._endpoints.values())
+        return len(self._live)
 
     async def close(self, *, grace_s: float = 0.0) -> None:
-        """Start nothing more than what is due, wait for it up to `grace_s`, then cancel it."""
-        tasks = set(chain.from_iterable(driver.stop() for driver in self._endpoints.values()))
+        """
+        Start nothing more than what is due, wait for it up to `grace_s`, then cancel it.
+
+        What is stored goes on with the next start.
+        """
+        if self._storing:
+            await asyncio.wait(self._storing)
+        self._stopped = True
+        tasks = set(chain.from_iterable(driver.stop() for driver in self._drivers.values()))
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=grace_s)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        for storing in self._late:
+            storing.cancel()
+        await asyncio.gather(*self._late, return_exceptions=True)
 
-    def _driver(self, endpoint: WebhookEndpoint) -> _EndpointDriver:
-        key = (endpoint.id, endpoint.url)
-        if key not in self._endpoints:
-            self._endpoints[key] = _EndpointDriver(
-                self._client, self._clock, self._settings, self._policy(endpoint), self._metrics
+    def save(
+        self,
+        delivery: Delivery,
+        attempt: AttemptRecord | None = None,
+        *,
+        ended: str | None = None,
+    ) -> None:
+        """Keep what has become of a delivery, and forget it once it is over."""
+        if delivery.attempts.state not in (DeliveryState.WAITING, DeliveryState.ATTEMPTING):
+            live = self._live.get(key := (delivery.event.id, delivery.endpoint_id))
+            if live is not None and live.item.delivery is delivery:
+                del self._live[key]
+        if self._outbox is not None:
+            event = None if delivery.stored else delivery.event
+            self._outbox.save(delivery.record(self._now(), ended=ended), attempt, event)
+
+    async def _store_and_send(self, outbox: Outbox, event: EventRecord, queued: list[Queued[Sent]]) -> None:
+        deliveries, now = [item.item.delivery for item in queued], self._now()
+        adding = asyncio.create_task(outbox.add(event, [delivery.record(now) for delivery in deliveries]))
+
+        def added(task: asyncio.Task[bool]) -> None:
+            self._late.discard(task)
+            stored = not task.cancelled() and task.exception() is None and task.result()
+            for delivery in deliveries:
+                delivery.stored = stored
+
+        self._late.add(adding)
+        adding.add_done_callback(added)
+        await asyncio.wait({adding}, timeout=self._settings.commit_s)
+        self._send(queued)
+
+    def _send(self, queued: list[Queued[Sent]]) -> None:
+        for item in queued:
+            if item.attempts.state is DeliveryState.WAITING:  # it may have expired while it was stored
+                self._take(item)
+
+    def _take(self, queued: Queued[Sent], *, again: bool = False) -> None:
+        delivery = queued.item.delivery
+        if self._stopped:
+            queued.item.listener.refused(delivery, f"{delivery.url}: the node is stopping")
+            return
+        self._live[delivery.event.id, delivery.endpoint_id] = queued
+        driver = self._driver(delivery)
+        if again:
+            driver.resume(queued)
+        else:
+            driver.add(queued)
+
+    def give_up(self, delivery: Delivery, reason: str) -> bool:
+        """Return whether nobody will try it: with the node's end, what is stored waits for the next start."""
+        if self._stopped and self._outbox is not None and delivery.stored:
+            return False
+        delivery.attempts.give_up()
+        self.save(delivery, ended=reason)
+        return True
+
+    def _driver(self, delivery: Delivery) -> EndpointDriver:
+        project_id, endpoint_id = key = (delivery.event.project_id, delivery.endpoint_id)
+        if key not in self._drivers:
+            settings = self._settings
+            self._drivers[key] = EndpointDriver(
+                lambda: self._endpoints.find(project_id, endpoint_id),
+                self._sender,
+                self._clock,
+                self._metrics,
+                settings.limits,
+                Breaker(failures=settings.breaker_failures, pause=settings.breaker_pause_s),
             )
-        return self._endpoints[key]
+        return self._drivers[key]
+
+    def _new(self, event: EventRecord, endpoint: WebhookEndpoint, policy: RetryPolicy, now: Now) -> Delivery:
+        return Delivery(
+            id=ids.opaque_id("whd"),
+            event=event,
+            endpoint_id=endpoint.id,
+            url=endpoint.url,
+            attempts=Attempts(policy, now=now.monotonic, draw=self._draw),
+            created_at=now.wall,
+            stored=self._outbox is None,
+        )
+
+    def _now(self) -> Now:
+        return Now(self._clock.monotonic(), self._clock.wall())
 
 
-class WebhookAnnouncement:
+class _Alone(Listener):
+    """Hears of a delivery whose call nobody follows any more."""
+
+    def __init__(self, announcer: WebhookAnnouncer) -> None:
+        self._announcer = announcer
+
+    def attempted(self, delivery: Delivery, attempt: WebhookAttempt, record: AttemptRecord) -> None:
+        self._announcer.save(delivery, record)
+
+    def refused(self, delivery: Delivery, reason: str) -> None:
+        self._announcer.give_up(delivery, reason)
+
+
+class WebhookAnnouncement(Listener):
     """One event, for all endpoints that it goes to."""
 
     def __init__(
         self,
-        event: WebhookEvent,
-        body: bytes,
+        announcer: WebhookAnnouncer,
         on_attempt: Callable[[WebhookAttempt], None],
         on_exhausted: Callable[[str], None],
     ) -> None:
-        self.event = event
-        self.body = body
-        self.deliveries: list[Attempts] = []
+        self.deliveries: list[Delivery] = []
+        self._announcer = announcer
         self._on_attempt = on_attempt
         self._on_exhausted = on_exhausted
 
     def expire(self) -> None:
         """Retry no more: the call is decided. An attempt under way may finish."""
-        for attempts in self.deliveries:
-            attempts.expire()
+        for delivery in self.deliveries:
+            waited = delivery.attempts.state is DeliveryState.WAITING
+            delivery.attempts.expire()
+            if waited:
+                self._announcer.save(delivery, ended="the call was decided")
 
-    def attempted(self, attempt: WebhookAttempt) -> None:
+    def attempted(self, delivery: Delivery, attempt: WebhookAttempt, record: AttemptRecord) -> None:
+        self._announcer.save(delivery, record)
         self._call(self._on_attempt, attempt)
+        if delivery.attempts.state is DeliveryState.EXHAUSTED:
+            self._gave_up(f"{attempt.endpoint}: {attempt.error}")
 
-    def gave_up(self, reason: str) -> None:
+    def refused(self, delivery: Delivery, reason: str) -> None:
+        if self._announcer.give_up(delivery, reason):
+            self._gave_up(reason)
+
+    def _gave_up(self, reason: str) -> None:
         """Tell the caller once no endpoint has got the event nor ever will."""
-        if all(attempts.state is DeliveryState.EXHAUSTED for attempts in self.deliveries):
+        if all(delivery.attempts.state is DeliveryState.EXHAUSTED for delivery in self.deliveries):
             self._call(self._on_exhausted, reason)
 
     def _call(self, callback: Callable[[_T], None], value: _T) -> None:
@@ -152,160 +351,6 @@ class WebhookAnnouncement:
             callback(value)
         except Exception:
             log.exception(
-                "a listener failed", extra={"event": "webhook.listener", "webhook_id": self.event.id}
+                "a listener failed",
+                extra={"event": "webhook.listener", "webhook_id": self.deliveries[0].event.id},
             )
-
-
-@dataclass(frozen=True, slots=True)
-class _Delivery:
-    announcement: WebhookAnnouncement
-    endpoint: WebhookEndpoint
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    status: int | None
-    error: str | None
-    permanent: bool = False
-
-
-class _EndpointDriver:
-    """Runs one endpoint's queue: a task for each attempt, one timer."""
-
-    def __init__(
-        self,
-        client: OutboundClient,
-        clock: Clock,
-        settings: DeliverySettings,
-        policy: OutboundPolicy,
-        metrics: Metrics,
-    ) -> None:
-        self._client = client
-        self._metrics = metrics
-        self._clock = clock
-        self._timeout_s = settings.timeout_s
-        self._policy = policy
-        breaker = Breaker(failures=settings.breaker_failures, pause=settings.breaker_pause_s)
-        self._queue: EndpointQueue[_Delivery] = EndpointQueue(settings.limits, breaker)
-        self._timer: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._stopped = False
-
-    def add(self, queued: Queued[_Delivery]) -> None:
-        if self._stopped or not self._queue.add(queued):
-            queued.attempts.give_up()
-            why = "the node is stopping" if self._stopped else "too many deliveries wait for this endpoint"
-            queued.item.announcement.gave_up(f"{queued.item.endpoint.url}: {why}")
-        self._pump()
-
-    @property
-    def waiting(self) -> int:
-        return len(self._queue)
-
-    def stop(self) -> set[asyncio.Task[None]]:
-        """Start what is due and nothing more; return the attempts under way."""
-        self._pump()
-        self._stopped = True
-        if self._timer is not None:
-            self._timer.cancel()
-        return set(self._tasks)
-
-    def _pump(self) -> None:
-        if self._stopped:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        now = self._clock.monotonic()
-        for queued in self._queue.take(now):
-            task = asyncio.create_task(self._attempt(queued))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        if (due := self._queue.next_timer()) is not None:
-            self._timer = asyncio.get_running_loop().call_later(max(0.0, due - now), self._pump)
-
-    async def _attempt(self, queued: Queued[_Delivery]) -> None:
-        delivery, attempts = queued.item, queued.attempts
-        number, started_at = attempts.number, self._clock.monotonic()
-        outcome = await self._post(delivery)
-        now = self._clock.monotonic()
-        will_retry = self._queue.finish(
-            queued, delivered=outcome.error is None, permanent=outcome.permanent, now=now
-        )
-        attempt = WebhookAttempt(
-            endpoint=delivery.endpoint.url,
-            number=number,
-            started_at=started_at,
-            duration_ms=(now - started_at) * 1000,
-            status=outcome.status,
-            error=outcome.error,
-            will_retry=will_retry,
-        )
-        _log_attempt(delivery, attempt)
-        self._count(delivery.announcement.event.type, attempt)
-        delivery.announcement.attempted(attempt)
-        if attempts.state is DeliveryState.EXHAUSTED:
-            delivery.announcement.gave_up(f"{attempt.endpoint}: {attempt.error}")
-        self._pump()
-
-    def _count(self, event_type: str, attempt: WebhookAttempt) -> None:
-        outcome = "no_answer" if attempt.status is None else f"{attempt.status // 100}xx"
-        self._metrics.count("offhook_webhook_attempts", event_type, outcome)
-        self._metrics.observe("offhook_webhook_attempt_seconds", attempt.duration_ms / 1000, outcome)
-
-    async def _post(self, delivery: _Delivery) -> _Outcome:
-        event, endpoint = delivery.announcement.event, delivery.endpoint
-        body, timestamp = delivery.announcement.body, int(self._clock.wall())
-        try:
-            signatures = signature.sign(endpoint.secrets, webhook_id=event.id, timestamp=timestamp, body=body)
-            response = await self._client.post(
-                endpoint.url,
-                content=body,
-                headers=[
-                    ("content-type", "application/json"),
-                    ("user-agent", USER_AGENT),
-                    ("webhook-id", event.id),
-                    ("webhook-timestamp", str(timestamp)),
-                    ("webhook-signature", signatures),
-                ],
-                policy=self._policy,
-                timeout=self._timeout_s,
-            )
-        except OutboundError as error:
-            return _Outcome(None, str(error), error.permanent)
-        except signature.SecretError as error:
-            return _Outcome(None, str(error), permanent=True)
-        except Exception as error:
-            log.exception("a delivery failed", extra={"event": "webhook.failed", "webhook_id": event.id})
-            return _Outcome(None, f"internal error: {error!r}")
-        return _Outcome(response.status, _fault(response))
-
-
-def _fault(response: OutboundResponse) -> str | None:
-    """Return why an answer is no delivery (API row W14), or `None`."""
-    if 200 <= response.status < 300:
-        return None
-    if 300 <= response.status < 400:
-        return f"redirects are not followed (to {response.headers.get('location', 'nowhere')[:200]!r})"
-    text = response.body.decode("utf-8", "replace")[:200]
-    said = "".join(char if char.isprintable() else " " for char in text).strip()
-    return f"the endpoint said: {said}" if said else "not a 2xx"
-
-
-def _log_attempt(delivery: _Delivery, attempt: WebhookAttempt) -> None:
-    level = logging.INFO if attempt.error is None else logging.WARNING
-    log.log(
-        level,
-        "%s to %s: %s",
-        delivery.announcement.event.type,
-        attempt.endpoint,
-        attempt.error or attempt.status,
-        extra={
-            "event": "webhook.attempted",
-            "webhook_id": delivery.announcement.event.id,
-            "attempt": attempt.number,
-            "status": attempt.status,
-            "duration_ms": round(attempt.duration_ms, 1),
-            "will_retry": attempt.will_retry,
-        },
-    )

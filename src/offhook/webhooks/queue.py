@@ -54,12 +54,16 @@ class _Lane(Generic[Item]):
 
     def due(self) -> float | None:
         """When the next delivery wants a place; `None` when none waits or there is no place."""
-        while self._heap and self._heap[0][2].attempts.state is not DeliveryState.WAITING:
-            heapq.heappop(self._heap)  # expired while it waited
+        while self._heap and not _holds(*self._heap[0]):
+            heapq.heappop(self._heap)  # expired or hastened while it waited
         return self._heap[0][0] if self._heap and self.in_flight < self.places else None
 
     def pop(self) -> Queued[Item]:
         return heapq.heappop(self._heap)[2]
+
+
+def _holds(due: float, order: int, queued: Queued[Item]) -> bool:
+    return queued.attempts.state is DeliveryState.WAITING and queued.attempts.due == due
 
 
 class EndpointQueue(Generic[Item]):
@@ -93,6 +97,10 @@ class EndpointQueue(Generic[Item]):
         else:
             self._ordinary.push(queued)
         return True
+
+    def resume(self, queued: Queued[Item]) -> None:
+        """Take up what waited before a restart, or is to be tried now; it is never refused."""
+        (self._urgent if queued.urgent else self._ordinary).push(queued)
 
     def take(self, now: float) -> list[Queued[Item]]:
         """Return the deliveries whose next attempt starts now; they have begun."""

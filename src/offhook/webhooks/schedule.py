@@ -63,6 +63,21 @@ class Attempts:
         self._give_up_at = now + policy.give_up_after
         self._expired = False
 
+    @classmethod
+    def resume(
+        cls, policy: RetryPolicy, *, number: int, due: float, give_up_at: float, draw: Callable[[], float]
+    ) -> Attempts:
+        """Go on after so many attempts that another process made."""
+        attempts = cls(policy, now=due, draw=draw)
+        attempts.number = number
+        attempts._give_up_at = give_up_at
+        return attempts
+
+    def hasten(self, now: float) -> None:
+        """Have the next attempt now."""
+        assert self.state is DeliveryState.WAITING
+        self.due = min(self.due, now)
+
     def begin(self) -> int:
         """Start an attempt and return its number, from 1."""
         assert self.state is DeliveryState.WAITING

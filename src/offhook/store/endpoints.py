@@ -1,0 +1,63 @@
+"""Webhook endpoints that were made by API, on the database."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Row, delete, select
+
+from offhook.tenants import WebhookEndpoint
+
+from .database import Database, upsert
+from .schema import webhook_endpoints as table
+
+__all__ = ["StoredEndpoints"]
+
+
+class StoredEndpoints:
+    """An `EndpointStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def load(self) -> list[tuple[str, WebhookEndpoint]]:
+        query = select(table).order_by(table.c.created_at, table.c.id)
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
+        return [(row.project_id, _endpoint(row)) for row in rows]
+
+    async def save(self, project_id: str, endpoint: WebhookEndpoint) -> bool:
+        row = _row(project_id, endpoint)
+        return await self._database.keep(lambda connection: upsert(connection, table, row))
+
+    async def delete(self, project_id: str, endpoint: WebhookEndpoint) -> bool:
+        statement = delete(table).where(table.c.id == endpoint.id)
+        return await self._database.keep(lambda connection: connection.execute(statement))
+
+
+def _row(project_id: str, endpoint: WebhookEndpoint) -> dict[str, Any]:
+    return {
+        "id": endpoint.id,
+        "project_id": project_id,
+        "name": endpoint.name,
+        "url": endpoint.url,
+        "event_types": sorted(endpoint.events),
+        "secret": endpoint.secrets[0],
+        "old_secret": endpoint.secrets[1] if len(endpoint.secrets) > 1 else None,
+        "old_secret_until": endpoint.old_secrets_until,
+        "created_at": endpoint.created_at,
+        "updated_at": endpoint.updated_at,
+    }
+
+
+def _endpoint(row: Row[Any]) -> WebhookEndpoint:
+    return WebhookEndpoint(
+        id=row.id,
+        url=row.url,
+        secrets=(row.secret, row.old_secret) if row.old_secret else (row.secret,),
+        events=frozenset(row.event_types),
+        name=row.name,
+        configured=False,
+        old_secrets_until=row.old_secret_until,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )

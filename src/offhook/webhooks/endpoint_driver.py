@@ -1,0 +1,154 @@
+"""Runs one endpoint's queue: a task for each attempt, one timer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from offhook.calls.ports import WebhookAttempt
+from offhook.clock import Clock
+from offhook.metrics import Metrics
+from offhook.tenants import AttemptRecord, WebhookEndpoint
+
+from .breaker import Breaker
+from .outbox import GONE, Delivery
+from .queue import EndpointQueue, Queued, QueueLimits
+from .sending import Sender
+
+__all__ = ["EndpointDriver", "Listener", "Sent"]
+
+log = logging.getLogger("offhook.webhooks")
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A delivery, and who hears of it."""
+
+    delivery: Delivery
+    listener: Listener
+
+
+class Listener:
+    """Hears of deliveries; does nothing by itself."""
+
+    def attempted(self, delivery: Delivery, attempt: WebhookAttempt, record: AttemptRecord) -> None:
+        """An attempt has ended; `delivery.attempts` says what comes next."""
+
+    def refused(self, delivery: Delivery, reason: str) -> None:
+        """Nothing will be tried: too many wait, or the node is stopping."""
+
+
+class EndpointDriver:
+    """One endpoint's queue at work. `find` gives the endpoint as it is now, or `None` when it is gone."""
+
+    def __init__(
+        self,
+        find: Callable[[], WebhookEndpoint | None],
+        sender: Sender,
+        clock: Clock,
+        metrics: Metrics,
+        limits: QueueLimits,
+        breaker: Breaker,
+    ) -> None:
+        self._find = find
+        self._sender = sender
+        self._clock = clock
+        self._metrics = metrics
+        self._queue: EndpointQueue[Sent] = EndpointQueue(limits, breaker)
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopped = False
+
+    def add(self, queued: Queued[Sent]) -> None:
+        """Take a new delivery."""
+        if not self._queue.add(queued):
+            sent = queued.item
+            why = f"{sent.delivery.url}: too many deliveries wait for this endpoint"
+            sent.listener.refused(sent.delivery, why)
+        self._pump()
+
+    def resume(self, queued: Queued[Sent]) -> None:
+        """Take a delivery that waited before a restart, or one that is to be tried earlier than it was."""
+        self._queue.resume(queued)
+        self._pump()
+
+    def stop(self) -> set[asyncio.Task[None]]:
+        """Start what is due and nothing more; return the attempts under way."""
+        self._pump()
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        return set(self._tasks)
+
+    def _pump(self) -> None:
+        if self._stopped:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        now = self._clock.monotonic()
+        for queued in self._queue.take(now):
+            task = asyncio.create_task(self._attempt(queued))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        if (due := self._queue.next_timer()) is not None:
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, due - now), self._pump)
+
+    async def _attempt(self, queued: Queued[Sent]) -> None:
+        delivery, attempts = queued.item.delivery, queued.attempts
+        number, started_at, wall = attempts.number, self._clock.monotonic(), self._clock.wall()
+        unstored = not delivery.stored
+        endpoint = self._find()
+        if endpoint is None:
+            outcome = GONE
+        else:
+            delivery.url = endpoint.url
+            outcome = await self._sender.post(endpoint, delivery.event.id, delivery.event.body)
+        now = self._clock.monotonic()
+        will_retry = self._queue.finish(
+            queued, delivered=outcome.error is None, permanent=outcome.permanent, now=now
+        )
+        delivery.last = outcome
+        duration_ms = (now - started_at) * 1000
+        attempt = WebhookAttempt(
+            endpoint=delivery.url,
+            number=number,
+            started_at=started_at,
+            duration_ms=duration_ms,
+            status=outcome.status,
+            error=outcome.error,
+            will_retry=will_retry,
+            unstored=unstored,
+        )
+        _log_attempt(delivery, attempt)
+        self._count(delivery.event.type, attempt)
+        record = AttemptRecord(number, wall, duration_ms, outcome.status, outcome.error)
+        queued.item.listener.attempted(delivery, attempt, record)
+        self._pump()
+
+    def _count(self, event_type: str, attempt: WebhookAttempt) -> None:
+        outcome = "no_answer" if attempt.status is None else f"{attempt.status // 100}xx"
+        self._metrics.count("offhook_webhook_attempts", event_type, outcome)
+        self._metrics.observe("offhook_webhook_attempt_seconds", attempt.duration_ms / 1000, outcome)
+
+
+def _log_attempt(delivery: Delivery, attempt: WebhookAttempt) -> None:
+    level = logging.INFO if attempt.error is None else logging.WARNING
+    log.log(
+        level,
+        "%s to %s: %s",
+        delivery.event.type,
+        attempt.endpoint,
+        attempt.error or attempt.status,
+        extra={
+            "event": "webhook.attempted",
+            "webhook_id": delivery.event.id,
+            "attempt": attempt.number,
+            "status": attempt.status,
+            "duration_ms": round(attempt.duration_ms, 1),
+            "will_retry": attempt.will_retry,
+            **({"unstored": True} if attempt.unstored else {}),
+        },
+    )
