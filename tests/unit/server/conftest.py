@@ -68,6 +68,8 @@ class FakeCall:
         self.asked = []
         self.error = None
         self.keeps_talking = False
+        self.attach_timeout_s = 15.0
+        self.waiting = 0
         self.request_ids = []
         self.runner = FakeRunner()
         self.decided = asyncio.Event()
@@ -101,11 +103,14 @@ class FakeCall:
         await self._take("hangup")
 
     async def session(self):
+        self.waiting += 1
         try:
-            async with asyncio.timeout(0.2):
+            async with asyncio.timeout(self.attach_timeout_s):
                 await self.decided.wait()
         except TimeoutError:
             raise call_not_found() from None
+        finally:
+            self.waiting -= 1
         return self.runner
 
     def describe(self):

@@ -173,7 +173,7 @@ async def test_more_sidebands_than_a_call_may_have(strict_node):
 async def test_an_attach_before_the_accept_waits_for_it(node):
     call = node.calls.add("rtc_u0_1")
     attaching = asyncio.create_task(sideband(node).__aenter__())
-    await asyncio.sleep(0.05)
+    await until(lambda: call.waiting)
     assert not attaching.done()
     async with node.raw() as http:
         await http.post("/v1/realtime/calls/rtc_u0_1/accept", json={"type": "realtime"})
@@ -186,7 +186,7 @@ async def test_an_attach_before_the_accept_waits_for_it(node):
 async def test_those_that_wait_for_the_accept_count_too(strict_node):
     call = strict_node.calls.add("rtc_u0_1")
     waiting = [asyncio.create_task(sideband(strict_node).__aenter__()) for _ in range(2)]
-    await asyncio.sleep(0.05)
+    await until(lambda: call.waiting == 2)
     status, body = await refused(strict_node)
     assert (status, body["error"]["code"]) == (429, "rate_limit_exceeded")
     call.decided.set()
@@ -195,6 +195,7 @@ async def test_those_that_wait_for_the_accept_count_too(strict_node):
     await until(lambda: not call.runner.attachments)
     # Their places are free again, as are those of clients whom nobody answered.
     call.decided.clear()
+    call.attach_timeout_s = 0.05
     for _ in range(3):
         assert await refused(strict_node) == (404, NOT_FOUND)
     call.decided.set()
@@ -203,7 +204,7 @@ async def test_those_that_wait_for_the_accept_count_too(strict_node):
 
 
 async def test_an_attach_that_nobody_accepts_is_a_404(node):
-    node.calls.add("rtc_u0_1")
+    node.calls.add("rtc_u0_1").attach_timeout_s = 0.05
     assert await refused(node) == (404, NOT_FOUND)
 
 
