@@ -17,7 +17,7 @@ from .auth import authenticate
 from .errors import documented
 from .services import ServerServices
 
-__all__ = ["delivery_router", "describe_delivery"]
+__all__ = ["STATES", "delivery_router", "describe_attempt", "describe_delivery"]
 
 STATES = ("waiting", "delivered", "expired", "exhausted")
 _SECURITY: dict[str, Any] = {"security": [{"bearer": []}, {"api_key": []}]}
@@ -130,7 +130,7 @@ class _Routes:
         """Return a delivery with each of its attempts."""
         event, delivery, attempts = await self._find(request, delivery_id)
         shown = describe_delivery(event, delivery)
-        return _json(shown | {"attempts": [_describe_attempt(attempt) for attempt in attempts]})
+        return _json(shown | {"attempts": [describe_attempt(attempt) for attempt in attempts]})
 
     async def again(self, request: Request, delivery_id: DeliveryId) -> Response:
         """
@@ -153,7 +153,8 @@ class _Routes:
         return found
 
 
-def _describe_attempt(attempt: AttemptRecord) -> dict[str, Any]:
+def describe_attempt(attempt: AttemptRecord) -> dict[str, Any]:
+    """Return one attempt as the API shows it."""
     return {
         "number": attempt.number,
         "started_at": attempt.started_at,

@@ -8,10 +8,12 @@ from ..call_directory import CallDirectory
 from ..services import ServerServices
 from .calls import Calls
 from .capacity import Capacity
+from .deliveries import Deliveries
 from .overview import Overview
 from .projects import Projects
 from .refused import Refused
 from .shell import Shell
+from .webhooks import Webhooks
 
 __all__ = ["add_pages"]
 
@@ -23,6 +25,8 @@ def add_pages(app: FastAPI, services: ServerServices, directory: CallDirectory) 
     shell = Shell(app, services.admin_key, services.clock)
     Overview(shell, services, directory)
     Calls(shell, services, directory)
+    Deliveries(shell, services)
+    Webhooks(shell, services)
     Projects(shell, services)
     Refused(shell, services)
     Capacity(shell, services)

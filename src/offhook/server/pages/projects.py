@@ -99,6 +99,7 @@ class Projects:
         error: CallError | None = None,
     ) -> Response:
         project = self._desk.find(project_id)
+        webhooks = self._services.webhooks
         return await self._shell.render(
             request,
             login,
@@ -107,6 +108,9 @@ class Projects:
             project=project,
             keys=self._desk.keys(project_id),
             live=self._live().get(project_id, 0),
+            endpoints=[webhooks.endpoints.describe(one) for one in webhooks.endpoints.all_of(project_id)]
+            if webhooks
+            else None,
             fields={**_fields(project), **(form or {})},
             simple_trunk=_simple_trunk(project["trunks"]),
             new_key=new_key,
