@@ -22,6 +22,8 @@ PAGES = (
     "/projects",
     "/projects/proj_0",
     "/capacity",
+    "/webhooks",
+    "/deliveries",
 )
 
 BEYOND = """
