@@ -113,6 +113,7 @@ async def test_an_upstream_that_is_lost(relaying: Node, bound: socket.socket, co
         await session.close(1006)
         if comes_back:
             session = await far.opened()
+            await session.wait_for("session.update")  # before it, sound would be of another format
             item_id = await session.begin()
             await session.say(item_id, bytes([0x10, 0x90] * 800))
             await session.finish(item_id, "Here I am.")
