@@ -148,6 +148,7 @@ class Node:
             self._wait_until_ready()
         except BaseException:
             self._kill()
+            self._close_seats()
             raise
         return self
 
