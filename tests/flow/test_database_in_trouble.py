@@ -1,5 +1,7 @@
 """
 The database is locked by another process, or its disk is full: calls go on, the loss is said, and it mends by itself.
+
+Decision 9 of the design: a webhook that cannot be stored is sent from memory.
 """
 
 from __future__ import annotations
@@ -112,5 +114,9 @@ async def test_calls_go_on_and_the_loss_is_said(node: TroubledNode, phone: Phone
                 (warning,) = [text for text in await warned(node, True) if "cannot be written" in text]
                 assert "calls go on" in warning
                 await node.logged("store.trouble", count=said + 1)
+            entries = await node.timeline(app.seat, call_id)
+            attempts = [entry for entry in entries if entry["kind"] == "webhook"]
+            assert attempts
+            assert all(entry.get("unstored") for entry in attempts)
         await warned(node, False)
         await stored(node, call_id)
