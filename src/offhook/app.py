@@ -164,6 +164,7 @@ class Node:
             config, projects, self._database, outbound, self._clock, self._metrics
         )
         self._announcer = self._webhooks.announcer
+        desk.on_deleted = self._webhooks.endpoints.forget
         self._outbound = outbound
         self._recordings = open_recordings(config, self._database, self._announcer, projects, self._clock)
         self._engines = create_engines(config, client_context(certificates.ca))

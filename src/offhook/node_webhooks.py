@@ -23,6 +23,7 @@ __all__ = ["NodeWebhooks", "open_webhooks"]
 @dataclass(frozen=True, slots=True)
 class NodeWebhooks:
     announcer: WebhookAnnouncer
+    endpoints: Endpoints
     services: WebhookServices
 
 
@@ -52,4 +53,4 @@ async def open_webhooks(
     desk = EndpointDesk(
         endpoints, send=announcer.test, policy=made_by_api, clock=clock, node=config.server.node
     )
-    return NodeWebhooks(announcer, WebhookServices(desk, outbox, announcer.redeliver))
+    return NodeWebhooks(announcer, endpoints, WebhookServices(desk, outbox, announcer.redeliver))

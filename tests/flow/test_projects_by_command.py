@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 
 from testbed import Node, Phone
 from testbed.script import SCRIPT
@@ -36,12 +37,21 @@ async def status_of(node: Node, key: str) -> int:
         return (await client.get(f"{node.base_url}/realtime/calls")).status_code
 
 
+async def endpoints_of(node: Node, key: str) -> list[str]:
+    async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {key}"}) as client:
+        answer = await client.get(f"{node.base_url}/webhook_endpoints")
+        return [one["url"] for one in answer.json()["data"]]
+
+
 async def called(node: Node, project: str) -> int:
     async with Phone(node) as phone:
         return (await (await phone.dial(project)).refused()).status
 
 
-async def test_a_project_and_its_keys_from_first_to_last(tmp_path: Path) -> None:
+async def test_a_project_and_its_keys_from_first_to_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OFFHOOK_WEBHOOKS__ALLOW_LOOPBACK", "true")
     with Node(tmp_path, script=SCRIPT) as node:
         assert await called(node, "proj_made") == 404
         made = await offhook_json(
@@ -50,6 +60,10 @@ async def test_a_project_and_its_keys_from_first_to_last(tmp_path: Path) -> None
         assert await status_of(node, made["key"]) == 200
         assert await called(node, "proj_made") == 480  # it is known now; nobody is subscribed to its calls
         assert "proj_made" in await offhook(node, "projects", "list")
+        async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {made['key']}"}) as client:
+            body = {"name": "app", "url": "http://127.0.0.1:9099/", "event_types": ["realtime.call.ended"]}
+            answer = await client.post(f"{node.base_url}/webhook_endpoints", json=body)
+            assert answer.status_code == 200, answer.text
 
         node.config.write_text(node.config.read_text().replace('id = "proj_0"', 'id = "proj_renamed"'))
         node.signal(signal.SIGHUP)
@@ -74,9 +88,15 @@ async def test_a_project_and_its_keys_from_first_to_last(tmp_path: Path) -> None
         assert "stands in the configuration" in await offhook(
             node, "projects", "delete", "proj_0", "--yes", code=1
         )
+        assert await endpoints_of(node, made["key"]) == ["http://127.0.0.1:9099/"]
         await offhook(node, "projects", "delete", "proj_made", "--yes")
         assert await status_of(node, made["key"]) == 401
         assert await called(node, "proj_made") == 404
+
+        # Another one of that name is another one: it inherits neither keys nor who is told of its calls.
+        again = await offhook_json(node, "projects", "create", "--id", "proj_made")
+        assert await endpoints_of(node, again["key"]) == []
+        assert await status_of(node, made["key"]) == 401
         assert made["key"] not in node.log_path.read_text()
 
 

@@ -63,6 +63,10 @@ class Endpoints:
         self._made.setdefault(project_id, {})[endpoint.id] = endpoint
         return True
 
+    def forget(self, project_id: str) -> None:
+        """The project was deleted, and its endpoints with it: another one of that id does not inherit them."""
+        self._made.pop(project_id, None)
+
     async def delete(self, project_id: str, endpoint: WebhookEndpoint) -> bool:
         """Remove one; return whether that could be kept."""
         if self._store is None or not await self._store.delete(project_id, endpoint):
