@@ -413,8 +413,7 @@ class Call(LegListener):
         self._dialog.keep()
 
     def _media_timed_out(self, cause: str) -> None:
-        said = create_reason("Q.850", 102, cause)
-        self._hang_up(EndReason.MEDIA_TIMEOUT, Result.CLIENT_ERROR, cause, said)
+        self._hang_up(EndReason.MEDIA_TIMEOUT, Result.CLIENT_ERROR, cause, create_reason("Q.850", 102, cause))
 
     def _fail(self, cause: str, said: str = "", result: Result = Result.SERVER_ERROR) -> None:
         """An accepted call cannot be served after all."""
@@ -477,10 +476,8 @@ class Call(LegListener):
         self.timeline.record("call", f"ended: {cause}", **termination.to_api())
         data = termination.to_api()
         self._agent.publish("call.ended", **data)
-        if self._agent.runner is not None:
-            self._tasks.spawn(
-                self._close_session(reason.value)
-            )  # which saves the call, with what the session was
+        if self._agent.runner is not None:  # at whose end the call is saved, with what the session was
+            self._tasks.spawn(self._close_session(reason.value))
         else:
             self.save()
         if tell:
