@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from openai import OpenAI
@@ -74,7 +75,7 @@ class Receiver:
         self.came[webhook_id] += 1
 
 
-def kept(node: Node, query: str) -> list[tuple[object, ...]]:
+def kept(node: Node, query: str) -> list[Any]:
     with contextlib.closing(sqlite3.connect(node.data_dir / "offhook.db", timeout=10)) as database:
         return database.execute(query).fetchall()
 
