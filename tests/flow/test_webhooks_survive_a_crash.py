@@ -120,6 +120,12 @@ async def test_every_stored_event_is_delivered_and_none_is_invented(node: Node) 
         told = {id_ for (id_,) in kept(node, "SELECT event_id FROM deliveries WHERE state = 'delivered'")}
         late = {id_ for (id_,) in kept(node, "SELECT event_id FROM deliveries WHERE state = 'expired'")}
         ended = {id_ for (id_,) in kept(node, "SELECT id FROM events WHERE type = 'realtime.call.ended'")}
+        ends = Counter(
+            call_id
+            for (call_id,) in kept(node, "SELECT call_id FROM events WHERE type = 'realtime.call.ended'")
+        )
+        calls = {call_id for (call_id,) in kept(node, "SELECT id FROM calls WHERE state = 'ended'")}
+        is_open = kept(node, "SELECT id FROM calls WHERE state != 'ended'")
     finally:
         await asyncio.to_thread(node.kill)
         server.close()
@@ -135,5 +141,9 @@ async def test_every_stored_event_is_delivered_and_none_is_invented(node: Node) 
     assert set(events) == told | late
     assert told <= receiver.delivered
     assert ended <= receiver.delivered
+    # Each call has its end, and one: also those that a kill cut off.
+    assert not is_open
+    assert set(ends) == calls
+    assert set(ends.values()) == {1}
     # The kills did cut deliveries off, or nothing was shown.
     assert any(count > 1 for count in receiver.came.values())

@@ -476,12 +476,12 @@ class Call(LegListener):
         self.timeline.record("call", f"ended: {cause}", **termination.to_api())
         data = termination.to_api()
         self._agent.publish("call.ended", **data)
+        if tell:  # before it is saved: a call that is kept as ended has its event kept
+            self._news.ended(data)
         if self._agent.runner is not None:  # at whose end the call is saved, with what the session was
             self._tasks.spawn(self._close_session(reason.value))
         else:
             self.save()
-        if tell:
-            self._news.ended(data)
         self._on_ended(self)
 
     async def wait_closed(self) -> None:

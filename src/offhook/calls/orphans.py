@@ -50,6 +50,8 @@ class Orphan:
     "The number of its timeline's next entry."
     refers: Sequence[Mapping[str, Any]] = ()
     "Its transfers, as `Journal.refer` got them last."
+    told: Mapping[str, Any] | None = None
+    "How it ended, when that was told by webhook before the crash; it is not told again."
 
 
 class Reviver(Protocol):
@@ -87,7 +89,7 @@ class Orphans:
         described, times = orphan.described, orphan.times
         is_open = described is not None and described["termination"] is None
         if is_open and described is not None and times is not None:
-            self._close(described, times, timeline, orphan.refers)
+            self._close(described, times, timeline, orphan.refers, orphan.told)
         log.warning(
             "ending a call of before the crash",
             extra={"event": "call.orphan", "call_id": orphan.call_id, "was_open": is_open},
@@ -113,6 +115,7 @@ class Orphans:
         times: CallTimes,
         timeline: Timeline,
         refers: Sequence[Mapping[str, Any]],
+        told: Mapping[str, Any] | None,
     ) -> None:
         project = self._projects.by_id(described["project_id"])
         news = CallNews(described["id"], project, self._announcer, timeline, self._clock) if project else None
@@ -126,8 +129,11 @@ class Orphans:
                 if news is not None:
                     news.refer_updated(brief)
         sip_status = 503 if times.answered_at is None else None
-        termination = Termination(Result.SERVER_ERROR, EndReason.FAILED, sip_status, CRASHED).to_api()
-        timeline.record("call", f"ended: {CRASHED}", **termination)
+        if told is not None:
+            termination = {name: value for name, value in told.items() if name != "call_id"}
+        else:
+            termination = Termination(Result.SERVER_ERROR, EndReason.FAILED, sip_status, CRASHED).to_api()
+            timeline.record("call", f"ended: {CRASHED}", **termination)
         now = self._clock.wall()
         ended = {
             "state": "ended",
@@ -136,7 +142,7 @@ class Orphans:
             "refers": [*briefs.values()],
         }
         self._journal.save({**described, **ended}, replace(times, ended_at=now))
-        if news is not None:
+        if news is not None and told is None:
             news.ended(termination)
 
 

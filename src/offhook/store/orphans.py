@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+import orjson
 from sqlalchemy import Connection, func, or_, select
 
 from offhook.calls.journal import CallTimes
@@ -51,6 +52,14 @@ def _find(connection: Connection, node: str) -> list[Orphan]:
         .order_by(schema.refers.c.call_id, schema.refers.c.number)
     ):
         refers[row.call_id].append(row.described)
+    told = {
+        row.call_id: orjson.loads(row.body)["data"]
+        for row in connection.execute(
+            select(schema.events.c.call_id, schema.events.c.body).where(
+                schema.events.c.call_id.in_([*open_calls]), schema.events.c.type == "realtime.call.ended"
+            )
+        )
+    }
     found = []
     for call_id in {**open_calls, **snapshots}:
         call, next_entry = open_calls.get(call_id), last.get(call_id, -1) + 1
@@ -58,6 +67,15 @@ def _find(connection: Connection, node: str) -> list[Orphan]:
             found.append(Orphan(call_id, None, None, snapshots.get(call_id), next_entry))
         else:
             times = CallTimes(call.created_at, call.answered_at, call.ended_at)
-            snapshot, its_refers = snapshots.get(call_id), refers[call_id]
-            found.append(Orphan(call_id, call.described, times, snapshot, next_entry, its_refers))
+            found.append(
+                Orphan(
+                    call_id,
+                    call.described,
+                    times,
+                    snapshots.get(call_id),
+                    next_entry,
+                    refers[call_id],
+                    told.get(call_id),
+                )
+            )
     return found

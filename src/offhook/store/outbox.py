@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -29,7 +29,7 @@ class StoreOutbox:
         self._database = database
         self._node = node
 
-    async def add(self, event: EventRecord, waiting: Sequence[DeliveryRecord]) -> bool:
+    def add(self, event: EventRecord, waiting: Sequence[DeliveryRecord]) -> Awaitable[bool]:
         event_row, rows = asdict(event), [self._row(delivery) for delivery in waiting]
 
         def work(connection: Connection) -> None:
@@ -39,11 +39,7 @@ class StoreOutbox:
 
         written = asyncio.get_running_loop().create_future()
         self._database.writer.put(work, written=written)
-        try:
-            await written
-        except NotStoredError:
-            return False
-        return True
+        return _committed(written)
 
     def save(
         self, delivery: DeliveryRecord, attempt: AttemptRecord | None, event: EventRecord | None = None
@@ -120,6 +116,14 @@ class StoreOutbox:
 
     def _row(self, delivery: DeliveryRecord) -> dict[str, Any]:
         return {**asdict(delivery), "node": self._node}
+
+
+async def _committed(written: asyncio.Future[None]) -> bool:
+    try:
+        await written
+    except NotStoredError:
+        return False
+    return True
 
 
 def _joined(event: Sequence[Any]) -> Select[Any]:

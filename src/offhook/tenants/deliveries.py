@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -75,8 +75,13 @@ class DeliveryQuery:
 class Outbox(Protocol):
     """Where events wait before they are sent, so that a crash loses none. Nothing raises."""
 
-    async def add(self, event: EventRecord, deliveries: Sequence[DeliveryRecord]) -> bool:
-        """Return True once they are committed, False when they never will be. It may be waited for in vain."""
+    def add(self, event: EventRecord, deliveries: Sequence[DeliveryRecord]) -> Awaitable[bool]:
+        """
+        Take them in turn with all else that is kept: what is saved later is not committed earlier.
+
+        What is returned gives True once they are committed, False when they never will be. It may be waited for in
+        vain.
+        """
 
     def save(
         self, delivery: DeliveryRecord, attempt: AttemptRecord | None, event: EventRecord | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TypeVar
@@ -86,7 +86,7 @@ class WebhookAnnouncer:
         )
         self._drivers: dict[tuple[str, str], EndpointDriver] = {}
         self._storing: set[asyncio.Task[None]] = set()
-        self._late: set[asyncio.Task[bool]] = set()
+        self._late: set[asyncio.Future[bool]] = set()
         self._live: dict[tuple[str, str], Queued[Sent]] = {}
         "By event and endpoint: what is in a driver's queue."
         self._stopped = False
@@ -124,7 +124,8 @@ class WebhookAnnouncer:
         if self._outbox is None:
             self._send(queued)
         else:
-            task = asyncio.create_task(self._store_and_send(self._outbox, kept, queued))
+            adding = self._outbox.add(kept, [delivery.record(now) for delivery in announcement.deliveries])
+            task = asyncio.create_task(self._send_when_stored(adding, queued))
             self._storing.add(task)
             task.add_done_callback(self._storing.discard)
         return announcement
@@ -227,11 +228,11 @@ class WebhookAnnouncer:
             event = None if delivery.stored else delivery.event
             self._outbox.save(delivery.record(self._now(), ended=ended), attempt, event)
 
-    async def _store_and_send(self, outbox: Outbox, event: EventRecord, queued: list[Queued[Sent]]) -> None:
-        deliveries, now = [item.item.delivery for item in queued], self._now()
-        adding = asyncio.create_task(outbox.add(event, [delivery.record(now) for delivery in deliveries]))
+    async def _send_when_stored(self, committed: Awaitable[bool], queued: list[Queued[Sent]]) -> None:
+        deliveries = [item.item.delivery for item in queued]
+        adding = asyncio.ensure_future(committed)
 
-        def added(task: asyncio.Task[bool]) -> None:
+        def added(task: asyncio.Future[bool]) -> None:
             self._late.discard(task)
             stored = not task.cancelled() and task.exception() is None and task.result()
             for delivery in deliveries:

@@ -99,6 +99,18 @@ def test_one_that_had_ended_is_only_hung_up(table, estate):
     assert not table.journal.saved
 
 
+def test_one_whose_end_was_told_is_closed_as_it_was_told_and_not_told_again(table, estate):
+    """The crash came between the webhook and the session's end, with which the call is saved."""
+    orphans, legs = estate
+    leg = legs[1] = RevivedLeg("confirmed")
+    told = {"call_id": "rtc_1", "result": "success", "reason": "remote_hangup", "cause": "BYE"}
+    orphans.end([Orphan("rtc_1", described(), TALKED, {"id": 1}, 3, told=told)])
+    assert leg.asked
+    assert not table.announcer.events
+    saved = table.journal.saved["rtc_1"]
+    assert (saved["state"], saved["termination"]["reason"]) == ("ended", "remote_hangup")
+
+
 def test_what_cannot_be_hung_up_is_closed_and_harms_nobody(table, estate):
     orphans, legs = estate
     leg = legs[2] = RevivedLeg("confirmed")
