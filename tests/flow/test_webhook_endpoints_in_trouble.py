@@ -180,7 +180,8 @@ async def test_three_hundred_calls_at_once_for_an_endpoint_that_takes_five_a_sec
             sent = [
                 entry for entry in await node.timeline(app.seat, one["id"]) if entry.get("direction") == "out"
             ]
-            assert [entry["title"] for entry in sent[:2]] == ["SIP/2.0 100 Trying", "SIP/2.0 180 Ringing"]
+            titles = dict.fromkeys(entry["title"] for entry in sent)  # an INVITE that came twice has two 100s
+            assert [*titles][:2] == ["SIP/2.0 100 Trying", "SIP/2.0 180 Ringing"]
         silent = next(one for one in listed if one["termination"]["sip_status"] == 480)
         assert "webhook" in silent["termination"]["cause"]
         story = await node.timeline(app.seat, silent["id"])
