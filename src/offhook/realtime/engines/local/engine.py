@@ -88,9 +88,13 @@ class LocalFactory:
                 tasks.create_task(self.listening.start())
                 tasks.create_task(self.speakers.start())
                 tasks.create_task(self._start_transcribers())
-        except* EngineUnavailable as group:
+        except ExceptionGroup as group:
+            # Not `except*`: what is raised inside of one is wrapped in a group again by Python 3.11.2.
+            missing, bugs = group.split(EngineUnavailable)
+            if missing is None or bugs is not None:
+                raise
             await self.close()
-            raise EngineUnavailable(str(group.exceptions[0])) from group
+            raise EngineUnavailable(str(missing.exceptions[0])) from group
         self.warm_s = time.monotonic() - began
         self._say_what_it_is()
 
