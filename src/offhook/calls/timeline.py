@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from offhook.clock import Clock, iso_time
@@ -102,7 +102,7 @@ class Timeline:
 
     def entries(self) -> list[TimelineEntry]:
         """Return all entries by time. Threads of a call may report late, so order of arrival is not enough."""
-        return sorted((*self._first, *self._last), key=lambda entry: entry.at)
+        return _by_time((*self._first, *self._last))
 
     def to_api(self) -> dict[str, Any]:
         """Return the body of `GET /v1/realtime/calls/{id}/timeline`."""
@@ -110,7 +110,8 @@ class Timeline:
 
     def freeze(self) -> Callable[[], dict[str, Any]]:
         """Return what makes the body of what is known now; in a thread, since thousands of entries take 20 ms."""
-        return partial(timeline_body, self._call_id, self.entries(), self.dropped, offset=self._wall_offset)
+        known, dropped = (*self._first, *self._last), self.dropped
+        return lambda: timeline_body(self._call_id, _by_time(known), dropped, offset=self._wall_offset)
 
     def _record_message(self, item: WireMessage) -> None:
         text = redact(item.data.decode("utf-8", "replace"))
@@ -128,6 +129,10 @@ class Timeline:
             remote=item.remote,
             message=text,
         )
+
+
+def _by_time(entries: Iterable[TimelineEntry]) -> list[TimelineEntry]:
+    return sorted(entries, key=attrgetter("at"))
 
 
 def timeline_body(

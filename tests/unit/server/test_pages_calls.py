@@ -178,7 +178,9 @@ async def test_a_message_stands_there_as_it_was_sent(client, calls):
     story.call.timeline.record("sip", "INVITE", direction="in", message=INVITE.format("<sip:a@b>"))
     page = (await client.get("/calls/rtc_u0_1/entries/0")).text
     assert "From: &lt;sip:a@b&gt;\nCSeq: 1 INVITE" in page
-    assert (await client.get("/calls/rtc_u0_1/entries/1")).status_code == 404
+    for number in ("1", "-1", "x", "9" * 5_000):
+        none = await client.get(f"/calls/rtc_u0_1/entries/{number}")
+        assert (none.status_code, none.headers["content-type"]) == (404, "text/html; charset=utf-8")
 
 
 async def test_what_a_page_shows_is_there_as_json(client, calls):
@@ -194,6 +196,22 @@ async def test_only_a_live_call_is_asked_after(client, calls):
     Story(calls, "rtc_u0_2", state="ended", termination={"result": "success", "reason": "hangup"})
     assert 'hx-trigger="every' in (await client.get("/calls/rtc_u0_1")).text
     assert 'hx-trigger="every' not in (await client.get("/calls/rtc_u0_2")).text
+
+
+async def test_a_live_call_is_asked_after_as_it_was_asked_for(client, calls):
+    Story(calls)
+    page = (await client.get("/calls/rtc_u0_1?all&detail")).text
+    assert 'hx-get="/calls/rtc_u0_1?all&amp;detail"' in page
+
+
+async def test_what_is_known_of_a_call_is_not_kept_by_browsers(client, calls):
+    story = Story(calls)
+    story.call.timeline.record(
+        "sip", "INVITE sip:x SIP/2.0", direction="received", message=INVITE.format("a")
+    )
+    for path in ("", "/json", "/pcap", "/entries/0"):
+        response = await client.get(f"/calls/rtc_u0_1{path}")
+        assert (response.status_code, response.headers["cache-control"]) == (200, "no-store"), path
 
 
 async def test_the_overview_says_what_to_do_next(client):

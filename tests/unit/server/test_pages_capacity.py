@@ -86,7 +86,9 @@ async def test_the_page_shows_the_present_and_the_past(client):
     assert (await client.get("/capacity")).headers["location"].startswith("/login?next=")
 
 
-@pytest.mark.parametrize(("asked", "hours"), [("1", 1), ("168", 168), ("5", 6), ("²", 6), ("x", 6)])
+@pytest.mark.parametrize(
+    ("asked", "hours"), [("1", 1), ("168", 168), ("5", 6), ("²", 6), ("x", 6), ("9" * 5_000, 6)]
+)
 async def test_it_looks_back_as_far_as_is_asked_for(client, figures, asked, hours):
     assert (await client.get("/capacity", params={"hours": asked})).status_code == 200
     ((since, width_s, count),) = figures.asked

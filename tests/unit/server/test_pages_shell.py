@@ -1,6 +1,7 @@
 """The pages' shell: who gets in, what a response forbids, forms that only our own pages can send."""
 
 import re
+import threading
 
 import httpx2
 import pytest
@@ -138,6 +139,42 @@ async def test_pages_run_nothing_that_is_not_ours(app):
             for link in re.findall(r'(?:src|href)="([^"]+)"', page.text):
                 assert link.startswith(("/", "#")), f"{link} is not ours"
         assert "not &lt;b&gt;warm&lt;/b&gt;" in (await client.get("/")).text
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [("a=" + "%41" * 300_000, 413), ("a&" * 500_000, 413), ("&".join(f"a{i}=1" for i in range(300)), 400)],
+    ids=["escapes", "fields", "a few fields too many"],
+)
+async def test_a_form_that_would_take_long_to_read_is_refused_unread(app, body, status):
+    """Anybody may send the login's form: half a second of reading it would be heard in every call."""
+    async with browser(app) as client:
+        refused = await client.post("/login", content=body)
+        assert refused.status_code == status
+        assert "The form" in refused.text
+        assert (await log_in(client)).status_code == 303
+
+
+async def test_pages_are_written_beside_the_loop():
+    written_in = []
+
+    class Witness:
+        def __str__(self):
+            written_in.append(threading.current_thread())
+            return "busy"
+
+    services = ServerServices(
+        projects=ConfiguredProjects([]),
+        calls=FakeCalls(),
+        clock=CLOCK,
+        admin_key=AdminKey(KEY),
+        not_ready=lambda: [Witness()],
+    )
+    async with browser(create_app(services)) as client:
+        await log_in(client)
+        assert "busy" in (await client.get("/")).text
+    assert written_in
+    assert threading.current_thread() not in written_in
 
 
 async def test_static_files_are_found_by_name_only(app):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
@@ -27,7 +27,7 @@ from . import call_view
 from .logins import Login
 from .playback import Playback
 from .sequence import LANES, ROW_PX, number_of, sequence
-from .shell import HEADERS, NavItem, Shell
+from .shell import HEADERS, LongResponse, NavItem, Shell
 
 __all__ = ["Calls"]
 
@@ -46,7 +46,7 @@ class Calls:
         shell.page("/calls/{call_id}", self.show)
         shell.page("/calls/{call_id}/json", self.as_json)
         shell.page("/calls/{call_id}/pcap", self.as_pcap)
-        shell.page("/calls/{call_id}/entries/{number:int}", self.show_entry)
+        shell.page("/calls/{call_id}/entries/{number}", self.show_entry)
 
     async def search(self, request: Request, login: Login) -> Response:
         wanted = Wanted.read(request.query_params)
@@ -89,6 +89,7 @@ class Calls:
             lanes=LANES,
             row=ROW_PX,
             detailed="detail" in params,
+            asked=[name for name in ("all", "detail") if name in params],
             turn_parts=call_view.TURN_PARTS,
             playing=playing,
             style_nonce=ids.sip_token(16) if playing else "",
@@ -99,22 +100,10 @@ class Calls:
         """Show one entry of a timeline: for a SIP message, the message as it was sent."""
         call_id, number = request.path_params["call_id"], request.path_params["number"]
         timeline = await self._directory.timeline(None, call_id)
-        entries = timeline["data"]
-        numbers = [number_of(entry, place) for place, entry in enumerate(entries)]
-        if number not in numbers:
-            raise CallError(404, f"The timeline of {call_id} has no entry {number}.")
-        return await self._shell.render(
-            request,
-            login,
-            "entry.html",
-            call_id=call_id,
-            number=number,
-            place=(place := numbers.index(number)),
-            entry=entries[place],
-            previous=numbers[place - 1] if place else None,
-            next=numbers[place + 1] if place + 1 < len(numbers) else None,
-            count=len(entries),
-        )
+        found = await asyncio.to_thread(_step, timeline["data"], number)
+        if found is None:
+            raise CallError(404, f"The timeline of {call_id} has no entry {number[:20]}.")
+        return await self._shell.render(request, login, "entry.html", call_id=call_id, **found)
 
     async def as_json(self, request: Request, login: Login) -> Response:
         """Return what the page was made of, as the API gives it to the project's key."""
@@ -126,11 +115,13 @@ class Calls:
             "verdict": await self._directory.verdict(None, call_id),
         }
         content = await asyncio.to_thread(orjson.dumps, body, str, orjson.OPT_INDENT_2)
-        return Response(content, media_type="application/json", headers=HEADERS)
+        return LongResponse(content, media_type="application/json", headers=HEADERS)
 
     async def as_pcap(self, request: Request, login: Login) -> Response:
         call_id = request.path_params["call_id"]
-        return await capture_response(call_id, await self._directory.timeline(None, call_id), "sip")
+        response = await capture_response(call_id, await self._directory.timeline(None, call_id), "sip")
+        response.headers.update(HEADERS)
+        return response
 
     async def _exists(self, call_id: str) -> bool:
         try:
@@ -207,6 +198,22 @@ def _number(text: str) -> str:
     """Return a number as headers have it, without what people write between its digits; other text as it is."""
     bare = re.sub(r"[\s().\-/]", "", text)
     return bare if re.fullmatch(r"\+?\d+", bare) else text
+
+
+def _step(entries: Sequence[Mapping[str, Any]], wanted: str) -> dict[str, Any] | None:
+    """Return an entry by its number, with its neighbours' numbers."""
+    numbers = [number_of(entry, place) for place, entry in enumerate(entries)]
+    place = next((place for place, number in enumerate(numbers) if str(number) == wanted), None)
+    if place is None:
+        return None
+    return {
+        "number": numbers[place],
+        "place": place,
+        "entry": entries[place],
+        "previous": numbers[place - 1] if place else None,
+        "next": numbers[place + 1] if place + 1 < len(numbers) else None,
+        "count": len(entries),
+    }
 
 
 def _story(

@@ -29,7 +29,7 @@ class Capacity:
 
     async def show(self, request: Request, login: Login) -> Response:
         asked = request.query_params.get("hours", "")
-        hours = int(asked) if asked.isascii() and asked.isdigit() and int(asked) in SPANS else USUAL_HOURS
+        hours = next((span for span in SPANS if str(span) == asked), USUAL_HOURS)
         missing, found = "", dict[str, Any]()
         try:
             found = await history(self._services, hours)

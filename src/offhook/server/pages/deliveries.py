@@ -15,8 +15,9 @@ from offhook.tenants import DeliveryQuery
 
 from ..services import ServerServices, WebhookServices
 from ..webhook_deliveries import STATES, describe_attempt, describe_delivery
+from .forms import Form
 from .logins import Login
-from .shell import HEADERS, Form, NavItem, Shell
+from .shell import HEADERS, NavItem, Shell
 
 __all__ = ["Deliveries"]
 

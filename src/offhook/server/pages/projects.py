@@ -14,8 +14,9 @@ from offhook.calls.errors import CallError
 
 from ..project_desk import ProjectDesk
 from ..services import ServerServices
+from .forms import Form
 from .logins import Login
-from .shell import HEADERS, Form, NavItem, Shell
+from .shell import HEADERS, NavItem, Shell
 
 __all__ = ["Projects"]
 

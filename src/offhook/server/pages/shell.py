@@ -11,12 +11,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote
 
 from fastapi import FastAPI
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
+from starlette.types import Receive, Scope, Send
 
 import offhook
 from offhook import ids
@@ -24,12 +25,12 @@ from offhook.calls.errors import CallError
 from offhook.clock import Clock
 
 from ..admin_key import AdminKey
-from ..body import read_body
+from .forms import Form, read_form, refuse_other_sites
 from .logins import LASTS_S, Login, Logins, Throttle
 from .static import StaticFiles
 from .text import FILTERS
 
-__all__ = ["Form", "FormHandler", "Handler", "NavItem", "Shell"]
+__all__ = ["FormHandler", "Handler", "LongResponse", "NavItem", "Shell"]
 
 COOKIE = "offhook_login"
 POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
@@ -42,8 +43,8 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 
-Form = Mapping[str, str]
-"A form's fields; of one that is there twice, the first."
+PIECE = 64 * 1024
+
 Handler = Callable[[Request, Login], Awaitable[Response]]
 FormHandler = Callable[[Request, Login, Form], Awaitable[Response]]
 
@@ -105,8 +106,8 @@ class Shell:
             if login is None:
                 return await self._send_to_login(request)
             try:
-                _refuse_other_sites(request)
-                form = await _read_form(request)
+                refuse_other_sites(request)
+                form = await read_form(request)
                 if not login.owns(form.get("csrf", "")):
                     raise CallError(403, "This form is not of your present login. Load the page again.")
                 return await handler(request, login, form)
@@ -132,8 +133,9 @@ class Shell:
 
         `style_nonce` lets those styles in that carry it: a library that brings its own, in a tree of its own.
         """
-        text = await asyncio.to_thread(
-            self._templates.get_template(template).render,
+        content = await asyncio.to_thread(
+            self._write,
+            template,
             {
                 "here": request.url.path,
                 "login": login,
@@ -143,12 +145,12 @@ class Shell:
             },
         )
         policy = f"{POLICY}; style-src 'self' 'nonce-{style_nonce}'" if style_nonce else POLICY
-        return Response(
-            text,
-            status_code=status,
-            media_type="text/html",
-            headers={"Content-Security-Policy": policy, **HEADERS, **(headers or {})},
-        )
+        sent = {"Content-Security-Policy": policy, **HEADERS, **(headers or {})}
+        return LongResponse(content, status, sent, "text/html")
+
+    def _write(self, template: str, context: Mapping[str, Any]) -> bytes:
+        # With its first use a template is compiled, which takes longest of all.
+        return self._templates.get_template(template).render(context).encode("utf-8", "replace")
 
     def _login_of(self, request: Request) -> Login | None:
         return self._logins.read(request.cookies.get(COOKIE, ""), self._clock.wall())
@@ -168,8 +170,8 @@ class Shell:
     async def _log_in(self, request: Request) -> Response:
         source, now = request.client.host if request.client else "", self._clock.monotonic()
         try:
-            _refuse_other_sites(request)
-            form = await _read_form(request)
+            refuse_other_sites(request)
+            form = await read_form(request)
         except CallError as error:
             return await self._login_page(request, error.message, "", status=error.status)
         wanted = form.get("next", "")
@@ -221,18 +223,16 @@ class Shell:
         return await self.render(request, login, "error.html", status=error.status, error=error)
 
 
-def _refuse_other_sites(request: Request) -> None:
-    """SameSite cookies and the form's token say the same; a browser that tells where a form came from is believed."""
-    site = request.headers.get("sec-fetch-site", "none")
-    origin = request.headers.get("origin")
-    foreign = origin is not None and urlsplit(origin).netloc != request.headers.get("host")
-    if site not in ("same-origin", "none") or foreign:
-        raise CallError(403, "This form came from another site.")
+class LongResponse(Response):
+    """Hands a long body to the socket piece by piece, so that packets are sent in between."""
 
-
-async def _read_form(request: Request) -> Form:
-    text = (await read_body(request)).decode("utf-8", "replace")
-    return {name: values[0] for name, values in parse_qs(text, keep_blank_values=True).items()}
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for start in range(0, len(self.body), PIECE):
+            piece = bytes(self.body[start : start + PIECE])
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await asyncio.sleep(0)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _is_secure(request: Request) -> bool:

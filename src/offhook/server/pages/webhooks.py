@@ -15,8 +15,9 @@ from offhook.tenants import DeliveryQuery
 from ..endpoint_desk import EndpointDesk
 from ..services import ServerServices
 from ..webhook_deliveries import describe_delivery
+from .forms import Form
 from .logins import Login
-from .shell import HEADERS, Form, NavItem, Shell
+from .shell import HEADERS, NavItem, Shell
 
 __all__ = ["Webhooks"]
 
