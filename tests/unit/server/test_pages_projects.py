@@ -12,6 +12,7 @@ from offhook.config import Config
 from offhook.node_projects import NodeProjects
 from offhook.server import AdminKey, ServerServices, create_app
 from offhook.store import Database
+from offhook.store.projects import StoredTenants
 from offhook.store.writer import WriterLimits
 
 from .conftest import FakeCalls
@@ -63,10 +64,18 @@ async def send(client, path, **fields):
     return await client.post(path, data={"csrf": await token(client), **fields})
 
 
+async def follow(client, answer):
+    """Return the page that a form led to, and its address."""
+    assert answer.status_code == 303, answer.text
+    at = answer.headers["location"]
+    page = await client.get(at)
+    assert page.status_code == 200, page.text
+    return page, at
+
+
 async def make(client, **fields):
     """Make a project. Returns its page, which has its first key."""
-    page = await send(client, "/projects", **{"id": "proj_new", **fields})
-    assert page.status_code == 200, page.text
+    page, _ = await follow(client, await send(client, "/projects", **{"id": "proj_new", **fields}))
     return page
 
 
@@ -159,8 +168,13 @@ async def test_a_new_project_has_a_key_that_is_shown_once(client):
 
 
 async def test_a_key_is_made_shown_once_and_revoked(client):
-    page = await send(client, "/projects/proj_file/keys", name="for <b>Bob</b>")
+    page, at = await follow(client, await send(client, "/projects/proj_file/keys", name="for <b>Bob</b>"))
     key = key_in(page)
+    keys = len(client.known.keys_of("proj_file"))
+    reloaded = await client.get(at)
+    assert key not in reloaded.text
+    assert "not shown again" in reloaded.text
+    assert len(client.known.keys_of("proj_file")) == keys, "loading the page anew makes no second key"
     assert client.known.by_api_key(key).id == "proj_file"
     again = (await client.get("/projects/proj_file")).text
     assert key not in again
@@ -169,6 +183,28 @@ async def test_a_key_is_made_shown_once_and_revoked(client):
     assert (await send(client, path)).status_code == 303
     assert client.known.by_api_key(key) is None
     assert "revoked" in (await client.get("/projects/proj_file")).text
+
+
+async def test_a_key_is_shown_to_nobody_but_the_login_that_made_it(client):
+    made = await send(client, "/projects/proj_file/keys", name="n")
+    mine = dict(client.cookies)
+    client.cookies.clear()
+    await client.post("/login", data={"key": KEY})
+    assert "<pre" not in (await client.get(made.headers["location"])).text
+    client.cookies.clear()
+    client.cookies.update(mine)
+    page, _ = await follow(client, made)
+    assert client.known.by_api_key(key_in(page)).id == "proj_file"
+
+
+async def test_a_project_whose_first_key_cannot_be_kept_says_what_was_made(client, monkeypatch):
+    async def full(store, key):
+        return False
+
+    monkeypatch.setattr(StoredTenants, "save_key", full)
+    page = await make(client)
+    assert "The project was made, a first key for it was not." in page.text
+    assert client.known.by_id("proj_new") is not None
 
 
 async def test_what_is_wrong_with_a_form_is_said_and_what_was_typed_stays(client):

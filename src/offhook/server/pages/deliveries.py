@@ -6,7 +6,7 @@ from typing import NoReturn
 from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from offhook.calls.errors import CallError
 from offhook.calls.event_types import EVENT_TYPES
@@ -17,7 +17,7 @@ from ..services import ServerServices, WebhookServices
 from ..webhook_deliveries import STATES, describe_attempt, describe_delivery
 from .forms import Form
 from .logins import Login
-from .shell import HEADERS, NavItem, Shell
+from .shell import NavItem, Shell
 
 __all__ = ["Deliveries"]
 
@@ -90,7 +90,7 @@ class Deliveries:
     async def redeliver(self, request: Request, login: Login, form: Form) -> Response:
         event, delivery, _ = await self._kept().find(None, request.path_params["delivery_id"]) or _none()
         again = self._webhooks.redeliver(event, delivery)
-        return RedirectResponse(f"/deliveries/{quote(again.id, safe='')}", status_code=303, headers=HEADERS)
+        return self._shell.see(f"/deliveries/{quote(again.id, safe='')}", login)
 
     def _kept(self) -> KeptDeliveries:
         return self._webhooks.deliveries or _none()

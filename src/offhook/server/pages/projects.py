@@ -1,4 +1,4 @@
-"""`/projects`: who uses the node, and the keys that open it to them. A key is shown once, where it was made."""
+"""`/projects`: who uses the node, and the keys that open it to them. A key is shown once, when it was made."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from offhook.calls.errors import CallError
 
@@ -16,7 +16,7 @@ from ..project_desk import ProjectDesk
 from ..services import ServerServices
 from .forms import Form
 from .logins import Login
-from .shell import HEADERS, NavItem, Shell
+from .shell import NavItem, Shell
 
 __all__ = ["Projects"]
 
@@ -56,16 +56,20 @@ class Projects:
         )
 
     async def create(self, request: Request, login: Login, form: Form) -> Response:
-        """Make a project and a first key for it, which is shown on the project's page that this answers with."""
+        """Make a project and a first key for it, which is shown on the project's page."""
         try:
             made = await self._desk.create(_settings(form, {}) | _id(form))
         except CallError as error:
             return await self.show_all(request, login, form, error)
-        key = await self._desk.create_key(made["id"], {"name": "first key"})
-        return await self._page(request, login, made["id"], new_key=key)
+        try:
+            key = await self._desk.create_key(made["id"], {"name": "first key"})
+        except CallError as error:
+            return self._shell.see(_path(made["id"]), login, no_key=error.message)
+        return self._shell.see(_path(made["id"]), login, new_key=key)
 
     async def show(self, request: Request, login: Login) -> Response:
-        return await self._page(request, login, request.path_params["project_id"])
+        told = self._shell.told(request, login)
+        return await self._page(request, login, request.path_params["project_id"], **told)
 
     async def update(self, request: Request, login: Login, form: Form) -> Response:
         project_id = request.path_params["project_id"]
@@ -73,21 +77,21 @@ class Projects:
             await self._desk.update(project_id, _settings(form, self._desk.find(project_id)))
         except CallError as error:
             return await self._page(request, login, project_id, form=form, error=error)
-        return _see(project_id)
+        return self._shell.see(_path(project_id), login)
 
     async def delete(self, request: Request, login: Login, form: Form) -> Response:
         await self._desk.delete(request.path_params["project_id"])
-        return RedirectResponse("/projects", status_code=303, headers=HEADERS)
+        return self._shell.see("/projects", login)
 
     async def create_key(self, request: Request, login: Login, form: Form) -> Response:
         project_id = request.path_params["project_id"]
         key = await self._desk.create_key(project_id, {"name": form.get("name", "").strip()})
-        return await self._page(request, login, project_id, new_key=key)
+        return self._shell.see(_path(project_id), login, new_key=key)
 
     async def revoke_key(self, request: Request, login: Login, form: Form) -> Response:
         project_id = request.path_params["project_id"]
         await self._desk.revoke_key(project_id, request.path_params["key_id"])
-        return _see(project_id)
+        return self._shell.see(_path(project_id), login)
 
     async def _page(
         self,
@@ -95,9 +99,9 @@ class Projects:
         login: Login,
         project_id: str,
         *,
-        new_key: Mapping[str, Any] | None = None,
         form: Form | None = None,
         error: CallError | None = None,
+        **told: Any,
     ) -> Response:
         project = self._desk.find(project_id)
         webhooks = self._services.webhooks
@@ -114,8 +118,8 @@ class Projects:
             else None,
             fields={**_fields(project), **(form or {})},
             simple_trunk=_simple_trunk(project["trunks"]),
-            new_key=new_key,
             fault=error.message if error else "",
+            **told,
         )
 
     def _live(self) -> Mapping[str, int]:
@@ -182,5 +186,5 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _see(project_id: str) -> Response:
-    return RedirectResponse(f"/projects/{quote(project_id, safe='')}", status_code=303, headers=HEADERS)
+def _path(project_id: str) -> str:
+    return f"/projects/{quote(project_id, safe='')}"

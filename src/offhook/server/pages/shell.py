@@ -26,6 +26,7 @@ from offhook.clock import Clock
 
 from ..admin_key import AdminKey
 from .forms import Form, read_form, refuse_other_sites
+from .handovers import Handovers
 from .logins import LASTS_S, Login, Logins, Throttle
 from .static import StaticFiles
 from .text import FILTERS
@@ -33,6 +34,8 @@ from .text import FILTERS
 __all__ = ["FormHandler", "Handler", "LongResponse", "NavItem", "Shell"]
 
 COOKIE = "offhook_login"
+ONCE = "once"
+"The query's field that has the token of what a form left."
 POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
 "Nothing inline, nothing from elsewhere: what a caller smuggles into a page is text, twice over."
 HEADERS = {
@@ -68,6 +71,7 @@ class Shell:
         self._clock = clock
         self._logins = Logins(key, ids.sip_token)
         self._throttle = Throttle()
+        self._handovers = Handovers(ids.sip_token)
         self._templates = Environment(
             loader=FileSystemLoader(Path(__file__).parent.parent / "templates"),
             autoescape=True,
@@ -115,6 +119,20 @@ class Shell:
                 return await self._error(request, login, error)
 
         self._app.add_route(path, answer, methods=["POST"], include_in_schema=False)
+
+    def see(self, path: str, login: Login, **once: Any) -> Response:
+        """Return an answer that leads the browser to a page, which is told `once` what is given."""
+        if once:
+            path += f"?{ONCE}={self._handovers.leave(login, once, self._clock.monotonic())}"
+        return RedirectResponse(path, status_code=303, headers=HEADERS)
+
+    def told(self, request: Request, login: Login) -> Mapping[str, Any]:
+        """Return what a form left for this page; the second time, that it was told (`told_before`)."""
+        token = request.query_params.get(ONCE)
+        if token is None or request.method != "GET":
+            return {}
+        found = self._handovers.take(login, token, self._clock.monotonic())
+        return {"told_before": True} if found is None else found
 
     async def render(
         self,

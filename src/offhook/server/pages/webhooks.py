@@ -1,4 +1,4 @@
-"""`/webhooks`: who is told of events. Signing secrets are shown once, in the answer that made them."""
+"""`/webhooks`: who is told of events. Signing secrets are shown once, when they were made."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from offhook.calls.errors import CallError
 from offhook.calls.event_types import EVENT_TYPES
@@ -17,7 +17,7 @@ from ..services import ServerServices
 from ..webhook_deliveries import describe_delivery
 from .forms import Form
 from .logins import Login
-from .shell import HEADERS, NavItem, Shell
+from .shell import NavItem, Shell
 
 __all__ = ["Webhooks"]
 
@@ -73,10 +73,10 @@ class Webhooks:
             made = await self._desk.create(project_id, _settings(form))
         except CallError as error:
             return await self.show_all(request, login, form, error)
-        return await self._page(request, login, project_id, made.id, new_secret=made.secrets[0])
+        return self._shell.see(_path(project_id, made.id), login, new_secret=made.secrets[0])
 
     async def show(self, request: Request, login: Login) -> Response:
-        return await self._page(request, login, *_place(request))
+        return await self._page(request, login, *_place(request), **self._shell.told(request, login))
 
     async def update(self, request: Request, login: Login, form: Form) -> Response:
         project_id, endpoint_id = _place(request)
@@ -84,13 +84,13 @@ class Webhooks:
             await self._desk.update(project_id, endpoint_id, _settings(form))
         except CallError as error:
             return await self._page(request, login, project_id, endpoint_id, form=form, error=error)
-        return RedirectResponse(_path(project_id, endpoint_id), status_code=303, headers=HEADERS)
+        return self._shell.see(_path(project_id, endpoint_id), login)
 
     async def rotate_secret(self, request: Request, login: Login, form: Form) -> Response:
         project_id, endpoint_id = _place(request)
         asked = {"keep_old_secret_active_for_24_hours": "keep" in form}
         made = await self._desk.rotate_secret(project_id, endpoint_id, asked)
-        return await self._page(request, login, project_id, endpoint_id, new_secret=made.secrets[0])
+        return self._shell.see(_path(project_id, endpoint_id), login, new_secret=made.secrets[0])
 
     async def test(self, request: Request, login: Login, form: Form) -> Response:
         project_id, endpoint_id = _place(request)
@@ -101,11 +101,11 @@ class Webhooks:
             if error.status != 502:
                 raise
             result = {"error": error.message, "event_type": asked["event_type"]}
-        return await self._page(request, login, project_id, endpoint_id, result=result)
+        return self._shell.see(_path(project_id, endpoint_id), login, result=result)
 
     async def delete(self, request: Request, login: Login, form: Form) -> Response:
         await self._desk.delete(*_place(request))
-        return RedirectResponse("/webhooks", status_code=303, headers=HEADERS)
+        return self._shell.see("/webhooks", login)
 
     async def _page(
         self,
@@ -114,10 +114,9 @@ class Webhooks:
         project_id: str,
         endpoint_id: str,
         *,
-        new_secret: str = "",
-        result: dict[str, Any] | None = None,
         form: Form | None = None,
         error: CallError | None = None,
+        **told: Any,
     ) -> Response:
         endpoint = self._desk.find(project_id, endpoint_id)
         described = self._desk.describe(endpoint)
@@ -139,9 +138,8 @@ class Webhooks:
             event_types=EVENT_TYPES,
             form=form or _fields(described),
             deliveries=deliveries,
-            new_secret=new_secret,
-            result=result,
             fault=error.message if error else "",
+            **told,
         )
 
     def _project_names(self) -> dict[str, str]:
