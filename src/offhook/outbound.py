@@ -39,7 +39,16 @@ CONNECT_TIMEOUT = 3.0
 MAX_IDLE_PER_ORIGIN = 64
 KEEPALIVE = 30.0
 
+_GLOBAL = IPv6Network("2000::/3")
+"All that IANA has given to hosts so far; what Python calls global has old site-local and translated ones, too."
 _NAT64 = IPv6Network("64:ff9b::/96")
+_DOCUMENTATION = IPv6Network("3fff::/20")
+_ENDS_IN_IPV4 = (
+    _NAT64,
+    IPv6Network("64:ff9b:1::/48"),  # RFC 8215
+    IPv6Network("::ffff:0:0:0/96"),  # RFC 2765
+    IPv6Network("::/96"),  # RFC 4291 section 2.5.5.1
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +56,15 @@ class OutboundPolicy:
     """What a URL may point at. It goes by who chose the URL."""
 
     private: bool = False
-    "Addresses that are not global: private, link-local, shared, unique local."
+    "Addresses that are not global: private, shared, unique local."
+    link_local: bool = False
+    "Where clouds hand a machine its own keys (169.254.169.254): no part of a private network that strangers may reach."
     loopback: bool = False
     plaintext: bool = False
     "`http:` to any address. To a loopback address `http:` is allowed whenever `loopback` is."
 
 
-OPERATOR = OutboundPolicy(private=True, loopback=True, plaintext=True)
+OPERATOR = OutboundPolicy(private=True, link_local=True, loopback=True, plaintext=True)
 "For URLs from the configuration file: the operator knows the own network."
 STRANGER = OutboundPolicy()
 "For URLs that came by API: global addresses, https."
@@ -267,13 +278,36 @@ def check_url(url: str, policy: OutboundPolicy) -> None:
     Raises `OutboundError`, `url` or `refused`.
     """
     target = _parse_url(url, policy)
-    host = target.host.decode("ascii").strip("[]")
-    try:
-        fault = judge_address(host, policy)
-    except ValueError:  # a name
-        fault = judge_address("127.0.0.1", policy) if host == "localhost" else None
-    if fault is not None:
+    if httpx2.URL(url).userinfo:
+        raise OutboundError("url", "a user or password in it would not be sent")
+    host = target.host.decode("ascii")
+    if (address := _literal(host)) is None:
+        _check_name(host)
+        if host.removesuffix(".").rpartition(".")[2] == "localhost":  # RFC 6761 section 6.3
+            address = "127.0.0.1"
+    if address is not None and (fault := judge_address(address, policy)) is not None:
         raise OutboundError("refused", f"{host} is an address {fault}")
+
+
+def _literal(host: str) -> str | None:
+    """Return the address that a host is, in whichever way it is written; `None` for a name."""
+    try:
+        return str(ip_address(host.strip("[]")))
+    except ValueError:
+        pass
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host))  # 2130706433, 0x7f.1
+    except OSError:
+        return None
+
+
+def _check_name(host: str) -> None:
+    """Raises `OutboundError` for what no resolver could find."""
+    labels = host.removesuffix(".").split(".")
+    if len(host) > 254 or not all(
+        1 <= len(label) <= 63 and label.replace("-", "").replace("_", "").isalnum() for label in labels
+    ):
+        raise OutboundError("url", f"{host[:80]!r} is not the name of a host")
 
 
 def judge_address(address: str, policy: OutboundPolicy) -> str | None:
@@ -285,9 +319,18 @@ def judge_address(address: str, policy: OutboundPolicy) -> str | None:
         if inner.is_loopback:
             if not policy.loopback:
                 return "which is this machine; only URLs from the configuration may point there"
-        elif not inner.is_global and not policy.private:
+        elif inner.is_link_local:
+            if not policy.link_local:
+                return "which is link-local; only URLs from the configuration may point there"
+        elif not _is_public(inner) and not policy.private:
             return "which is not a public address; only URLs from the configuration may point there"
     return None
+
+
+def _is_public(ip: IPv4Address | IPv6Address) -> bool:
+    if isinstance(ip, IPv6Address) and ip not in _NAT64 and (ip not in _GLOBAL or ip in _DOCUMENTATION):
+        return False
+    return ip.is_global
 
 
 def _embedded(ip: IPv4Address | IPv6Address) -> list[IPv4Address]:
@@ -295,7 +338,7 @@ def _embedded(ip: IPv4Address | IPv6Address) -> list[IPv4Address]:
     if isinstance(ip, IPv4Address):
         return []
     found = [ip.ipv4_mapped, ip.sixtofour]
-    if ip in _NAT64:
+    if any(ip in network for network in _ENDS_IN_IPV4) and int(ip) > 1:  # `::` and `::1` are themselves
         found.append(IPv4Address(int(ip) & 0xFFFFFFFF))
     return [inner for inner in found if inner is not None]
 
@@ -337,6 +380,8 @@ def _parse_url(url: str, policy: OutboundPolicy) -> httpcore2.URL:
         raise OutboundError("url", f"{url!r} is not a URL: {error}") from error
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise OutboundError("url", f"{url!r} is not an http or https URL")
+    if parsed.port is not None and not 1 <= parsed.port <= 65535:
+        raise OutboundError("url", f"{url!r} names no port that can be called")
     if parsed.scheme == "http" and not (policy.plaintext or (policy.loopback and _is_loopback(parsed.host))):
         raise OutboundError("refused", f"{url!r} is not https")
     return httpcore2.URL(

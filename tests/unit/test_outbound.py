@@ -7,7 +7,15 @@ import ssl
 
 import pytest
 
-from offhook.outbound import OPERATOR, STRANGER, OutboundClient, OutboundError, OutboundPolicy, judge_address
+from offhook.outbound import (
+    OPERATOR,
+    STRANGER,
+    OutboundClient,
+    OutboundError,
+    OutboundPolicy,
+    check_url,
+    judge_address,
+)
 
 LOOPBACK = OutboundPolicy(loopback=True)
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nset-cookie: a=b\r\n\r\nok"
@@ -34,6 +42,15 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nset-cookie: a=b\r\n\r\nok"
         "::ffff:127.0.0.1",
         "2002:7f00:1::1",  # 6to4 of 127.0.0.1
         "64:ff9b::a9fe:a9fe",  # NAT64 of 169.254.169.254
+        "64:ff9b:1::a9fe:a9fe",  # the same, by a network's own prefix (RFC 8215)
+        "64:ff9b:1::5db8:d822",  # which is nobody's but that network's
+        "::127.0.0.1",  # IPv4-compatible
+        "::ffff:0:10.0.0.1",  # IPv4-translated
+        "::1%1",
+        "fe80::1%eth0",
+        "fec0::1",  # site-local, as it was
+        "3fff::1",  # documentation
+        "4000::1",  # given to nobody
     ],
 )
 def test_a_stranger_may_not_point_at(address):
@@ -59,6 +76,64 @@ def test_loopback_and_private_are_two_things():
     assert judge_address("127.0.0.1", LOOPBACK) is None
     assert judge_address("10.0.0.1", LOOPBACK) is not None
     assert judge_address("127.0.0.1", OutboundPolicy(private=True)) is not None
+
+
+@pytest.mark.parametrize(
+    "address", ["169.254.169.254", "fe80::1", "64:ff9b::a9fe:a9fe", "::ffff:169.254.169.254"]
+)
+def test_a_private_network_is_not_where_a_cloud_keeps_its_keys(address):
+    assert judge_address(address, OutboundPolicy(private=True)) is not None
+    assert judge_address("10.0.0.1", OutboundPolicy(private=True)) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("https://127.0.0.1/", "refused"),
+        ("https://2130706433/", "refused"),
+        ("https://0x7f000001/", "refused"),
+        ("https://127.1/", "refused"),
+        ("https://0/", "refused"),
+        ("https://[::ffff:7f00:1]/", "refused"),
+        ("https://[fe80::1%25eth0]/", "refused"),
+        ("https://example.com@127.0.0.1/", "url"),
+        ("https://127.0.0.1#@example.com/", "refused"),
+        ("https://127。0。0。1/", "refused"),
+        ("https://localhost/", "refused"),
+        ("https://LOCALHOST./", "refused"),
+        ("https://app.localhost/", "refused"),
+        ("http://app.example/", "refused"),
+        ("https://user:pass@app.example/", "url"),
+        ("https://0177.0.0.1/", "url"),
+        ("https://%31%32%37.0.0.1/", "url"),
+        ("https://app.example:0/", "url"),
+        ("https://app.example:65536/", "url"),
+        ("https://app example/", "url"),
+        ("https://app..example/", "url"),
+        (f"https://{'a' * 64}.example/", "url"),
+        ("https://app.example/\r\nx: y", "url"),
+        ("ftp://app.example/", "url"),
+    ],
+)
+def test_what_can_be_read_off_a_strangers_url_is_refused_before_it_is_used(url, kind):
+    with pytest.raises(OutboundError) as caught:
+        check_url(url, STRANGER)
+    assert caught.value.kind == kind
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://app.example/",
+        "https://app.example.:8443/a?b=c",
+        "https://my_app.example/",
+        "https://bücher.example/",
+        "https://93.184.216.34/",
+        "https://[2606:2800:220:1::1]/",
+    ],
+)
+def test_a_strangers_url_that_may_be_good(url):
+    check_url(url, STRANGER)
 
 
 @contextlib.asynccontextmanager
@@ -143,6 +218,22 @@ async def test_what_cannot_be_a_name_is_not_tried_again(client, host):
     with pytest.raises(OutboundError) as caught:
         await post(client, f"https://{host}/")
     assert (caught.value.kind, caught.value.permanent) == ("url", True)
+
+
+async def test_a_proxy_of_the_environment_is_not_used(client, monkeypatch):
+    async with serving() as (proxy, asked), serving() as (port, requests):
+        for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy}")
+        await post(client, f"http://127.0.0.1:{port}/")
+    assert (len(asked), len(requests)) == (0, 1)
+
+
+async def test_a_redirect_is_the_answer(client):
+    async with serving() as (inside, reached):
+        answer = f"HTTP/1.1 307 X\r\nlocation: http://127.0.0.1:{inside}/\r\ncontent-length: 0\r\n\r\n"
+        async with serving(answer=answer.encode()) as (port, _):
+            response = await post(client, f"http://127.0.0.1:{port}/")
+    assert (response.status, reached) == (307, [])
 
 
 async def test_no_cookie_is_kept(client):
