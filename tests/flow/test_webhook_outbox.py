@@ -355,13 +355,13 @@ async def test_a_rotated_secret_signs_what_already_waits(process):
         node.tell()
         await until(lambda: one.requests)
         now = time.time()
-        rotated = replace(endpoint, secrets=(NEWER, SECRET), old_secrets_until=now + 100)
+        rotated = replace(endpoint, secrets=(NEWER, SECRET), old_secrets_until=(now + 100,))
         await node.endpoints.save("proj_1", rotated)
         await until(lambda: " " in one.requests[-1][0]["webhook-signature"])
         for one_secret in (SECRET, NEWER):
             with OpenAI(api_key="sk-test", webhook_secret=one_secret) as client:
                 client.webhooks.unwrap(one.requests[-1][1], one.requests[-1][0])
-        await node.endpoints.save("proj_1", replace(rotated, old_secrets_until=now - 1))  # its day is over
+        await node.endpoints.save("proj_1", replace(rotated, old_secrets_until=(now - 1,)))  # its day is over
         await until(lambda: " " not in one.requests[-1][0]["webhook-signature"])
         with OpenAI(api_key="sk-test", webhook_secret=NEWER) as client:
             client.webhooks.unwrap(one.requests[-1][1], one.requests[-1][0])

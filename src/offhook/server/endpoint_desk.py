@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 from offhook import ids
 from offhook.calls.errors import CallError
@@ -22,6 +24,8 @@ MAX_ENDPOINTS = 100
 MAX_URL = 2048
 MAX_NAME = 256
 OLD_SECRET_S = 24 * 3600.0
+MAX_OLD_SECRETS = 4
+"Each is a signature in every request: a loop that rotates must not fill receivers' limits for headers."
 
 SendSample = Callable[[WebhookEndpoint, WebhookEvent], Awaitable[tuple[int | None, str | None]]]
 
@@ -42,6 +46,7 @@ class EndpointDesk:
         self._clock = clock
         self._node = node
         self._started_at = clock.wall()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def all_of(self, project_id: str) -> list[WebhookEndpoint]:
         """Return a project's endpoints, newest first."""
@@ -58,12 +63,6 @@ class EndpointDesk:
     async def create(self, project_id: str, body: dict[str, Any]) -> WebhookEndpoint:
         refuse_unknown(body, ("event_types", "name", "url"))
         event_types, name, url = _event_types(body), _name(body), self._url(body)
-        if len(self._endpoints.of(project_id)) >= MAX_ENDPOINTS:
-            raise CallError(
-                400,
-                f"A project may have {MAX_ENDPOINTS} webhook endpoints. Delete one.",
-                code="too_many_webhook_endpoints",
-            )
         now = self._clock.wall()
         endpoint = WebhookEndpoint(
             id=ids.opaque_id("wh"),
@@ -75,22 +74,30 @@ class EndpointDesk:
             created_at=now,
             updated_at=now,
         )
-        await self._save(project_id, endpoint)
+        async with self._one_by_one(project_id):
+            if len(self._endpoints.of(project_id)) >= MAX_ENDPOINTS:
+                raise CallError(
+                    400,
+                    f"A project may have {MAX_ENDPOINTS} webhook endpoints. Delete one.",
+                    code="too_many_webhook_endpoints",
+                )
+            await self._save(project_id, endpoint)
         return endpoint
 
     async def update(self, project_id: str, endpoint_id: str, body: dict[str, Any]) -> WebhookEndpoint:
         refuse_unknown(body, ("event_types", "name", "url"))
-        endpoint = self._changeable(project_id, endpoint_id)
-        changed = replace(
-            endpoint,
-            events=_event_types(body) if "event_types" in body else endpoint.events,
-            name=_name(body) if "name" in body else endpoint.name,
-            url=self._url(body) if "url" in body else endpoint.url,
-        )
-        if changed != endpoint:
-            changed = replace(changed, updated_at=self._clock.wall())
-            await self._save(project_id, changed)
-        return changed
+        async with self._one_by_one(project_id):
+            endpoint = self._changeable(project_id, endpoint_id)
+            changed = replace(
+                endpoint,
+                events=_event_types(body) if "event_types" in body else endpoint.events,
+                name=_name(body) if "name" in body else endpoint.name,
+                url=self._url(body) if "url" in body else endpoint.url,
+            )
+            if changed != endpoint:
+                changed = replace(changed, updated_at=self._clock.wall())
+                await self._save(project_id, changed)
+            return changed
 
     async def rotate_secret(self, project_id: str, endpoint_id: str, body: dict[str, Any]) -> WebhookEndpoint:
         """Give it a new secret. The old one signs for 24 hours more, if asked for (API row W24)."""
@@ -98,21 +105,24 @@ class EndpointDesk:
         keep = body.get("keep_old_secret_active_for_24_hours", False)
         if not isinstance(keep, bool):
             raise _wrong_type("keep_old_secret_active_for_24_hours", "a boolean", keep)
-        endpoint = self._changeable(project_id, endpoint_id)
-        now = self._clock.wall()
-        changed = replace(
-            endpoint,
-            secrets=(ids.webhook_secret(), *(endpoint.secrets[:1] if keep else ())),
-            old_secrets_until=now + OLD_SECRET_S if keep else None,
-            updated_at=now,
-        )
-        await self._save(project_id, changed)
-        return changed
+        async with self._one_by_one(project_id):
+            endpoint = self._changeable(project_id, endpoint_id)
+            now = self._clock.wall()
+            old = _still_signing(endpoint, now) if keep else ()
+            changed = replace(
+                endpoint,
+                secrets=(ids.webhook_secret(), *(secret for secret, _ in old)),
+                old_secrets_until=tuple(until for _, until in old),
+                updated_at=now,
+            )
+            await self._save(project_id, changed)
+            return changed
 
     async def delete(self, project_id: str, endpoint_id: str) -> None:
-        endpoint = self._changeable(project_id, endpoint_id)
-        if not await self._endpoints.delete(project_id, endpoint):
-            raise _not_kept()
+        async with self._one_by_one(project_id):
+            endpoint = self._changeable(project_id, endpoint_id)
+            if not await self._endpoints.delete(project_id, endpoint):
+                raise _not_kept()
 
     async def test(self, project_id: str, endpoint_id: str, body: dict[str, Any]) -> dict[str, Any]:
         """Send a sample now, once, and return what the API says of it: any HTTP status is a success of the test."""
@@ -148,6 +158,17 @@ class EndpointDesk:
         if with_secret:
             shown["signing_secret"] = endpoint.secrets[0]
         return shown
+
+    def _one_by_one(self, project_id: str) -> asyncio.Lock:
+        """
+        Return what a change of the project's endpoints holds from its look to its commit.
+
+        Else of two at once the later would bring back what the earlier changed, or deleted.
+        """
+        lock = self._locks.get(project_id)
+        if lock is None:
+            lock = self._locks[project_id] = asyncio.Lock()
+        return lock
 
     def _changeable(self, project_id: str, endpoint_id: str) -> WebhookEndpoint:
         endpoint = self.find(project_id, endpoint_id)
@@ -200,6 +221,13 @@ def describe_endpoint(endpoint: WebhookEndpoint, *, since: float) -> dict[str, A
         "signing_secret_hint": f"whsec_...{secret[-4:]}" if secret.startswith("whsec_") else "...",
         "managed_by": "config" if endpoint.configured else "api",
     }
+
+
+def _still_signing(endpoint: WebhookEndpoint, now: float) -> list[tuple[str, float]]:
+    """Return the secrets that a new one finds, the latest first, each with its end: older ones keep theirs."""
+    old = zip(endpoint.secrets[1:], endpoint.old_secrets_until, strict=True)
+    found = [(endpoint.secrets[0], now + OLD_SECRET_S), *(one for one in old if now < one[1])]
+    return found[:MAX_OLD_SECRETS]
 
 
 def _order(event_type: str) -> tuple[int, str]:

@@ -42,22 +42,22 @@ def _row(project_id: str, endpoint: WebhookEndpoint) -> dict[str, Any]:
         "url": endpoint.url,
         "event_types": sorted(endpoint.events),
         "secret": endpoint.secrets[0],
-        "old_secret": endpoint.secrets[1] if len(endpoint.secrets) > 1 else None,
-        "old_secret_until": endpoint.old_secrets_until,
+        "old_secrets": list(zip(endpoint.secrets[1:], endpoint.old_secrets_until, strict=True)),
         "created_at": endpoint.created_at,
         "updated_at": endpoint.updated_at,
     }
 
 
 def _endpoint(row: Row[Any]) -> WebhookEndpoint:
+    old = row.old_secrets or []
     return WebhookEndpoint(
         id=row.id,
         url=row.url,
-        secrets=(row.secret, row.old_secret) if row.old_secret else (row.secret,),
+        secrets=(row.secret, *(secret for secret, _ in old)),
         events=frozenset(row.event_types),
         name=row.name,
         configured=False,
-        old_secrets_until=row.old_secret_until,
+        old_secrets_until=tuple(until for _, until in old),
         created_at=row.created_at,
         updated_at=row.updated_at,
     )

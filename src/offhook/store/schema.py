@@ -72,8 +72,7 @@ webhook_endpoints = Table(
     Column("url", Text, nullable=False),
     Column("event_types", JSON, nullable=False),
     Column("secret", Text, nullable=False),
-    Column("old_secret", Text),
-    Column("old_secret_until", Float),
+    Column("old_secrets", JSON),
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
 )

@@ -42,16 +42,17 @@ class WebhookEndpoint:
     name: str = ""
     configured: bool = True
     "It stands in the configuration, which alone changes it; else it was made by API."
-    old_secrets_until: float | None = None
-    "Unix seconds at which all secrets but the first stop signing; `None`: never."
+    old_secrets_until: tuple[float, ...] = ()
+    "Unix seconds at which each secret after the first stops signing; empty: they never do."
     created_at: float = 0.0
     updated_at: float = 0.0
 
     def secrets_at(self, wall: float) -> tuple[str, ...]:
         """Return the secrets that sign at this time, in Unix seconds."""
-        if self.old_secrets_until is not None and wall >= self.old_secrets_until:
-            return self.secrets[:1]
-        return self.secrets
+        if not self.old_secrets_until:
+            return self.secrets
+        old = zip(self.secrets[1:], self.old_secrets_until, strict=True)
+        return (self.secrets[0], *(secret for secret, until in old if wall < until))
 
 
 @dataclass(frozen=True, slots=True)

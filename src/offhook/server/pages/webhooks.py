@@ -125,7 +125,7 @@ class Webhooks:
             query = DeliveryQuery(project_id=project_id, endpoint_id=endpoint_id, limit=LATEST)
             found = await self._deliveries.search(query) or []
             deliveries = [describe_delivery(event, delivery) for event, delivery in found]
-        until = endpoint.old_secrets_until
+        until = max(endpoint.old_secrets_until, default=0.0)
         return await self._shell.render(
             request,
             login,
@@ -134,7 +134,7 @@ class Webhooks:
             at=_path(project_id, endpoint_id),
             project_id=project_id,
             endpoint=described,
-            old_until=until if until and until > self._services.clock.wall() else None,
+            old_until=until if until > self._services.clock.wall() else None,
             event_types=EVENT_TYPES,
             form=form or _fields(described),
             deliveries=deliveries,
