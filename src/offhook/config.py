@@ -41,6 +41,8 @@ __all__ = ["ENGINES", "Config", "ConfigError", "ProjectTable", "generated_projec
 
 
 ENGINES = ("local", "scripted")
+SHORTEST_SESSION_S = 90
+"RFC 4028, section 4: an interval below it would have every proxy on the way answer 422."
 
 
 class ServerTable(Table):
@@ -93,7 +95,7 @@ class SipTable(Table):
     public_host: str = ""
     "What Contact says, when it is not the bound address."
     session_expires_s: Annotated[int, Field(ge=0, le=2**31 - 1)] = 1800
-    "The session timer's interval where the caller does not ask for one (RFC 4028). 0: no session timers."
+    "The session timer's interval where the caller does not ask for one, from 90 up (RFC 4028). 0: no session timers."
     min_se_s: Annotated[int, Field(ge=1, le=2**31 - 1)] = 90
     "Callers that ask for less are answered 422. Below 90 breaks the RFC, and is for tests."
     refresh_always: bool = False
@@ -107,6 +109,15 @@ class SipTable(Table):
         for item in listen:
             parse_listen(item)
         return listen
+
+    @field_validator("session_expires_s")
+    @classmethod
+    def _not_too_short(cls, interval: int) -> int:
+        if 0 < interval < SHORTEST_SESSION_S:
+            raise ValueError(
+                f"{interval} s is less than RFC 4028 allows: set {SHORTEST_SESSION_S} or more, or 0 for no timers"
+            )
+        return interval
 
     @field_validator("public_host")
     @classmethod

@@ -168,6 +168,16 @@ class OutboundClient:
         fields = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
         return OutboundResponse(response.status, fields, body, truncated)
 
+    async def reach(self, url: str, *, policy: OutboundPolicy, timeout: float = 10.0) -> None:
+        """Open a connection as `post` would, with TLS where the URL says so, and close it. Raises `OutboundError`."""
+        target = _parse_url(url, policy)
+        try:
+            async with asyncio.timeout(timeout):
+                connection = await self._connect(_Key(target.scheme, target.host, target.origin.port, policy))
+        except TimeoutError:
+            raise OutboundError("timeout", f"no connection within {timeout:g} s") from None
+        await connection.aclose()
+
     async def close(self) -> None:
         """Close every connection. Requests under way fail."""
         self._closed = True

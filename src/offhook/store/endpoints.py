@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Row, delete, select
+from sqlalchemy import Connection, Row, delete, select
 
 from offhook.tenants import WebhookEndpoint
 
 from .database import Database, upsert
 from .schema import webhook_endpoints as table
 
-__all__ = ["StoredEndpoints"]
+__all__ = ["StoredEndpoints", "read_endpoints"]
+
+
+def read_endpoints(connection: Connection) -> list[tuple[str, WebhookEndpoint]]:
+    """Return them with their projects' ids, oldest first."""
+    rows = connection.execute(select(table).order_by(table.c.created_at, table.c.id)).all()
+    return [(row.project_id, _endpoint(row)) for row in rows]
 
 
 class StoredEndpoints:
@@ -21,9 +27,7 @@ class StoredEndpoints:
         self._database = database
 
     async def load(self) -> list[tuple[str, WebhookEndpoint]]:
-        query = select(table).order_by(table.c.created_at, table.c.id)
-        rows = await self._database.read(lambda connection: connection.execute(query).all())
-        return [(row.project_id, _endpoint(row)) for row in rows]
+        return await self._database.read(read_endpoints)
 
     async def save(self, project_id: str, endpoint: WebhookEndpoint) -> bool:
         row = _row(project_id, endpoint)

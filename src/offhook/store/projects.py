@@ -13,7 +13,15 @@ from . import schema
 from .database import Database, upsert
 from .json_text import Json
 
-__all__ = ["StoredTenants"]
+__all__ = ["StoredTenants", "read_projects"]
+
+
+def read_projects(connection: Connection) -> list[tuple[str, str, float, Mapping[str, Any]]]:
+    """Return id, name, time and settings of each, oldest first."""
+    table = schema.projects
+    query = select(table.c.id, table.c.name, table.c.created_at, table.c.settings)
+    rows = connection.execute(query.order_by(table.c.created_at)).all()
+    return [(row.id, row.name, row.created_at, row.settings) for row in rows]
 
 
 class StoredTenants:
@@ -23,10 +31,7 @@ class StoredTenants:
         self._database = database
 
     async def projects(self) -> list[tuple[str, str, float, Mapping[str, Any]]]:
-        table = schema.projects
-        query = select(table.c.id, table.c.name, table.c.created_at, table.c.settings)
-        rows = await self._database.read(lambda c: c.execute(query.order_by(table.c.created_at)).all())
-        return [(row.id, row.name, row.created_at, row.settings) for row in rows]
+        return await self._database.read(read_projects)
 
     async def keys(self) -> list[ApiKey]:
         query = select(schema.api_keys)

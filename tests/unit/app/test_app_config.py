@@ -96,6 +96,8 @@ def test_the_environment_goes_over_the_file(tmp_path, monkeypatch):
         ),
         ("[sip]\npublic_host='sip.example.net:5061'", "sip.public_host", "leave it out"),
         ("[sip]\npublic_host='sip:sip.example.net;x'", "sip.public_host", "not a host name"),
+        ("[sip]\nsession_expires_s=89", "sip.session_expires_s", "set 90 or more, or 0"),
+        ("[sip]\nsession_expires_s=-1", "sip.session_expires_s", "greater than or equal to 0"),
         ("[sip\n", "offhook.toml", ""),
         ("[sip]\nlisten = 'udp:127.0.0.1:5060'", "sip.listen", "write a list, in brackets"),
         (
@@ -117,6 +119,11 @@ def test_a_fault_names_the_key_and_the_remedy(tmp_path, text, key, remedy):
         load(write(tmp_path, text))
     assert key in str(caught.value)
     assert remedy in str(caught.value)
+
+
+@pytest.mark.parametrize("interval", [0, 90, 1800])
+def test_a_session_timers_interval_that_the_rfc_allows(tmp_path, interval):
+    assert load(write(tmp_path, f"[sip]\nsession_expires_s = {interval}")).sip.session_expires_s == interval
 
 
 def test_what_is_no_readable_file_is_said(tmp_path):

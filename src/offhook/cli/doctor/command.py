@@ -8,17 +8,21 @@ import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from offhook.config import Config
 
     from .facts import Facts
     from .verdict import Finding
 
 __all__ = ["register"]
+
+T = TypeVar("T")
 
 _MARKS = {"ok": "ok     ", "warning": "warning", "fault": "FAULT  "}
 _COLOURS = {"ok": "green", "warning": "yellow", "fault": "bold red"}
@@ -46,25 +50,15 @@ def doctor(
     Nothing is changed, and apps are sent nothing without --send. Exit status 1: there is a fault.
     """
     from .judge import judge, summarise
-    from .verdict import fault
 
-    settings, unreadable = _load(config)
-    if settings is None:
-        findings = unreadable
-    else:
+    settings, findings = _load(config)
+    if settings is not None:
         logging.disable(logging.CRITICAL)  # what is wrong is said in findings
         try:
-            facts = asyncio.run(_look(settings, config, send=send, models=models, call=call))
-            findings = [*unreadable, *judge(facts)]
-        except Exception as error:
-            bug = fault(
-                "doctor",
-                f"the doctor itself failed: {error!r}",
-                "Please report it; the checks above are missing.",
-            )
-            findings = [*unreadable, bug]
+            facts, unseen = asyncio.run(_look(settings, config, send=send, models=models, call=call))
         finally:
             logging.disable(logging.NOTSET)
+        findings += [*judge(facts), *unseen]
     summary = summarise(findings)
     if json_output:
         body = {
@@ -103,29 +97,40 @@ def _load(path: Path | None) -> tuple[Config | None, list[Finding]]:
     return config, [ok("configuration", text)]
 
 
-async def _look(config: Config, path: Path | None, *, send: bool, models: bool, call: bool) -> Facts:
-    from . import machine, network
-    from .facts import Facts, ModelFacts
+async def _look(
+    config: Config, path: Path | None, *, send: bool, models: bool, call: bool
+) -> tuple[Facts, list[Finding]]:
+    """Return what was found out, and what could not be looked at."""
+    from . import database, machine, network
+    from .facts import AddressFacts, Facts, ModelFacts
 
+    looks = _Looks()
     _say("looking at this machine")
-    node = await network.ask_node(config)
-    ports = machine.find_ports(config)
+    node = await looks.ask("node", network.ask_node(config), None)
+    kept = looks.at("database", lambda: database.find_database(config), None)
+    made = database.Stored()
+    if kept is not None:
+        made = looks.at("projects", lambda: database.find_stored(config, kept), made)
+        config = config.model_copy(update={"projects": (*config.projects, *made.projects)})
     _say("asking DNS and the webhook endpoints")
-    names = await network.find_names(config)
-    webhooks, dates = await network.try_webhooks(config, send=send)
-    clock = await network.find_clock(config, dates)
-    addresses = machine.find_addresses(config)
-    told = [one.addresses for one in names if one.name == config.sip.public_host]
+    names = await looks.ask("dns", network.find_names(config), [])
+    tried = network.try_webhooks(config, made.endpoints, send=send)
+    webhooks, dates = await looks.ask("webhooks", tried, ([], []))
+    addresses = looks.at("addresses", lambda: machine.find_addresses(config), None)
+    if isinstance(addresses, AddressFacts):
+        told = [one.addresses for one in names if one.name == config.sip.public_host]
+        addresses = replace(addresses, public_host_addresses=frozenset(told[0] if told else ()))
     facts = Facts(
-        ports=tuple(ports),
+        ports=tuple(looks.at("ports", lambda: machine.find_ports(config), [])),
         node=node,
-        addresses=replace(addresses, public_host_addresses=frozenset(told[0] if told else ())),
-        firewall=machine.find_firewall(config),
-        certificate=machine.find_certificate(config),
+        addresses=addresses,
+        firewall=looks.at("firewall", lambda: machine.find_firewall(config), None),
+        certificate=looks.at("certificate", lambda: machine.find_certificate(config), None),
         names=tuple(names),
-        clock=clock,
-        database=machine.find_database(config),
-        limits=machine.find_limits(config, path),
+        clock=await looks.ask("clock", network.find_clock(config, dates), None),
+        database=kept,
+        stored=made.facts,
+        limits=looks.at("limits", lambda: machine.find_limits(config, path), None),
         webhooks=tuple(webhooks),
     )
     if models and node is not None:
@@ -137,15 +142,46 @@ async def _look(config: Config, path: Path | None, *, send: bool, models: bool, 
         from .rehearsal import try_models
 
         _say("trying the models")
-        facts = replace(facts, models=tuple(await try_models(config)))
-    if models and (brain := await network.ask_brain(config)) is not None:
+        facts = replace(facts, models=tuple(await looks.ask("models", try_models(config), [])))
+    if models and (brain := await looks.ask("models", network.ask_brain(config), None)) is not None:
         facts = replace(facts, models=(*facts.models, brain))
     if call:
         from .rehearsal import rehearse
 
         _say("placing a call")
-        facts = replace(facts, rehearsals=tuple(await rehearse(config)))
-    return facts
+        facts = replace(facts, rehearsals=tuple(await looks.ask("call", rehearse(config), [])))
+    return facts, looks.failed
+
+
+class _Looks:
+    """Takes looks one by one: what one of them runs into costs none of the others."""
+
+    def __init__(self) -> None:
+        self.failed: list[Finding] = []
+
+    def at(self, check: str, look: Callable[[], T], nothing: T) -> T:
+        try:
+            return look()
+        except Exception as error:
+            self._failed(check, error)
+            return nothing
+
+    async def ask(self, check: str, look: Awaitable[T], nothing: T) -> T:
+        try:
+            return await look
+        except Exception as error:
+            self._failed(check, error)
+            return nothing
+
+    def _failed(self, check: str, error: Exception) -> None:
+        from .verdict import fault
+
+        if isinstance(error, OSError) and error.filename is not None:
+            text = f"{error.filename}: {error.strerror}"
+            remedy = "Run the doctor as the user that `offhook serve` runs as, who must be able to read it."
+        else:
+            text, remedy = repr(error), "Please report it: the doctor itself failed here."
+        self.failed.append(fault(check, f"it could not be looked at: {text}", remedy))
 
 
 def _say(what: str) -> None:

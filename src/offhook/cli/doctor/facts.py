@@ -18,6 +18,7 @@ __all__ = [
     "NodeFacts",
     "PortFacts",
     "RehearsalFacts",
+    "StoredFacts",
     "WebhookFacts",
 ]
 
@@ -89,6 +90,8 @@ class CertificateFacts:
     "Why the files cannot be used; then nothing below holds."
     key_matches: bool = True
     days_left: float = 0.0
+    issuers_days_left: float | None = None
+    "Of the one among the rest of the chain that ends first."
     begins_in_days: float = 0.0
     names: tuple[str, ...] = ()
     chain: int = 1
@@ -121,7 +124,7 @@ class ClockFacts:
     "How far this clock is ahead of the other one."
     against: str = ""
     synchronised: bool | None = None
-    "What the system says of itself; `None`: nothing."
+    "What the kernel says of its clock; `None`: nothing."
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,9 @@ class DatabaseFacts:
     exists: bool = False
     writable: bool = True
     error: str = ""
+    "Why it cannot be opened or is damaged."
+    locked: bool = False
+    "Another program has kept it from being written for as long as a node would wait."
     revision: str | None = None
     newest: str = ""
     known: bool = True
@@ -167,6 +173,19 @@ class LimitFacts:
     config_mode: int | None = None
     "The permissions of the configuration file when it holds secrets."
     config_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFacts:
+    """What was made by API, and is kept in the database."""
+
+    projects: int
+    "That can be used."
+    endpoints: int
+    unusable: tuple[tuple[str, str], ...] = ()
+    "Project, why."
+    overshadowed: tuple[tuple[str, str], ...] = ()
+    "Project, and what of it the configuration has too, such as `host 'x' is that of proj_y`."
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +232,7 @@ class Facts:
     clock: ClockFacts | None = None
     models: tuple[ModelFacts, ...] = ()
     database: DatabaseFacts | None = None
+    stored: StoredFacts | None = None
     limits: LimitFacts | None = None
     webhooks: tuple[WebhookFacts, ...] = ()
     rehearsals: tuple[RehearsalFacts, ...] = ()

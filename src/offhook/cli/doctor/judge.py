@@ -217,7 +217,9 @@ def _judge_clock(clock: ClockFacts) -> Finding:
     remedy = "Let the system keep its clock: `timedatectl set-ntp true`, or chrony."
     if clock.skew_s is None:
         if clock.synchronised:
-            return ok("clock", "the system says that its clock is synchronised")
+            return ok("clock", "the kernel says that its clock is synchronised")
+        if clock.synchronised is False:
+            return warning("clock", "the kernel says that nothing keeps its clock right", remedy)
         return ok(
             "clock",
             "whether the clock is right cannot be told: nothing that was asked says what time it is",
@@ -326,17 +328,21 @@ def _judge_disk(facts: DatabaseFacts, where: str) -> Iterator[Finding]:
         )
 
 
+_ENGINE_REMEDIES = {
+    "local": "The embedded voice needs `pip install 'offhook[local]'` and room for its models in data_dir; with "
+    'engine.kind = "scripted", or [models] that lead to an upstream, it is not loaded.',
+    "scripted": "Correct the file, or leave engine.script empty for the built-in script.",
+    "sentence": "Correct the file or its path, or leave the key empty for the built-in sentence.",
+}
+
+
 def _judge_model(facts: ModelFacts) -> Iterator[Finding]:
     if facts.skipped:
         yield ok("models", f"{facts.kind}: {facts.skipped}")
         return
     if facts.error:
-        yield fault(
-            "models",
-            f"the {facts.kind} engine cannot start: {facts.error}",
-            "The embedded voice needs `pip install 'offhook[local]'` and room for its models in data_dir; with "
-            'engine.kind = "scripted", or [models] that lead to an upstream, it is not loaded.',
-        )
+        what = "" if facts.kind == "sentence" else f"the {facts.kind} engine cannot start: "
+        yield fault("models", f"{what}{facts.error}", _ENGINE_REMEDIES[facts.kind])
         return
     if facts.brain_error:
         yield fault(
@@ -409,6 +415,10 @@ _WEBHOOK_REMEDIES = {
     "timeout": "The app or something before it does not answer: look at its log, and at firewalls in between.",
     "tls": "The app needs a certificate for that name, of a CA that this machine trusts.",
     "url": "Correct the URL.",
+    "refused": "Give it a public https: URL; webhooks.allow_private and webhooks.allow_loopback of the configuration "
+    "let endpoints made by API point further.",
+    "protocol": "What listens there is no HTTP server, or ended the connection: correct host and port, or look at its "
+    "log.",
 }
 
 

@@ -1,29 +1,26 @@
-"""Looks at this machine: ports, addresses, packet filter, certificate, limits, database."""
+"""Looks at this machine: ports, addresses, packet filter, certificate, limits."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import datetime
 import errno
 import os
 import resource
 import shutil
 import socket
-import sqlite3
 import ssl
 import subprocess
+from dataclasses import replace
 from ipaddress import ip_address
 from itertools import pairwise
 from pathlib import Path
 
-from alembic.script import ScriptDirectory
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
 
-import offhook.store
 from offhook.config import Config
 from offhook.config_trunks import TrunkTable
 from offhook.sip.transport import RECEIVE_BUFFER, parse_listen
@@ -31,7 +28,6 @@ from offhook.sip.transport import RECEIVE_BUFFER, parse_listen
 from .facts import (
     AddressFacts,
     CertificateFacts,
-    DatabaseFacts,
     FirewallFacts,
     LimitFacts,
     PortFacts,
@@ -40,13 +36,18 @@ from .facts import (
 __all__ = [
     "find_addresses",
     "find_certificate",
-    "find_database",
     "find_firewall",
     "find_limits",
     "find_ports",
     "is_from_outside",
     "is_synchronised",
 ]
+
+
+DAY_S = 86_400
+_TIMEX_BYTES = 512
+"More than `struct timex` takes anywhere. All of it is 0: ask, and set nothing."
+_TIME_ERROR = 5
 
 
 def find_ports(config: Config) -> list[PortFacts]:
@@ -204,34 +205,38 @@ def find_certificate(config: Config) -> CertificateFacts:
         if given
         else (folder / "server.pem", folder / "server.key")
     )
-    about = {
-        "cert": str(cert),
-        "key": str(key),
-        "development": not given,
-        "ca": str(folder / "ca.pem"),
-        "public_host": config.sip.public_host if given else "",
-        "tls_outside": outside and by_tls,
-    }
+    facts = CertificateFacts(
+        cert=str(cert),
+        key=str(key),
+        development=not given,
+        ca=str(folder / "ca.pem"),
+        public_host=config.sip.public_host if given else "",
+        tls_outside=outside and by_tls,
+    )
     if not given and not cert.is_file():
-        return CertificateFacts(**about, absent=True)  # type: ignore[arg-type]
+        return replace(facts, absent=True)
     try:
         chain = x509.load_pem_x509_certificates(cert.read_bytes())
         private = load_pem_private_key(key.read_bytes(), None)
     except (OSError, ValueError, TypeError) as error:
         text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
-        return CertificateFacts(**about, error=text)  # type: ignore[arg-type]
+        return replace(facts, error=text)
     leaf, now = chain[0], datetime.datetime.now(datetime.UTC)
-    day = 86_400
-    return CertificateFacts(
-        **about,  # type: ignore[arg-type]
+    return replace(
+        facts,
         key_matches=private.public_key() == leaf.public_key() and _loads(cert, key),
-        days_left=(leaf.not_valid_after_utc - now).total_seconds() / day,
-        begins_in_days=max(0.0, (leaf.not_valid_before_utc - now).total_seconds() / day),
+        days_left=_days(leaf, now),
+        issuers_days_left=min((_days(one, now) for one in chain[1:]), default=None),
+        begins_in_days=max(0.0, (leaf.not_valid_before_utc - now).total_seconds() / DAY_S),
         names=_names(leaf),
         chain=len(chain),
         self_signed=leaf.issuer == leaf.subject,
         in_order=all(_signed(one, by) for one, by in pairwise(chain)),
     )
+
+
+def _days(cert: x509.Certificate, now: datetime.datetime) -> float:
+    return (cert.not_valid_after_utc - now).total_seconds() / DAY_S
 
 
 def _loads(cert: Path, key: Path) -> bool:
@@ -262,8 +267,12 @@ def _names(cert: x509.Certificate) -> tuple[str, ...]:
 
 
 def is_synchronised() -> bool | None:
-    """Return what the system says of its clock; `None`: nothing."""
-    return True if Path("/run/systemd/timesync/synchronized").exists() else None
+    """Return what the kernel says of its clock (adjtimex(2)), whoever keeps it; `None`: nothing."""
+    try:
+        state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
+    except (OSError, AttributeError):
+        return None
+    return None if state < 0 else state != _TIME_ERROR
 
 
 def find_limits(config: Config, path: Path | None) -> LimitFacts:
@@ -288,55 +297,6 @@ def find_limits(config: Config, path: Path | None) -> LimitFacts:
         config_mode=mode,
         config_path=str(path) if path is not None else "",
     )
-
-
-def find_database(config: Config) -> DatabaseFacts:
-    """Look without changing anything: a node may be at work on it."""
-    url, data_dir = config.server.database, config.server.data_dir
-    if url == "none":
-        return DatabaseFacts(url)
-    try:
-        parsed = make_url(f"sqlite:///{data_dir / 'offhook.db'}" if url == "sqlite" else url)
-        shown = parsed.render_as_string(hide_password=True)
-    except SQLAlchemyError as error:
-        return DatabaseFacts("server.database", error=str(error))
-    if parsed.get_backend_name() != "sqlite" or not parsed.database:
-        return DatabaseFacts(shown, error="this version of Offhook keeps its data in SQLite alone")
-    return _look_at(Path(parsed.database), shown)
-
-
-def _look_at(path: Path, shown: str) -> DatabaseFacts:
-    newest = ScriptDirectory(str(Path(offhook.store.__file__).parent / "migrations"))
-    folder = path.parent
-    while not folder.exists():
-        folder = folder.parent
-    wal = path.with_name(path.name + "-wal")
-    found: dict[str, object] = {
-        "path": str(path),
-        "exists": path.exists(),
-        "writable": os.access(folder, os.W_OK) and (not path.exists() or os.access(path, os.W_OK)),
-        "newest": newest.get_current_head() or "",
-        "free_bytes": shutil.disk_usage(folder).free,
-        "bytes": path.stat().st_size if path.is_file() else 0,
-        "wal_bytes": wal.stat().st_size if wal.is_file() else 0,
-    }
-    if path.exists():
-        try:
-            found["revision"] = _revision(path)
-            found["known"] = found["revision"] in {None, *(one.revision for one in newest.walk_revisions())}
-        except (OSError, sqlite3.Error) as error:
-            found["error"] = str(error)
-    return DatabaseFacts(shown, **found)  # type: ignore[arg-type]
-
-
-def _revision(path: Path) -> str | None:
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2)) as connection:
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        try:
-            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-        except sqlite3.OperationalError:
-            return None
-        return str(row[0]) if row else None
 
 
 def _host_port(address: str) -> tuple[str, int]:

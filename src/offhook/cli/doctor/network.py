@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
-import os
 import socket
-import ssl
 import time
+from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,10 +19,11 @@ from offhook import ids
 from offhook.calls.ports import WebhookEvent
 from offhook.certificates import client_context
 from offhook.config import Config
-from offhook.outbound import OPERATOR, OutboundClient, OutboundError
+from offhook.outbound import OutboundClient, OutboundError, OutboundPolicy
 from offhook.sip.uri import SipUri
 from offhook.tenants import WebhookEndpoint
 from offhook.webhooks import payload, signature
+from offhook.webhooks.sending import endpoint_policy
 
 from .facts import ClockFacts, ModelFacts, NameFacts, NodeFacts, WebhookFacts
 from .machine import is_synchronised
@@ -32,6 +32,7 @@ __all__ = ["TEST_EVENT", "ask_brain", "ask_node", "find_clock", "find_names", "t
 
 TEST_EVENT = "webhook.test"
 _TIMEOUT_S = 5.0
+_ENDPOINTS_AT_ONCE = 8
 
 
 async def ask_node(config: Config) -> NodeFacts | None:
@@ -112,8 +113,10 @@ async def _resolve(name: str, what: str, required: bool) -> NameFacts:
     if what != "sip.public_host":
         for prefix in ("_sip._udp", "_sip._tcp", "_sips._tcp"):
             services += await _services(f"{prefix}.{name}")
-        if not addresses and services:
-            addresses, error = await _addresses(services[0].rpartition(":")[0])
+        targets = dict.fromkeys(service.rpartition(":")[0] for service in services)
+        for target in targets if not addresses else ():
+            found, error = await _addresses(target)
+            addresses += found
     return NameFacts(name, what, tuple(addresses), tuple(services), error, required)
 
 
@@ -163,37 +166,47 @@ async def find_clock(config: Config, heard: list[tuple[str, str]]) -> ClockFacts
     return ClockFacts(synchronised=synchronised)
 
 
-async def try_webhooks(config: Config, *, send: bool) -> tuple[list[WebhookFacts], list[tuple[str, str]]]:
+async def try_webhooks(
+    config: Config, made: Iterable[tuple[str, WebhookEndpoint]], *, send: bool
+) -> tuple[list[WebhookFacts], list[tuple[str, str]]]:
     """
     Try each endpoint: a signed `webhook.test` with `send`, else only a connection, with TLS where the URL has it.
 
-    Returns the facts, and host and Date of each answer.
+    `made` are those that were made by API, with their projects. Returns the facts, and host and Date of each answer.
     """
     ca = config.server.data_dir / "tls" / "ca.pem"
     tls = client_context(ca if not config.tls.cert and ca.is_file() else None)
     client, dates = OutboundClient(tls=tls), list[tuple[str, str]]()
+    at_once, policy = asyncio.Semaphore(_ENDPOINTS_AT_ONCE), endpoint_policy(config.webhooks.to_policy())
+
+    async def attempt(project: str, endpoint: WebhookEndpoint) -> WebhookFacts:
+        async with at_once:
+            if send:
+                return await _send(client, project, endpoint, policy(endpoint), dates)
+            return await _reach(client, project, endpoint, policy(endpoint))
+
+    configured = ((project.id, project.webhooks) for project in (one.to_project() for one in config.projects))
+    wanted = [(project, endpoint) for project, endpoints in configured for endpoint in endpoints]
     try:
-        found = [
-            await (
-                _send(client, project.id, endpoint, dates) if send else _connect(tls, project.id, endpoint)
-            )
-            for project in (table.to_project() for table in config.projects)
-            for endpoint in project.webhooks
-        ]
+        found = await asyncio.gather(*(attempt(*one) for one in (*wanted, *made)))
     finally:
         await client.close()
     return found, dates
 
 
 async def _send(
-    client: OutboundClient, project: str, endpoint: WebhookEndpoint, dates: list[tuple[str, str]]
+    client: OutboundClient,
+    project: str,
+    endpoint: WebhookEndpoint,
+    policy: OutboundPolicy,
+    dates: list[tuple[str, str]],
 ) -> WebhookFacts:
     now = int(time.time())
     event = WebhookEvent(
         ids.opaque_id("evt_test"), TEST_EVENT, now, {"test": True, "sent_by": "offhook doctor"}
     )
     body = payload.encode(event)
-    signatures = signature.sign(endpoint.secrets, webhook_id=event.id, timestamp=now, body=body)
+    signatures = signature.sign(endpoint.secrets_at(now), webhook_id=event.id, timestamp=now, body=body)
     began = time.monotonic()
     try:
         answer = await client.post(
@@ -206,7 +219,7 @@ async def _send(
                 ("webhook-timestamp", str(now)),
                 ("webhook-signature", signatures),
             ],
-            policy=OPERATOR,
+            policy=policy,
             timeout=10.0,
         )
     except OutboundError as error:
@@ -216,28 +229,14 @@ async def _send(
     return WebhookFacts(project, endpoint.url, True, status=answer.status, duration_ms=took)
 
 
-async def _connect(tls: ssl.SSLContext, project: str, endpoint: WebhookEndpoint) -> WebhookFacts:
-    parts = urlsplit(endpoint.url)
-    secure = parts.scheme == "https"
-    kind, text = "connect", ""
+async def _reach(
+    client: OutboundClient, project: str, endpoint: WebhookEndpoint, policy: OutboundPolicy
+) -> WebhookFacts:
     try:
-        async with asyncio.timeout(_TIMEOUT_S):
-            _, writer = await asyncio.open_connection(
-                parts.hostname, parts.port or (443 if secure else 80), ssl=tls if secure else None
-            )
-        writer.close()
-        return WebhookFacts(project, endpoint.url, False)
-    except ssl.SSLCertVerificationError as error:
-        kind, text = "tls", f"its certificate cannot be trusted: {error.verify_message}"
-    except ssl.SSLError as error:
-        kind, text = "tls", f"TLS failed: {error.reason or error}"
-    except socket.gaierror as error:
-        kind, text = "dns", f"{parts.hostname} has no address: {error.strerror}"
-    except TimeoutError:
-        kind, text = "timeout", f"no connection within {_TIMEOUT_S:g} s"
-    except OSError as error:
-        text = f"no connection: {os.strerror(error.errno) if error.errno else error}"
-    return WebhookFacts(project, endpoint.url, False, text, kind)
+        await client.reach(endpoint.url, policy=policy, timeout=_TIMEOUT_S)
+    except OutboundError as error:
+        return WebhookFacts(project, endpoint.url, False, str(error), error.kind)
+    return WebhookFacts(project, endpoint.url, False)
 
 
 def _is_own(host: str) -> bool:

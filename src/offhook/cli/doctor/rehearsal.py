@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offhook.audio import tones
-from offhook.config import Config
+from offhook.config import ENGINES, Config
 from offhook.sip.transport import parse_listen
 from offhook.sip.uri import SipUri
 
@@ -21,7 +21,7 @@ from .facts import ModelFacts, RehearsalFacts
 
 if TYPE_CHECKING:
     from offhook.app import Node
-    from offhook.realtime.engines.local.engine import LocalFactory
+    from offhook.realtime.engine import EngineFactory
 
 __all__ = ["rehearse", "try_models"]
 
@@ -152,31 +152,53 @@ def _prepared(config: Config, folder: Path) -> Path:
 async def _try_models(config: Config, folder: Path) -> list[ModelFacts]:
     from offhook.node_engines import create_engine
 
-    kinds = {served for served in config.models.values() if isinstance(served, str)} & {"local", "scripted"}
+    kinds = {served for served in config.models.values() if isinstance(served, str)} & set(ENGINES)
     if "*" not in config.models:
         kinds.add(config.engine.kind)
     found = [
         ModelFacts("upstream", skipped=f"{name} is asked when a call comes") for name in config.upstreams
     ]
+    found += _try_sentences(config)
     for kind in sorted(kinds):
-        if kind != "local":
-            found.append(ModelFacts(kind, skipped="has no models"))
-            continue
         try:
             factory = create_engine(kind, config.engine, _prepared(config, folder))
+            if kind != "local":
+                found.append(ModelFacts(kind, skipped="has no models"))
+                continue
             began = time.monotonic()
             await factory.start()
         except Exception as error:  # whatever a library raises while it loads is what this is for
             found.append(ModelFacts(kind, error=str(error) or repr(error)))
             continue
         try:
-            found.append(await _hear_itself(factory, time.monotonic() - began))  # type: ignore[arg-type]
+            found.append(await _hear_itself(factory, time.monotonic() - began))
         finally:
             await factory.close()
     return found
 
 
-async def _hear_itself(factory: LocalFactory, load_s: float) -> ModelFacts:
+def _try_sentences(config: Config) -> list[ModelFacts]:
+    """A sentence that cannot be read stops the start, so it is looked at whatever serves the calls."""
+    from offhook.app import StartError
+    from offhook.node_engines import load_sentence
+    from offhook.realtime.engines.upstream.hold import load_failure_sentence, load_hold_sentence
+
+    found = []
+    for key, path, load in (
+        ("hold_sentence", config.engine.hold_sentence, load_hold_sentence),
+        ("failure_sentence", config.engine.failure_sentence, load_failure_sentence),
+    ):
+        try:
+            load_sentence(key, path, load)
+        except StartError as error:
+            found.append(ModelFacts("sentence", error=str(error)))
+    return found
+
+
+async def _hear_itself(factory: EngineFactory, load_s: float) -> ModelFacts:
+    from offhook.realtime.engines.local.engine import LocalFactory
+
+    assert isinstance(factory, LocalFactory)
     assert factory.speakers is not None
     assert factory.transcribers is not None
     speak = {"type": "speak", "text": SENTENCE, "speed": 1.0, "format": "audio/pcmu"}
