@@ -250,9 +250,8 @@ def test_a_name_without_an_address() -> None:
     found = the_one("fault", "dns", names=(name,))
     assert "the registrar of trunk x" in found.text
     assert "resolv.conf" in found.remedy
-    assert the_one("warning", "dns", names=(NameFacts("x", "a name", required=False),))
-    well = NameFacts("x.net", "sip.public_host", ("192.0.2.1",), ("a.x.net:5060",))
-    assert "by SRV a.x.net:5060" in findings(names=(well,))[0].text
+    well = NameFacts("x.net", "the registrar of trunk x", ("192.0.2.1",), ("tls port 5061",))
+    assert "192.0.2.1, by tls port 5061" in findings(names=(well,))[0].text
 
 
 # The certificate.
@@ -268,6 +267,18 @@ def test_a_name_without_an_address() -> None:
         ("warning", {"days_left": 6.0}, "this week", "Renew"),
         ("warning", {"days_left": 20.0}, "ends in 20 days", "Renew"),
         ("fault", {"begins_in_days": 1.5}, "not valid yet", "clock"),
+        (
+            "fault",
+            {"issuers_days_left": -3.0},
+            "that signed it, in cert.pem, ended 3.0 days ago",
+            "full chain",
+        ),
+        (
+            "warning",
+            {"issuers_days_left": 5.0},
+            "that signed it, in cert.pem, ends in 5.0 days",
+            "full chain",
+        ),
         ("warning", {"self_signed": True}, "signed by itself", "public CA"),
         ("warning", {"chain": 1}, "alone", "fullchain.pem"),
         ("warning", {"in_order": False}, "do not follow", "server's first"),
@@ -328,6 +339,12 @@ def test_a_clock_that_is_off(level: str, skew_s: float, text: str) -> None:
     assert "timedatectl" in found.remedy
 
 
+def test_a_clock_that_nothing_keeps_is_warned_of_unless_it_is_seen_to_be_right() -> None:
+    found = the_one("warning", "clock", clock=ClockFacts(synchronised=False))
+    assert "timedatectl" in found.remedy
+    assert findings(clock=ClockFacts(0.2, "api.example.net", synchronised=False))[0].level == "ok"
+
+
 @pytest.mark.parametrize(
     ("clock", "text"),
     [
@@ -378,6 +395,7 @@ def test_limits_that_are_well(changed: dict[str, Any]) -> None:
         ("warning", {"url": "none"}, "forgets every call", "sqlite"),
         ("fault", {"error": "file is not a database"}, "not a database", "moved away"),
         ("fault", {"writable": False}, "cannot be written", "chown"),
+        ("fault", {"locked": True}, "is locked", "End what holds it"),
         ("fault", {"known": False, "revision": "9999"}, "newer version", "Run that version"),
         ("fault", {"free_bytes": 50 * MB}, "50 MB", "Free some space"),
         ("warning", {"free_bytes": 500 * MB}, "500 MB", "Free some space"),
@@ -421,6 +439,19 @@ def test_models_that_are_not_well(level: str, changed: dict[str, Any], text: str
     assert remedy in found.remedy
 
 
+@pytest.mark.parametrize(
+    ("kind", "text", "remedy"),
+    [
+        ("scripted", "the scripted engine cannot start: engine.script = 'x'", "engine.script empty"),
+        ("sentence", "engine.script = 'x'", "built-in sentence"),
+    ],
+)
+def test_a_file_that_stops_the_start(kind: str, text: str, remedy: str) -> None:
+    found = the_one("fault", "models", models=(ModelFacts(kind, error="engine.script = 'x'"),))
+    assert found.text == text
+    assert remedy in found.remedy
+
+
 @pytest.mark.parametrize("changed", [WORKS, {"load_s": 1.0}, {"skipped": "has no models"}])
 def test_models_that_are_well(changed: dict[str, Any]) -> None:
     assert {one.level for one in findings(models=(ModelFacts("local", **changed),))} == {"ok"}
@@ -437,6 +468,7 @@ def test_models_that_are_well(changed: dict[str, Any]) -> None:
         ("fault", {"error": "expired", "kind": "tls"}, "expired", "certificate"),
         ("fault", {"error": "late", "kind": "timeout"}, "late", "log"),
         ("fault", {"error": "odd", "kind": "protocol"}, "odd", "log"),
+        ("fault", {"error": "private", "kind": "refused"}, "private", "webhooks.allow_private"),
         ("fault", {"sent": True, "status": 401}, "answered 401", "OPENAI_WEBHOOK_SECRET"),
         ("fault", {"sent": True, "status": 302}, "redirects", "final URL"),
         ("fault", {"sent": True, "status": 404}, "answered 404", "path of the URL"),

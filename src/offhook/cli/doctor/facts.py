@@ -113,9 +113,9 @@ class NameFacts:
     what: str
     "`sip.public_host`, or `the registrar of trunk x`."
     addresses: tuple[str, ...] = ()
-    srv: tuple[str, ...] = ()
+    ways: tuple[str, ...] = ()
+    "Transport and port of each target, such as `tls port 5061`, where SIP asks (RFC 3263)."
     error: str = ""
-    required: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from .facts import (
     CertificateFacts,
     ClockFacts,
-    DatabaseFacts,
     Facts,
     LimitFacts,
     ModelFacts,
@@ -18,12 +17,12 @@ from .facts import (
     RehearsalFacts,
     WebhookFacts,
 )
+from .judge_database import judge_database, judge_stored
 from .judge_network import judge_addresses, judge_firewall
 from .verdict import Finding, fault, ok, warning
 
 __all__ = ["Summary", "covers", "judge", "summarise"]
 
-MB = 1024 * 1024
 FILES_PER_CALL = 6
 "Two media ports, a connection or two of its app's, one of an upstream, one to spare."
 FILES_BESIDES = 200
@@ -49,7 +48,9 @@ def judge(facts: Facts) -> Iterator[Finding]:
     if facts.limits is not None:
         yield from _judge_limits(facts.limits)
     if facts.database is not None:
-        yield from _judge_database(facts.database)
+        yield from judge_database(facts.database)
+    if facts.stored is not None:
+        yield from judge_stored(facts.stored)
     for model in facts.models:
         yield from _judge_model(model)
     for webhook in facts.webhooks:
@@ -113,12 +114,11 @@ def _judge_node(node: NodeFacts) -> Iterator[Finding]:
 
 def _judge_name(name: NameFacts) -> Finding:
     if name.addresses:
-        by = f" by SRV {', '.join(name.srv)}" if name.srv else ""
+        by = f", by {', '.join(name.ways)}" if name.ways else ""
         return ok("dns", f"{name.what}: {name.name} is {', '.join(name.addresses)}{by}")
-    judged = fault if name.required else warning
-    return judged(
+    return fault(
         "dns",
-        f"{name.what}: {name.name} has no address ({name.error or 'no A, AAAA or SRV record'})",
+        f"{name.what}: {name.name} has no address ({name.error or 'no A or AAAA record'})",
         "Correct the name, add the record, or mend this machine's resolver (/etc/resolv.conf).",
     )
 
@@ -142,6 +142,14 @@ def _judge_certificate(facts: CertificateFacts) -> Iterator[Finding]:
         )
     yield _judge_end(facts)
     yield from _judge_chain(facts)
+    if facts.issuers_days_left is not None and facts.issuers_days_left <= CERTIFICATE_DAYS[1]:
+        days = facts.issuers_days_left
+        ends = f"ended {-days:.1f} days ago" if days <= 0 else f"ends in {days:.1f} days"
+        yield (fault if days <= 0 else warning)(
+            "certificate",
+            f"the certificate that signed it, in {facts.cert}, {ends}",
+            "Take the full chain anew from the CA: it has a later one.",
+        )
     if facts.public_host and not any(covers(name, facts.public_host) for name in facts.names):
         yield (fault if facts.tls_outside else warning)(
             "certificate",
@@ -268,63 +276,6 @@ def _judge_limits(limits: LimitFacts) -> Iterator[Finding]:
             "limits",
             f"other users can read {limits.config_path}, which holds keys (mode {limits.config_mode & 0o777:o})",
             f"`chmod 600 {limits.config_path}`, or keep keys and passwords in files or the environment.",
-        )
-
-
-def _judge_database(facts: DatabaseFacts) -> Iterator[Finding]:
-    where = facts.path or facts.url
-    if facts.url == "none":
-        yield warning(
-            "database",
-            "server.database = none: a restart forgets every call, and webhooks that were not delivered",
-            'Set server.database = "sqlite".',
-        )
-        return
-    if facts.error:
-        yield fault(
-            "database",
-            f"{where} cannot be used: {facts.error}",
-            "Check the file and its folder: the node's user must be able to write both. A damaged one is replaced by "
-            "its copy, or moved away so that a new one is made.",
-        )
-        return
-    if not facts.writable:
-        yield fault(
-            "database", f"{where} cannot be written by this user", f"`chown` it to the node's user: {where}"
-        )
-    elif not facts.exists:
-        yield ok("database", f"{where} will be made at the first start")
-    elif not facts.known:
-        yield fault(
-            "database",
-            f"{where} was made by a newer version of Offhook (revision {facts.revision})",
-            "Run that version, or give this one another server.database.",
-        )
-    elif facts.revision != facts.newest:
-        yield ok(
-            "database",
-            f"{where} is of an older version; `offhook serve` brings it up to date",
-            "Copy it before.",
-        )
-    else:
-        yield ok("database", f"{where} can be used, {facts.bytes / MB:.0f} MB")
-    yield from _judge_disk(facts, where)
-
-
-def _judge_disk(facts: DatabaseFacts, where: str) -> Iterator[Finding]:
-    if facts.free_bytes is not None:
-        free, remedy = facts.free_bytes / MB, "Free some space, or move server.data_dir."
-        if free < 100:
-            yield fault("database", f"only {free:.0f} MB are free for {where}", remedy)
-        elif free < 1024:
-            yield warning("database", f"only {free:.0f} MB are free for {where}", remedy)
-        else:
-            yield ok("database", f"{free / 1024:.0f} GB are free")
-    if facts.wal_bytes > 256 * MB:
-        yield warning(
-            "database",
-            f"{where}-wal has grown to {facts.wal_bytes / MB:.0f} MB",
-            "Something keeps the database open for reading for long: a copy, or a shell with `sqlite3`. End it.",
         )
 
 

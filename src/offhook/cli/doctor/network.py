@@ -6,13 +6,11 @@ import asyncio
 import email.utils
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
-import dns.asyncresolver
-import dns.exception
 import httpx2
 
 from offhook import ids
@@ -20,6 +18,8 @@ from offhook.calls.ports import WebhookEvent
 from offhook.certificates import client_context
 from offhook.config import Config
 from offhook.outbound import OutboundClient, OutboundError, OutboundPolicy
+from offhook.sip.resolver import Resolver, UnresolvableError
+from offhook.sip.route import hop_for_uri
 from offhook.sip.uri import SipUri
 from offhook.tenants import WebhookEndpoint
 from offhook.webhooks import payload, signature
@@ -32,6 +32,8 @@ __all__ = ["TEST_EVENT", "ask_brain", "ask_node", "find_clock", "find_names", "t
 
 TEST_EVENT = "webhook.test"
 _TIMEOUT_S = 5.0
+_REGISTRAR_S = 20.0
+"NAPTR, SRV of each transport and addresses are asked for one after the other."
 _ENDPOINTS_AT_ONCE = 8
 
 
@@ -86,57 +88,46 @@ async def ask_brain(config: Config) -> ModelFacts | None:
     return ModelFacts("brain", skipped=f"{brain.base_url} answers; {brain.model} is asked when a call comes")
 
 
-async def find_names(config: Config) -> list[NameFacts]:
-    """Resolve every name of the configuration that SIP needs."""
-    wanted: dict[str, tuple[str, bool]] = {}
-    if config.sip.public_host:
-        wanted[config.sip.public_host] = ("sip.public_host", True)
+async def find_names(config: Config, resolver: Resolver | None = None) -> list[NameFacts]:
+    """Resolve every name of the configuration that SIP needs: registrars in the way that REGISTER goes there."""
+    looks: dict[tuple[str, str], Awaitable[NameFacts]] = {}
+    if config.sip.public_host and not _is_literal(config.sip.public_host):
+        looks["", ""] = _resolve_public(config.sip.public_host)
     for project in config.projects:
         for trunk in project.trunks:
-            if trunk.register_ is not None:
-                host = SipUri.parse(trunk.register_.registrar).host
-                wanted.setdefault(host, (f"the registrar of trunk {trunk.name}", True))
-    return list(
-        await asyncio.gather(
-            *(
-                _resolve(name, what, required)
-                for name, (what, required) in wanted.items()
-                if not _is_literal(name)
-            )
-        )
-    )
+            if trunk.register_ is None or (trunk.name, trunk.register_.registrar) in looks:
+                continue
+            uri = SipUri.parse(trunk.register_.registrar)
+            if not _is_literal(uri.host):
+                look = _resolve_registrar(uri, trunk.name, resolver or Resolver())
+                looks[trunk.name, trunk.register_.registrar] = look
+    return list(await asyncio.gather(*looks.values()))
 
 
-async def _resolve(name: str, what: str, required: bool) -> NameFacts:
-    addresses, error = await _addresses(name)
-    services: list[str] = []
-    if what != "sip.public_host":
-        for prefix in ("_sip._udp", "_sip._tcp", "_sips._tcp"):
-            services += await _services(f"{prefix}.{name}")
-        targets = dict.fromkeys(service.rpartition(":")[0] for service in services)
-        for target in targets if not addresses else ():
-            found, error = await _addresses(target)
-            addresses += found
-    return NameFacts(name, what, tuple(addresses), tuple(services), error, required)
-
-
-async def _addresses(name: str) -> tuple[list[str], str]:
+async def _resolve_public(name: str) -> NameFacts:
+    what = "sip.public_host"
     try:
         async with asyncio.timeout(_TIMEOUT_S):
             found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_DGRAM)
-    except OSError as error:  # `TimeoutError` is one
-        return [], error.strerror or "no answer in time"
-    return sorted({str(one[4][0]) for one in found}), ""
+    except TimeoutError:
+        return NameFacts(name, what, error="no answer in time")
+    except (OSError, UnicodeError) as error:
+        return NameFacts(name, what, error=getattr(error, "strerror", None) or str(error))
+    return NameFacts(name, what, tuple(sorted({str(one[4][0]) for one in found})))
 
 
-async def _services(name: str) -> list[str]:
+async def _resolve_registrar(uri: SipUri, trunk: str, resolver: Resolver) -> NameFacts:
+    what = f"the registrar of trunk {trunk}"
     try:
-        resolver = dns.asyncresolver.Resolver()
-        resolver.lifetime = 3.0
-        records = await resolver.resolve(name, "SRV")
-    except (dns.exception.DNSException, OSError):
-        return []
-    return sorted(f"{str(record.target).rstrip('.')}:{record.port}" for record in records)
+        async with asyncio.timeout(_REGISTRAR_S):
+            targets = await resolver.resolve(hop_for_uri(uri, "registrar"))
+    except TimeoutError:
+        return NameFacts(uri.host, what, error="no answer in time")
+    except UnresolvableError:
+        return NameFacts(uri.host, what, error="no A, AAAA or SRV record leads anywhere")
+    addresses = tuple(dict.fromkeys(target.host for target in targets))
+    ways = dict.fromkeys(f"{target.transport} port {target.port}" for target in targets)
+    return NameFacts(uri.host, what, addresses, ways=tuple(ways))
 
 
 async def find_clock(config: Config, heard: list[tuple[str, str]]) -> ClockFacts:
