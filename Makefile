@@ -45,20 +45,12 @@ types: install
 imports: install
 	$(BIN)/lint-imports
 
+# Most tests wait more than they work. In the order of the folders the long files come first, and quick ones fill the end.
 unit: install
-	$(BIN)/pytest -q -n auto --dist loadfile
+	$(BIN)/pytest -q -n 4 --dist loadfile --no-loadscope-reorder
 
 interop: install  ## SIPp, Kamailio, PJSIP, werift, baresip and scanners (needs root; `.ci/run` installs what it needs)
-	$(BIN)/python tests/interop/sipp.py
-	$(BIN)/python tests/interop/kamailio.py
-	$(BIN)/python tests/interop/pjsua.py
-	$(BIN)/python tests/interop/register.py
-	$(BIN)/python tests/interop/werift.py
-	$(BIN)/python tests/interop/baresip.py
-	$(BIN)/python tests/interop/scanners.py
-	$(BIN)/python tests/interop/sipp_offers.py
-	$(BIN)/python tests/interop/pjsua_digest.py
-	$(BIN)/python tests/interop/overload.py
+	$(BIN)/python tests/interop/run.py
 
 compat: install  ## openai-node against the sideband over TLS (needs node and npm)
 	tests/compat/node/run $(BIN)/python

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from openai import NotFoundError
+from websockets.exceptions import InvalidStatus
 
 from .developer import DeveloperApp, Webhook
 from .node import Node, Seat
@@ -108,4 +109,8 @@ class _Endpoint:
                     await connection.recv_bytes()
         except NotFoundError:
             return  # the caller was gone before this app got to it
+        except InvalidStatus as refused:
+            if refused.response.status_code != 404:
+                raise
+            return  # the caller was gone just after the accept
         self._outcome.reached.add(webhook.call_id)
