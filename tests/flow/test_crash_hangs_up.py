@@ -122,6 +122,27 @@ async def test_everybody_is_hung_up_on_after_a_crash(tmp_path: Path) -> None:
                 assert len({webhook.headers["webhook-id"] for webhook in ended}) == 1
 
 
+async def test_one_that_was_answered_but_not_noted_as_such_is_hung_up(tmp_path: Path) -> None:
+    """The crash came between the 200 and its note: all that is known is that it rang."""
+    with Node(tmp_path, script=SCRIPT, ring_timeout_s=60) as node:
+        async with DeveloperApp(node) as app, Phone(node) as phone:
+            call = await phone.dial(app.seat.project)
+            call_id = (await app.incoming()).call_id
+            await stored(node, IS_EARLY, call_id, [(1,)])
+            with closing(sqlite3.connect(node.data_dir / "offhook.db", isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                await app.accept(call_id)
+                await call.answered()
+                node.kill()
+                other.execute("ROLLBACK")
+            assert rows(node, IS_EARLY, call_id) == [(1,)]
+            await asyncio.to_thread(node.start_again)
+            ended = await call.ended(IN_TIME_S)
+            assert ended.cause == "remote_bye"
+            assert "no ACK to the refusal" in str(ended.reason_header)
+            await closed(node, app, call_id, sip_status=503)
+
+
 async def _got_a_bye(call: PhoneCall, ready: float) -> None:
     ended = await call.ended(IN_TIME_S)
     assert ended.cause == "remote_bye"

@@ -14,6 +14,7 @@ from .exchange import ServerExchange
 from .flow import Address, Flow
 from .headers import Headers, full_name, header_key
 from .message import Request
+from .revived import RevivedUsage
 from .uas import UasUsage
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def take_snapshot(usage: UasUsage) -> Snapshot:
     }
 
 
-def revive(stack: Stack, snapshot: Mapping[str, Any], *, now: float) -> UasUsage:
+def revive(stack: Stack, snapshot: Mapping[str, Any], *, now: float) -> RevivedUsage:
     """
     Return the call of a snapshot, to be refused or hung up: what came by a connection has lost it.
 
@@ -80,7 +81,7 @@ def revive(stack: Stack, snapshot: Mapping[str, Any], *, now: float) -> UasUsage
         raise SnapshotError(f"a snapshot that cannot be read: {error!r}") from error
 
 
-def _revive(stack: Stack, snapshot: Mapping[str, Any], now: float) -> UasUsage:
+def _revive(stack: Stack, snapshot: Mapping[str, Any], now: float) -> RevivedUsage:
     stack.now = now
     headers = Headers((name, value) for name, value in snapshot["headers"])
     request = Request("INVITE", snapshot["uri"], headers=headers, body=b"")
@@ -91,7 +92,7 @@ def _revive(stack: Stack, snapshot: Mapping[str, Any], now: float) -> UasUsage:
         stack, request, Flow(transport, local, _address(snapshot["remote"]), connection)
     )
     exchange.to_tag = snapshot["local_tag"]
-    usage = UasUsage(stack, exchange)
+    usage = RevivedUsage(stack, exchange)
     exchange.usage = usage
     usage.dialog = replace(
         usage.dialog,

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .dialog import Dialog
 from .events import Cancelled
 from .exchange import ServerExchange
-from .flow import Address
 from .message import Request, Response
 from .reasons import reasons_of
 from .transaction import LocalProtocolError
@@ -108,13 +106,6 @@ class UasUsage(InviteUsage):
             self._hangup = self._hangup or (reason_header,)
         elif self.state == "confirmed":
             self._send_bye("local_bye", reason_header, "hung up by us", now)
-
-    def resume(self, *, answered: bool, moved_to: Address | None, now: float) -> None:
-        """Go on where another process stopped. `moved_to` is where the peer's last request by UDP came from."""
-        if moved_to is not None and self.flow is not None:
-            self._latest = replace(self.flow, remote=moved_to)
-        self._answered = answered
-        self._set_state("confirmed" if answered else "early", "revived", now)
 
     def next_timer(self) -> float | None:
         deadlines = [super().next_timer()]

@@ -169,11 +169,40 @@ def test_a_call_that_rang_is_refused_until_the_ack_comes():
     assert new.released == 1
 
 
-def test_over_tls_the_refusal_goes_to_the_via():
-    new = after_crash(before_crash(flow=TLS))
+def test_one_that_was_answered_after_the_last_snapshot_is_hung_up():
+    """A peer with a 2xx takes no other response up and sends it no ACK (RFC 6026 section 7.2)."""
+    old = before_crash()
+    new = after_crash(old)
     new.usage.refuse(503, now=100.0)
-    (reach,) = new.take().reaches
-    assert [(hop.transport, hop.host, hop.port) for hop in reach.hops] == [("tls", PEER[0], 5062)]
+    new.take().stack.handle_timer(now=100.9)
+    assert new.take().sent[-1][1].status == 503
+    assert not new.released
+    new.stack.handle_timer(now=101.0)
+    flow, bye = new.take().sent[-1]
+    assert (flow.remote, bye.method, bye.uri) == (PEER, "BYE", "sip:alice@198.51.100.9:5080;ob=1")
+    assert bye.headers.get("From") == f"<sip:proj@203.0.113.1>;tag={old.usage.dialog.local_tag}"
+    assert "no ACK to the refusal" in bye.headers.get("Reason")
+    new.stack.receive(bytes(create_response(bye, 200)), flow, now=101.1)
+    assert new.take().released == 1
+
+
+def test_a_cancel_or_bye_that_crosses_the_refusal_harms_nobody():
+    for method, statuses in (("CANCEL", {200}), ("BYE", {200})):
+        new = after_crash(before_crash())
+        new.usage.refuse(503, now=100.0)
+        cseq, branch = (41, "z9hG4bKINVITE41") if method == "CANCEL" else (42, None)
+        new.take().receive(method, cseq, UDP, branch=branch)
+        assert {m.status for _, m in new.sent if m.cseq.method == method} == statuses
+        assert [m.status for _, m in new.sent if m.cseq.method == "INVITE"] == [503]
+
+
+def test_over_tls_the_refusal_goes_to_the_via_and_a_bye_by_the_routing_rules():
+    new = after_crash(before_crash(flow=TLS, routes=(), contact="sip:a@198.51.100.7:5071;transport=tls"))
+    new.usage.refuse(503, now=100.0)
+    new.take().stack.handle_timer(now=101.0)
+    refusal, bye = new.take().reaches
+    assert [(hop.transport, hop.host, hop.port) for hop in refusal.hops] == [("tls", PEER[0], 5062)]
+    assert [(hop.transport, hop.host, hop.port) for hop in bye.hops] == [("tls", PEER[0], 5071)]
 
 
 @pytest.mark.parametrize(
