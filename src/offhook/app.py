@@ -134,6 +134,14 @@ class Node:
 
     async def start(self) -> None:
         """Bind sockets, warm the engine, take calls. Raises `StartError`."""
+        self._claim()
+        try:
+            await self._start()
+        except BaseException:
+            self._recovery.release()
+            raise
+
+    async def _start(self) -> None:
         config = self._config
         try:
             certificates = self._find_certificates()
@@ -265,15 +273,15 @@ class Node:
             raise StartError(str(error)) from error
         self._ready = True
         self._store.start()
-        self._recovery.end(
-            Orphans(
-                endpoint=self._endpoint,
-                projects=projects,
-                announcer=self._announcer,
-                journal=self._store.journal,
-                clock=self._clock,
-            )
+        orphans = Orphans(
+            endpoint=self._endpoint,
+            projects=projects,
+            announcer=self._announcer,
+            journal=self._store.journal,
+            clock=self._clock,
         )
+        for _ in self._recovery.end(orphans):
+            await asyncio.sleep(0)
         self._registrations.follow(projects.all())
         desk.on_change = self._registrations.follow
         self._looking = asyncio.create_task(self._look_at_certificate())
@@ -364,6 +372,19 @@ class Node:
             f"; what else changed takes a restart: {', '.join(fixed)}" if fixed else "",
             extra={"event": "node.reloaded", "projects": [project.id for project in projects]},
         )
+
+    def _claim(self) -> None:
+        server = self._config.server
+        try:
+            is_ours = server.database == "none" or self._recovery.claim()
+        except OSError as error:
+            raise StartError(f"server.data_dir = {str(server.data_dir)!r}: {error}") from error
+        if not is_ours:
+            raise StartError(
+                f"server.node = {server.node!r}: another process is this node, with the same server.data_dir "
+                f"{str(server.data_dir)!r}. Stop that one, or give this one a server.node or server.data_dir of "
+                "its own."
+            )
 
     async def _look_at_certificate(self) -> None:
         while True:

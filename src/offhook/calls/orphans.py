@@ -7,7 +7,7 @@ Who was answered gets BYE; who still heard it ring gets 503, so that the carrier
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -73,27 +73,26 @@ class Orphans:
         self._journal = journal
         self._clock = clock
 
-    def end(self, orphans: Iterable[Orphan]) -> None:
-        """Send what ends them, and close those that are not closed yet. Never raises."""
-        for orphan in orphans:
-            try:
-                self._end(orphan)
-            except Exception:
-                log.exception(
-                    "a call of before the crash could not be ended",
-                    extra={"event": "call.orphan.failed", "call_id": orphan.call_id},
-                )
+    def end(self, orphans: Iterable[Orphan]) -> Iterator[None]:
+        """
+        Send what ends them, and close those that are not closed yet; nothing of it raises.
 
-    def _end(self, orphan: Orphan) -> None:
-        timeline = Timeline(orphan.call_id, self._clock, _Keep(self._journal, orphan.next_entry))
-        described, times = orphan.described, orphan.times
-        is_open = described is not None and described["termination"] is None
-        if is_open and described is not None and times is not None:
-            self._close(described, times, timeline, orphan.refers, orphan.told)
-        log.warning(
-            "ending a call of before the crash",
-            extra={"event": "call.orphan", "call_id": orphan.call_id, "was_open": is_open},
-        )
+        It is done in short steps, one for each `next`: there may be hundreds, and new calls come already.
+        """
+        for orphan in orphans:
+            timeline = Timeline(orphan.call_id, self._clock, _Keep(self._journal, orphan.next_entry))
+            # A record that this version cannot read keeps nobody on the line.
+            for step in (self._close, self._hang_up):
+                try:
+                    step(orphan, timeline)
+                except Exception:
+                    log.exception(
+                        "a call of before the crash could not be ended",
+                        extra={"event": "call.orphan.failed", "call_id": orphan.call_id},
+                    )
+                yield
+
+    def _hang_up(self, orphan: Orphan, timeline: Timeline) -> None:
         if orphan.snapshot is None:
             return
         try:
@@ -109,18 +108,19 @@ class Orphans:
         else:
             leg.refuse(503, headers=Refusal(503, CRASHED, retry_after=1).headers())
 
-    def _close(
-        self,
-        described: Mapping[str, Any],
-        times: CallTimes,
-        timeline: Timeline,
-        refers: Sequence[Mapping[str, Any]],
-        told: Mapping[str, Any] | None,
-    ) -> None:
+    def _close(self, orphan: Orphan, timeline: Timeline) -> None:
+        described, times, told = orphan.described, orphan.times, orphan.told
+        is_open = described is not None and described["termination"] is None
+        log.warning(
+            "ending a call of before the crash",
+            extra={"event": "call.orphan", "call_id": orphan.call_id, "was_open": is_open},
+        )
+        if not is_open or described is None or times is None:
+            return
         project = self._projects.by_id(described["project_id"])
         news = CallNews(described["id"], project, self._announcer, timeline, self._clock) if project else None
         briefs = {brief["refer"]: brief for brief in described["refers"]}
-        for refer in refers:
+        for refer in orphan.refers:
             if resource := cut_off(refer, CRASHED, self._clock.wall()):
                 brief = {name: value for name, value in resource.items() if name not in _OF_RESOURCE}
                 briefs[brief["refer"]] = brief
@@ -134,7 +134,9 @@ class Orphans:
         else:
             termination = Termination(Result.SERVER_ERROR, EndReason.FAILED, sip_status, CRASHED).to_api()
             timeline.record("call", f"ended: {CRASHED}", **termination)
-        now = self._clock.wall()
+        now = max(
+            self._clock.wall(), times.answered_at or times.created_at
+        )  # the clock may have been set back
         ended = {
             "state": "ended",
             "ended_at": int(now),

@@ -76,6 +76,33 @@ async def test_the_secrets_are_shown_once_and_later_where_they_are(tmp_path):
     assert f"its key and webhook secret are in {tmp_path / 'project.json'}" in lines[1]
 
 
+async def test_two_processes_cannot_be_one_node(tmp_path):
+    """The second would hang up the first one's calls, and send its webhooks a second time."""
+
+    def made(name="u0", database="sqlite"):
+        return Node(
+            Config(
+                server={"data_dir": tmp_path, "http": "", "https": "", "node": name, "database": database},
+                sip={"listen": ["udp:127.0.0.1:0"]},
+                engine={"kind": "scripted"},
+            )
+        )
+
+    first = made()
+    await first.start()
+    with pytest.raises(
+        StartError, match=r"^server\.node = 'u0': another process is this node.*of its own\.$"
+    ):
+        await made().start()
+    for other in (made("u1"), made(database="none")):
+        await other.start()
+        await other.stop()
+    await first.stop()
+    again = made()
+    await again.start()
+    await again.stop()
+
+
 @pytest.mark.parametrize(
     ("listen", "media", "warned"),
     [

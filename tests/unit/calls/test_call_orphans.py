@@ -59,13 +59,18 @@ def estate(table):
     return orphans, legs
 
 
+def end(orphans, found):
+    for _ in orphans.end(found):
+        pass
+
+
 ENDED = {"result": "server_error", "reason": "failed", "cause": "the node crashed"}
 
 
 def test_an_answered_call_is_closed_and_hung_up(table, estate):
     orphans, legs = estate
     leg = legs[1] = RevivedLeg("confirmed")
-    orphans.end([Orphan("rtc_1", described(), TALKED, {"id": 1}, 7)])
+    end(orphans, [Orphan("rtc_1", described(), TALKED, {"id": 1}, 7)])
     assert leg.asked == [("hangup", 'Q.850;cause=41;text="Temporary failure"')]
     saved = table.journal.saved["rtc_1"]
     assert (saved["state"], saved["termination"]) == ("ended", ENDED)
@@ -81,7 +86,7 @@ def test_an_answered_call_is_closed_and_hung_up(table, estate):
 def test_one_that_rang_is_refused(table, estate):
     orphans, legs = estate
     leg = legs[1] = RevivedLeg("early")
-    orphans.end([Orphan("rtc_1", described(answered_at=None), RANG, {"id": 1}, 0)])
+    end(orphans, [Orphan("rtc_1", described(answered_at=None), RANG, {"id": 1}, 0)])
     assert [(what, status) for what, status, _ in leg.asked] == [("refuse", 503)]
     assert leg.asked[0][2]["Retry-After"] == "1"
     assert table.journal.saved["rtc_1"]["termination"] == ENDED | {"sip_status": 503}
@@ -91,8 +96,9 @@ def test_one_that_had_ended_is_only_hung_up(table, estate):
     """The crash came between the end and the answer to its BYE."""
     orphans, legs = estate
     leg = legs[1] = RevivedLeg("confirmed")
-    orphans.end(
-        [Orphan("rtc_1", described(state="ended", termination={"result": "success"}), TALKED, {"id": 1}, 3)]
+    end(
+        orphans,
+        [Orphan("rtc_1", described(state="ended", termination={"result": "success"}), TALKED, {"id": 1}, 3)],
     )
     assert leg.asked
     assert not table.announcer.events
@@ -104,7 +110,7 @@ def test_one_whose_end_was_told_is_closed_as_it_was_told_and_not_told_again(tabl
     orphans, legs = estate
     leg = legs[1] = RevivedLeg("confirmed")
     told = {"call_id": "rtc_1", "result": "success", "reason": "remote_hangup", "cause": "BYE"}
-    orphans.end([Orphan("rtc_1", described(), TALKED, {"id": 1}, 3, told=told)])
+    end(orphans, [Orphan("rtc_1", described(), TALKED, {"id": 1}, 3, told=told)])
     assert leg.asked
     assert not table.announcer.events
     saved = table.journal.saved["rtc_1"]
@@ -114,19 +120,47 @@ def test_one_whose_end_was_told_is_closed_as_it_was_told_and_not_told_again(tabl
 def test_what_cannot_be_hung_up_is_closed_and_harms_nobody(table, estate):
     orphans, legs = estate
     leg = legs[2] = RevivedLeg("confirmed")
-    orphans.end(
+    end(
+        orphans,
         [
             Orphan("rtc_0", None, None, {"id": 0}, 0),
             Orphan("rtc_1", described("rtc_1"), TALKED, {"id": 1}, 0),
             Orphan("rtc_3", described("rtc_3", project_id="proj_gone"), TALKED, None, 0),
             Orphan("rtc_4", {}, TALKED, {"id": 2}, 0),
             Orphan("rtc_2", described("rtc_2"), TALKED, {"id": 2}, 0),
-        ]
+        ],
     )
     assert leg.asked
     assert set(table.journal.saved) == {"rtc_1", "rtc_2", "rtc_3"}
     assert table.journal.dialogs == {"rtc_0": None, "rtc_1": None}
     assert [event.data["call_id"] for event in table.announcer.events] == ["rtc_1", "rtc_2"]
+
+
+def test_one_whose_record_cannot_be_read_is_hung_up_all_the_same(table, estate, caplog):
+    """Another version wrote it."""
+    orphans, legs = estate
+    leg = legs[1] = RevivedLeg("confirmed")
+    end(orphans, [Orphan("rtc_1", {"id": "rtc_1"}, TALKED, {"id": 1}, 0)])
+    assert [what for what, *_ in leg.asked] == ["hangup"]
+    assert "could not be ended" in caplog.text
+
+
+def test_a_clock_that_was_set_back_ends_no_call_before_it_was_answered(table, estate):
+    orphans, _ = estate
+    later = CallTimes(4e9, 4e9 + 1.5, None)
+    end(orphans, [Orphan("rtc_1", described(), later, None, 0)])
+    assert table.journal.saved["rtc_1"]["ended_at"] == int(4e9 + 1.5)
+
+
+def test_a_long_list_is_ended_in_steps(table, estate):
+    orphans, legs = estate
+    legs.update({number: RevivedLeg("confirmed") for number in range(3)})
+    ended = [Orphan(f"rtc_{n}", described(f"rtc_{n}"), TALKED, {"id": n}, 0) for n in range(3)]
+    done = [
+        (len(table.journal.saved), sum(map(bool, (leg.asked for leg in legs.values()))))
+        for _ in orphans.end(ended)
+    ]
+    assert done == [(1, 0), (1, 1), (2, 1), (2, 2), (3, 2), (3, 3)]
 
 
 def test_a_transfer_under_way_ends_as_unknown(table, estate):
@@ -142,7 +176,7 @@ def test_a_transfer_under_way_ends_as_unknown(table, estate):
         "rtc_1", described(refers=refers), TALKED, {"id": 1}, 0, [failed.to_api(), record.to_api()]
     )
     table.announcer.subscribed.add("realtime.call.refer.updated")
-    orphans.end([orphan])
+    end(orphans, [orphan])
     (kept,) = table.journal.refers
     assert (kept["status"], kept["reason"], len(kept["updates"])) == ("unknown", "the node crashed", 2)
     shown = table.journal.saved["rtc_1"]["refers"]
