@@ -22,6 +22,7 @@ class CallFile:
 
     def __init__(self, call_id: str, project_id: str, leg: Leg, clock: Clock, journal: Journal) -> None:
         self.created_at = clock.wall()
+        self._began_at = clock.monotonic()
         self._answered_at: float | None = None
         self._ended_at: float | None = None
         self._call_id = call_id
@@ -31,10 +32,14 @@ class CallFile:
         self._journal = journal
 
     def answered(self) -> None:
-        self._answered_at = self._clock.wall()
+        self._answered_at = self._now()
 
     def ended(self) -> None:
-        self._ended_at = self._clock.wall()
+        self._ended_at = self._now()
+
+    def _now(self) -> float:
+        """Return the time by a clock that nobody sets while the call lasts."""
+        return self.created_at + self._clock.monotonic() - self._began_at
 
     def describe(
         self, state: CallState, termination: Termination | None, parts: Mapping[str, Any]
