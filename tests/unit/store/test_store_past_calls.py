@@ -168,7 +168,7 @@ async def test_calls_of_one_moment_are_paged_without_gaps(tmp_path):
 async def test_a_database_that_cannot_be_read_is_said(tmp_path):
     async with opened(tmp_path) as kept:
         await kept.database.write(lambda c: c.execute(text("DROP TABLE calls")))
-        with pytest.raises(PastUnavailable, match="cannot be read: no such table"):
+        with pytest.raises(PastUnavailable, match=r"cannot be read: .*\bcalls\b"):
             await kept.past.find("proj_a", "rtc_1")
 
 
