@@ -336,7 +336,7 @@ class MediaPort:
         self._codec, self._hushed = plan.codec, held
         heard, codec, law = self._heard, plan.codec, self._law
         if (tap := self._tap) is not None:
-            heard = _both(tap.heard, heard)
+            heard = _both(self._laid_by(tap), heard)
             self._started.sender.tap = (
                 tap.sent if codec == law else lambda frame: tap.sent(g711.transcode(frame, codec, law))
             )
@@ -346,6 +346,12 @@ class MediaPort:
             self._on_frame = lambda _: heard(silence)
         elif codec != law:
             self._on_frame = lambda frame: heard(g711.transcode(frame, codec, law))
+
+    def _laid_by(self, tap: Tap) -> Callable[[bytes], None]:
+        if not self._prompt:
+            return tap.heard
+        receiver = self._started.receiver
+        return lambda frame: tap.heard(frame, receiver.lead)
 
     def _released(self) -> None:
         """Note that a socket is closed, which the loop does a little after it was asked to."""

@@ -39,6 +39,11 @@ class PromptBuffer(JitterBuffer):
         self._ahead = 0
         super().__init__(law)
 
+    @property
+    def lead(self) -> int:
+        """Ticks from now to the turn of the frame that was given last."""
+        return max(0, self._floor - self._cursor)
+
     def skip(self, frames: int) -> None:
         """Note that time has passed in which `take` was not called."""
         self._ahead = max(self._ahead - frames, -MAX_AHEAD)

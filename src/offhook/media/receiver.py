@@ -234,6 +234,11 @@ class Receiver:
         frame = None if self._prompt is None else self._prompt.take_early()
         return None if frame is None else self._heard(frame)
 
+    @property
+    def lead(self) -> int:
+        """How many ticks before its turn the last frame was given; 0 for one that `next_frame` gave."""
+        return 0 if self._prompt is None else self._prompt.lead
+
     def skip(self, frames: int) -> None:
         """Note frames for which `next_frame` was not called in time, and will not be."""
         if self._prompt is not None:

@@ -74,7 +74,7 @@ class Sender:
         self._dialling = False
         self._tones: deque[bytes] = deque()
         self.tap: Callable[[bytes], None] | None = None
-        "Told of each 20 ms as they are sent, in the plan's codec; silence where no sound is."
+        "Told of each packet's sound as it is sent, in the plan's codec; silence where no sound is."
         self._adopt(plan)
 
     def renegotiate(self, plan: MediaPlan) -> None:
@@ -150,8 +150,7 @@ class Sender:
             self._clock += (frames - 1) * FRAME_SAMPLES
             self._long_frames += frames - 1
         if self.tap is not None:
-            for at in range(0, len(payload), FRAME_SAMPLES):
-                self.tap(payload[at : at + FRAME_SAMPLES])
+            self.tap(payload)
         second = self._payload_type
         if self._marker:
             second |= _MARKER

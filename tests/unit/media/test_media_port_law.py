@@ -12,10 +12,22 @@ from offhook.media import negotiate
 from offhook.media.negotiate import LocalMedia
 from offhook.media.pacer import Pacer
 from offhook.media.port import PortPool
+from offhook.media.tap import Tap
 
 OTHER = {"PCMU": "PCMA", "PCMA": "PCMU"}
 NUMBER = {"PCMU": 0, "PCMA": 8}
 FRAME = bytes(range(40, 200))
+
+
+class Hand:
+    """A clock that is moved by hand."""
+
+    now = 1.0
+
+    def monotonic(self):
+        return self.now
+
+    wall = monotonic
 
 
 class Peer:
@@ -121,3 +133,38 @@ async def test_a_peer_that_holds_is_heard_as_silence_in_the_sessions_law(joined)
     await say(port, peer, OTHER[law])
     assert len(heard) >= 5
     assert set(heard) == {SILENCE[law]}
+
+
+@pytest.mark.parametrize("lost", [(), (10, 11, 30)])
+async def test_a_recording_of_a_prompt_port_lays_each_frame_where_its_turn_is(lost):
+    """What a loss held back comes in one go; on the tap it has the places that it would have had without the loss."""
+    clock, peer = Hand(), Peer()
+    pacer = Pacer(clock)
+    pacer.start()
+    port = await PortPool("127.0.0.1", 37100, 37198).open()
+    port.start(
+        peer.plan("PCMU", port),
+        pacer=pacer,
+        on_frame=lambda frame: None,
+        on_digit=lambda digit: None,
+        on_drained=lambda: None,
+        prompt=True,
+    )
+    pacer.close()  # the ticks come by hand
+    heard = []
+    port.record(tap := Tap("PCMU", lambda caller, agent: heard.append(caller)))
+    for number in range(60):
+        clock.now += 0.02
+        if number not in lost:
+            header = struct.pack("!BBHII", 0x80, 0, number, number * 160, 7)
+            port._receive_rtp(header + bytes([number]) * 160, peer.socket.getsockname())
+        port.send(clock.now)
+        port.hear(clock.now)
+    tap.finish()
+    port.close()
+    peer.socket.close()
+    side = b"".join(heard)
+    # What is made up repeats the frame before, and is faded into the one after.
+    whole = [number for number in range(56) if number not in lost and number - 1 not in lost]
+    late = {side.index(bytes([number]) * 160) / 160 - number for number in whole}
+    assert len(late) == 1
