@@ -49,7 +49,7 @@ imports: install
 unit: install
 	$(BIN)/pytest -q -n 4 --dist loadfile --no-loadscope-reorder
 
-interop: install  ## SIPp, Kamailio, PJSIP, werift, baresip and scanners (needs root; `.ci/run` installs what it needs)
+interop: install  ## SIPp, Kamailio, PJSIP, werift, baresip, scanners, Prometheus (as root; `.ci/run` installs what it needs)
 	$(BIN)/python tests/interop/run.py
 
 compat: install  ## openai-node against the sideband over TLS (needs node and npm)

@@ -17,6 +17,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 SCRIPTS = (
     "pjsua", "overload", "scanners", "kamailio", "sipp", "sipp_offers", "baresip", "pjsua_digest", "register", "werift",
+    "prometheus",
 )  # fmt: skip
 "The longest first, so that none of them is left alone at the end."
 AT_ONCE = 2
