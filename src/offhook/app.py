@@ -263,7 +263,8 @@ class Node:
             await self._start_http(projects, server_tls, exposition)
             await self._announcer.resume()  # before anything new is announced
             if self._recordings is not None:
-                await self._recordings.start(config.server.public_url or next(iter(self._addresses), ""))
+                url = config.server.public_url or next(iter(self._addresses), "")
+                await self._recordings.start(url, config.server.node)
             await self._engines.start()
             self._pacer.start()
             await self._recovery.find(self._database)

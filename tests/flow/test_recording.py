@@ -310,6 +310,30 @@ async def test_after_kill_9_it_can_be_played_and_the_next_start_tells_of_it(tmp_
             assert sound.ms >= cut_off.ms
 
 
+async def test_a_second_node_leaves_what_the_first_records_alone(tmp_path: Path) -> None:
+    """They share the database and the folder of recordings."""
+    first, second, folder = tmp_path / "first", tmp_path / "second", tmp_path / "recordings"
+    options: dict[str, Any] = {"script": SCRIPT, "calls": f'[recording]\ndir = "{folder}"'}
+    first.mkdir()
+    second.mkdir()
+    with Node(first, events=(*EVENTS, SAVED), seat_lines={0: "record = true"}, **options) as node:
+        async with DeveloperApp(node) as app, Phone(node) as phone:
+            call, call_id = await call_in(phone, app)
+            await spoken(call, 1500)
+            started = (await ask_recording(node, app.seat, call_id)).json()
+            file = folder / f"{started['id']}.wav"
+            await until(lambda: parse_wav(file.read_bytes()).ms >= 1000)
+            (second / "data").symlink_to(node.data_dir)
+            with Node(second, server='node = "u1"', **options) as other:
+                assert (await ask_recording(other, app.seat, call_id)).json()["state"] == "recording"
+                await spoken(call, 500)
+                call.hang_up()
+                data, sound = await saved(app)
+            assert data.state == "saved"
+            assert sound.loud_ms(sound.caller) >= 1800
+            assert [webhook.type for webhook in app.webhooks].count(SAVED) == 1
+
+
 async def test_a_full_disk_ends_the_recording_and_not_the_call(tmp_path: Path) -> None:
     options: dict[str, Any] = {"script": SCRIPT, "seat_lines": {0: "record = true"}}
     with Node(tmp_path, calls="[recording]\nmin_free_mb = 1000000000", **options) as node:

@@ -12,7 +12,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final
 
-from sqlalchemy import delete, select
+from sqlalchemy import and_, delete, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from offhook import ids
@@ -52,7 +52,7 @@ class RecordingStore:
     """
     Keeps what calls record; the calls' `Recordings`.
 
-    `on_interrupted` is told of what an earlier run of this node has left unfinished, once `start` was called.
+    `on_interrupted` is told of what an earlier run of the node has left unfinished, once `start` was called.
     """
 
     def __init__(
@@ -73,10 +73,14 @@ class RecordingStore:
         self._looking: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
 
-    async def start(self, base_url: str) -> None:
-        """Finish what a crash has cut off, and look for what is too old from now on. Links begin with `base_url`."""
+    async def start(self, base_url: str, node: str) -> None:
+        """
+        Finish what a crash of this node has cut off, and look for what is too old from now on.
+
+        Links begin with `base_url`. No other process may be this node; another may share database and folder.
+        """
         self._base_url = f"{base_url.rstrip('/')}/v1"
-        await self._recover()
+        await self._recover(node)
         self._looking = asyncio.create_task(self._look())
 
     async def close(self) -> None:
@@ -144,7 +148,9 @@ class RecordingStore:
         if not self._settings.keep_days:
             return 0
         before = self._clock.wall() - self._settings.keep_days * DAY_S
-        gone = delete(_table).where(_table.c.ended_at < before)
+        # What has no end is of a node that never started again, or of one that still records.
+        never_ended = and_(_table.c.ended_at.is_(None), _table.c.started_at < before - DAY_S)
+        gone = delete(_table).where(or_(_table.c.ended_at < before, never_ended))
         open_now = {sink.recording.id for sink in self._open.values()}
         removed = await asyncio.to_thread(_remove_older, self._settings.folder, before, open_now)
         with contextlib.suppress(NotStoredError):  # said by the writer; the next look finds them again
@@ -182,14 +188,20 @@ class RecordingStore:
         self._open.pop(sink.recording.call_id, None)
         on_over(sink.recording, trouble)
 
-    async def _recover(self) -> None:
+    async def _recover(self, node: str) -> None:
         unfinished = select(_table).where(
             _table.c.state.in_([state.value for state in RecordingState if not state.is_over])
         )
-        rows = await self._database.read(lambda connection: connection.execute(unfinished).mappings().all())
+        try:
+            rows = await self._database.read(
+                lambda connection: connection.execute(unfinished).mappings().all()
+            )
+        except SQLAlchemyError:
+            log.exception("what a crash left cannot be read", extra={"event": "recording.lost"})
+            return
         for row in rows:
             recording = _recording(row)
-            if row["path"] != str(self._path(recording.id)):
+            if not ids.is_call_id(recording.call_id, node) or row["path"] != str(self._path(recording.id)):
                 continue  # another node's
             try:
                 found = await asyncio.to_thread(mend, self._path(recording.id))

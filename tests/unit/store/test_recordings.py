@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from offhook.audio.stereo_wav import HEADER_SIZE
 from offhook.calls.recording import Recording, RecordingState
@@ -73,9 +74,13 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 @pytest.fixture
 async def kept(database: Database, tmp_path: Path, clock: Wall) -> AsyncIterator[Kept]:
     kept = Kept(database, tmp_path / "recordings", clock)
-    await kept.store.start("http://127.0.0.1:8080")
+    await kept.store.start("http://127.0.0.1:8080", "u0")
     yield kept
     await kept.store.close()
+
+
+def call_of(node: str) -> str:
+    return f"rtc_{node}_{'a' * 32}"
 
 
 def data_size(file: bytes) -> int:
@@ -141,7 +146,7 @@ async def test_old_ones_are_deleted_and_others_stay(kept: Kept, clock: Wall) -> 
 
 async def test_a_full_disk_ends_it_and_says_so(database: Database, tmp_path: Path, clock: Wall) -> None:
     kept = Kept(database, tmp_path / "full", clock, min_free=2**62)
-    await kept.store.start("")
+    await kept.store.start("", "u0")
     recording, trouble = await kept.record("rtc_1")
     assert recording.state is RecordingState.FAILED
     assert "No space left on device" in trouble
@@ -164,7 +169,7 @@ async def test_what_a_crash_has_cut_off_is_finished_at_the_next_start(
     database: Database, tmp_path: Path, clock: Wall
 ) -> None:
     kept = Kept(database, tmp_path / "recordings", clock)
-    sink = kept.store.begin("rtc_1", "proj_a", "PCMU", lambda *_: None)
+    sink = kept.store.begin(call_of("u0"), "proj_a", "PCMU", lambda *_: None)
     sink.write(HEARD, SENT)
     async with asyncio.timeout(10):
         while sink.recording.duration_ms < 1000:
@@ -174,7 +179,7 @@ async def test_what_a_crash_has_cut_off_is_finished_at_the_next_start(
         file.write(b"\x33\x44" * SECOND + b"\x33")  # the header was not written any more
     next_run = Kept(database, tmp_path / "recordings", clock)
     await database.write(lambda connection: None)
-    await next_run.store.start("")
+    await next_run.store.start("", "u0")
     assert [recording.id for recording in next_run.interrupted] == [sink.recording.id]
     found = next_run.interrupted[0]
     assert (found.state, found.duration_ms) == (RecordingState.INTERRUPTED, 2000)
@@ -183,6 +188,62 @@ async def test_what_a_crash_has_cut_off_is_finished_at_the_next_start(
     assert found.bytes == len(written)
     assert data_size(written) == 4 * SECOND == len(written) - HEADER_SIZE
     await next_run.store.close()
+    await kept.store.close()
+
+
+async def test_a_recording_of_a_living_node_is_left_alone(
+    database: Database, tmp_path: Path, clock: Wall
+) -> None:
+    """Nodes may share a database and a folder, or have folders of the same name."""
+    kept = Kept(database, tmp_path / "recordings", clock)
+    sink = kept.store.begin(call_of("u0"), "proj_a", "PCMU", lambda *_: None)
+    sink.write(HEARD, SENT)
+    async with asyncio.timeout(10):
+        while sink.recording.duration_ms < 1000:
+            await asyncio.sleep(0.005)
+    path = kept.store.file_of(sink.recording)
+    with path.open("ab") as file:
+        file.write(b"\x33")  # it is just being written
+    written = path.read_bytes()
+    await database.write(lambda connection: None)
+    for node in ("u1", "u", ""):
+        other = Kept(database, tmp_path / "recordings", clock)
+        await other.store.start("", node)
+        assert other.interrupted == []
+        found = await other.store.find("proj_a", sink.recording.call_id)
+        assert found is not None
+        assert found.state is RecordingState.RECORDING
+        assert path.read_bytes() == written
+        await other.store.close()
+    await kept.store.close()
+
+
+async def test_one_that_nobody_finishes_is_forgotten_at_last(
+    database: Database, tmp_path: Path, clock: Wall
+) -> None:
+    """Its node was renamed, or never started again."""
+    gone = Kept(database, tmp_path / "recordings", clock)
+    call_id = call_of("gone")
+    gone.store.begin(call_id, "proj_a", "PCMU", lambda *_: None)
+    await database.write(lambda connection: None)
+    kept = Kept(database, tmp_path / "recordings", clock)
+    await kept.store.start("", "u0")
+    clock.now += 29 * DAY_S
+    await kept.store.expire()
+    assert await kept.store.find("proj_a", call_id) is not None
+    clock.now += 3 * DAY_S
+    await kept.store.expire()
+    assert await kept.store.find("proj_a", call_id) is None
+    await kept.store.close()
+    await gone.store.close()
+
+
+async def test_a_database_that_cannot_be_read_does_not_keep_a_node_from_starting(
+    database: Database, tmp_path: Path, clock: Wall
+) -> None:
+    await database.write(lambda connection: connection.execute(text("DROP TABLE recordings")))
+    kept = Kept(database, tmp_path / "recordings", clock)
+    await kept.store.start("", "u0")
     await kept.store.close()
 
 
