@@ -63,7 +63,7 @@ class Call(LegListener):
         leg: Leg,
         services: CallServices,
         *,
-        offer: negotiate.MediaPlan | None,
+        offer: negotiate.Judgement | None,
         seat: Seat | None,
         on_ended: Callable[[Call], None],
     ) -> None:
@@ -404,7 +404,7 @@ class Call(LegListener):
         start = partial(
             self._sound.start, port, agent.runner, prompt=agent.hears_promptly, law=self._media.law
         )
-        sdp = self._media.open(self._leg.invite, port, start)
+        sdp = self._media.open(port, start)
         self._life.answered()
         self._file.answered()
         self._leg.answer(sdp)

@@ -27,7 +27,16 @@ class CallFile:
         self._ended_at: float | None = None
         self._call_id = call_id
         self._project_id = project_id
-        self._leg = leg
+        invite, flow = leg.invite, leg.flow
+        self._call = {
+            "from": invite.headers.get("From"),
+            "to": invite.headers.get("To"),
+            "request_uri": invite.uri,
+            "sip_call_id": leg.call_id,
+            "carrier_call_id": carrier_call_id(invite.headers),
+            "transport": flow.transport if flow else None,
+            "remote": format_address(flow.remote) if flow else None,
+        }
         self._clock = clock
         self._journal = journal
 
@@ -45,7 +54,6 @@ class CallFile:
         self, state: CallState, termination: Termination | None, parts: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Return the body of `GET /v1/realtime/calls/{id}`; `parts` is what the call's parts say of themselves."""
-        invite, flow = self._leg.invite, self._leg.flow
         return {
             "id": self._call_id,
             "object": "realtime.call",
@@ -54,13 +62,7 @@ class CallFile:
             "created_at": int(self.created_at),
             "answered_at": int(self._answered_at) if self._answered_at else None,
             "ended_at": int(self._ended_at) if self._ended_at else None,
-            "from": invite.headers.get("From"),
-            "to": invite.headers.get("To"),
-            "request_uri": invite.uri,
-            "sip_call_id": self._leg.call_id,
-            "carrier_call_id": carrier_call_id(invite.headers),
-            "transport": flow.transport if flow else None,
-            "remote": format_address(flow.remote) if flow else None,
+            **self._call,
             **parts,
             "termination": termination.to_api() if termination else None,
         }

@@ -171,7 +171,7 @@ class CallManager:
             )
         return found
 
-    def _admit(self, leg: Leg, project: Project) -> tuple[negotiate.MediaPlan | None, Seat] | Refusal:
+    def _admit(self, leg: Leg, project: Project) -> tuple[negotiate.Judgement | None, Seat] | Refusal:
         """Return what the INVITE's offer leads to and what is held for the call, or why the phone shall not ring."""
         offer = self._judge(leg, project)
         if isinstance(offer, Refusal):
@@ -180,7 +180,7 @@ class CallManager:
         seat = self._seats.take(project)
         return seat if isinstance(seat, Refusal) else (offer, seat)
 
-    def _judge(self, leg: Leg, project: Project) -> negotiate.MediaPlan | Refusal | None:
+    def _judge(self, leg: Leg, project: Project) -> negotiate.Judgement | Refusal | None:
         """Say what the INVITE's offer leads to (`None`: it has none), or why the phone shall not ring."""
         settings, source = self._services.settings, _source_of(leg)
         limit = settings.max_unanswered or self._max_calls
@@ -205,7 +205,7 @@ class CallManager:
         if not has_sdp(leg.invite):
             return None
         try:
-            return negotiate.answer(offer_of(leg.invite), self._probe(project)).plan
+            return negotiate.judge(offer_of(leg.invite), self._before_port(project, source))
         except negotiate.NotAcceptable as error:
             return Refusal(488, str(error))
 
@@ -213,7 +213,7 @@ class CallManager:
         self,
         project: Project,
         leg: Leg,
-        offer: negotiate.MediaPlan | None,
+        offer: negotiate.Judgement | None,
         seat: Seat | None,
         on_ended: Callable[[Call], None],
     ) -> Call:
@@ -225,14 +225,15 @@ class CallManager:
         )
         return call
 
-    def _probe(self, project: Project) -> negotiate.LocalMedia:
-        """Stand-in for the port that is bound on accept, to judge an offer before anybody is told of the call."""
+    def _before_port(self, project: Project, source: str) -> negotiate.LocalMedia:
+        """What we bring to an offer that is judged before anybody is told of the call; its port is bound on accept."""
         settings = self._services.settings
         return negotiate.LocalMedia(
             host=settings.media_host,
             port=9,
             session_id=1,
             session_version=1,
+            signalling_host=source,
             own_ports=settings.media_ports,
             srtp=srtp_terms(project.srtp),
         )

@@ -39,7 +39,7 @@ class CallMedia:
 
     def __init__(
         self,
-        plan: negotiate.MediaPlan | None,
+        offer: negotiate.Judgement | None,
         settings: CallSettings,
         timeline: Timeline,
         *,
@@ -47,7 +47,8 @@ class CallMedia:
         srtp: SrtpMode,
         signalling_host: str = "",
     ) -> None:
-        """`plan` is what the INVITE's offer leads to; `None` when it has none. `srtp` is what the project wants."""
+        """`offer` is what the INVITE's leads to; `None` when it has none. `srtp` is what the project wants."""
+        plan = offer.plan if offer is not None else None
         self.law: Law = plan.codec if plan is not None else DEFAULT_LAW
         "What the session speaks."
         self.codec: Law | None = plan.codec if plan is not None else None
@@ -66,6 +67,7 @@ class CallMedia:
         self._srtp: SrtpMode = srtp
         self._keys: SrtpKeys | None = None
         self._version = 1
+        self._offer = offer
         self._own_offer: bytes | None = None
         self._said = b""
         "The description that was sent last, whatever became of it."
@@ -77,24 +79,20 @@ class CallMedia:
         """Whether sound flows by a plan; not so while our 200 had an offer and the ACK is not in."""
         return self.port is not None and self._start is None
 
-    def open(self, invite: Request, port: MediaPort, start: Callable[[negotiate.MediaPlan], None]) -> bytes:
-        """
-        Return the SDP of our 200, and let `start` begin sound by a plan: now, or with the answer in the ACK.
-
-        Raises `NotAcceptable`.
-        """
-        if not has_sdp(invite):
+    def open(self, port: MediaPort, start: Callable[[negotiate.MediaPlan], None]) -> bytes:
+        """Return the SDP of our 200, and let `start` begin sound by a plan: now, or with the answer in the ACK."""
+        if self._offer is None:
             self._own_offer = self._said = negotiate.offer(self._local(port))
             self.port, self._start = port, start
             self._timeline.record(
                 "sdp", f"the INVITE has no offer; offered {port.port}, the ACK has to answer"
             )
             return self._own_offer
-        answer = negotiate.answer(offer_of(invite), self._local(port))
-        start(answer.plan)
-        self.port, self._said = port, answer.sdp
-        self._agreed(answer.plan, port)
-        return answer.sdp
+        offer, self._offer = self._offer, None
+        start(offer.plan)
+        self.port, self._said = port, offer.answer(self._local(port))
+        self._agreed(offer.plan, port)
+        return self._said
 
     def confirmed(self, leg: Leg) -> None:
         """Take the ACK to our first 200. Raises `NotAcceptable` when it owes us an answer that can be used."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -57,4 +57,11 @@ class Termination:
     "In words, for people: what happened and, where there is one, the remedy."
 
     def to_api(self) -> dict[str, Any]:
-        return {key: value for key, value in asdict(self).items() if value not in (None, "")}
+        """Return its fields, without those that say nothing."""
+        fields = {
+            "result": self.result,
+            "reason": self.reason,
+            "sip_status": self.sip_status,
+            "cause": self.cause,
+        }
+        return {name: value for name, value in fields.items() if value not in (None, "")}

@@ -27,14 +27,19 @@ class Ringing:
         self._news = news
         self._timeout_s = timeout_s
         self._on_unanswered = on_unanswered
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
 
     def begin(self, media_security: str) -> None:
         """Say 180, and tell the app, who may decide before this returns."""
         self._leg.ring(180)
-        self._timer = asyncio.get_running_loop().call_later(self._timeout_s, self._timed_out)
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._timeout_s, self._timed_out)
         if not self._news.incoming(self._leg.invite.headers, media_security, self._undeliverable):
-            self._on_unanswered("nobody is subscribed to realtime.call.incoming", "")
+            # In a turn of its own: what that sets off takes as long as all before, and others' INVITEs wait.
+            self._timer.cancel()
+            self._timer = loop.call_soon(
+                self._on_unanswered, "nobody is subscribed to realtime.call.incoming", ""
+            )
 
     def end(self) -> None:
         """Somebody has decided, or the call is over."""

@@ -22,12 +22,14 @@ __all__ = [
     "Address",
     "Answer",
     "Direction",
+    "Judgement",
     "LocalMedia",
     "MediaPlan",
     "NotAcceptable",
     "answer",
     "complete",
     "is_same",
+    "judge",
     "offer",
 ]
 
@@ -118,9 +120,29 @@ class Answer:
     plan: MediaPlan
 
 
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What an offer leads to, before it is known what port the answer will name."""
+
+    plan: MediaPlan
+    _session: SessionDescription
+    _chosen: MediaDescription
+    _crypto: Crypto | None
+
+    def answer(self, local: LocalMedia) -> bytes:
+        """Return the answer: one line per offered line, in order, all but one stream refused (RFC 3264 section 6)."""
+        return _answer_text(self._session, self._chosen, self.plan, local, self._crypto)
+
+
 def answer(offer: bytes, local: LocalMedia) -> Answer:
+    """Judge an offer, and answer it at once. Raises `NotAcceptable` as `judge` does."""
+    judgement = judge(offer, local)
+    return Answer(judgement.answer(local), judgement.plan)
+
+
+def judge(offer: bytes, local: LocalMedia) -> Judgement:
     """
-    Answer an offer: one line per offered line, in order, all but one audio stream refused (RFC 3264 section 6).
+    Return what an offer leads to; `local` may still lack its port and its session's numbers.
 
     Raises `NotAcceptable` when no audio stream can be agreed on, with the reason for each that was offered.
     """
@@ -141,7 +163,7 @@ def answer(offer: bytes, local: LocalMedia) -> Answer:
         raise NotAcceptable("; ".join(faults) or "the offer has no m=audio line")
     # Optional SRTP is offered as two lines on one port, in whatever order: we take the protected one.
     chosen, plan, crypto = next((each for each in usable if each[1].srtp), usable[0])
-    return Answer(_answer_text(session, chosen, plan, local, crypto), plan)
+    return Judgement(plan, session, chosen, crypto)
 
 
 def offer(local: LocalMedia, before: bytes = b"") -> bytes:

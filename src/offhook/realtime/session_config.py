@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, Tag, ValidationError, field_validator
@@ -259,10 +260,17 @@ class SessionConfig(ApiModel):
     reasoning: Reasoning | None = None
 
     def to_api(self, *, session_id: str, expires_at: int) -> dict[str, Any]:
-        """Return the full session object with every default filled in (rows S13, E10, G02)."""
-        session: dict[str, Any] = {"type": self.type, "object": "realtime.session", "id": session_id}
-        session |= self.model_dump(exclude={"type"})
-        session["expires_at"] = expires_at
+        """
+        Return the full session object with every default filled in (rows S13, E10, G02).
+
+        What lies in it belongs to all who have asked, and is to be left as it is.
+        """
+        head = {"type": self.type, "object": "realtime.session", "id": session_id}
+        return head | self._shown | {"expires_at": expires_at}
+
+    @cached_property
+    def _shown(self) -> dict[str, Any]:
+        session = self.model_dump(exclude={"type"})
         # Clients of before these fields were new validate what they know; absent is safer than null.
         for name in ("parallel_tool_calls", "reasoning"):
             if session[name] is None:

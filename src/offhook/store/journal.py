@@ -58,8 +58,15 @@ class StoreJournal:
 
     def entry(self, call_id: str, number: int, at: float, entry: TimelineEntry) -> None:
         details = Json.of(entry.details)
-        row = {"call_id": call_id, "number": number, "at": at, "kind": entry.kind, "title": entry.title}
-        self._writer.append(schema.timeline, row | {"details": details})
+        row = {
+            "call_id": call_id,
+            "number": number,
+            "at": at,
+            "kind": entry.kind,
+            "title": entry.title,
+            "details": details,
+        }
+        self._writer.append(schema.timeline, row)
         if entry.kind == "turn":
             turn = {"call_id": call_id, "number": number, "at": at, "described": details}
             self._writer.append(schema.turns, turn)

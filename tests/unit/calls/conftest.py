@@ -31,7 +31,7 @@ class FakeLeg:
 
     _numbers = itertools.count(1)
 
-    def __init__(self, project="proj_a", *, sdp=SDP, headers=()):
+    def __init__(self, project="proj_a", *, sdp=SDP, headers=(), remote=("192.0.2.1", 5060)):
         number = next(self._numbers)
         body = sdp.encode()
         extra = "".join(f"{name}: {value}\r\n" for name, value in headers)
@@ -43,7 +43,7 @@ class FakeLeg:
         )
         self._raw = raw.encode() + body
         self.invite = parse_message(self._raw)
-        self.flow = Flow("udp", ("192.0.2.9", 5060), ("192.0.2.1", 5060), None)
+        self.flow = Flow("udp", ("192.0.2.9", 5060), remote, None)
         self.call_id, self.state, self.refer_count = f"c{number}", "calling", 0
         self.listener = self.peer = None
         self.asked = []
@@ -138,7 +138,7 @@ class Table:
         self.engines = EngineDirectory({"scripted": self.factory}, default="scripted", models={})
         self.pacer = Pacer()
         endpoint = WebhookEndpoint("wh_1", "http://127.0.0.1:1/", ("whsec_AAAA",))
-        trunk = Trunk("all", (ip_network("0.0.0.0/0"),))
+        trunk = Trunk("all", (ip_network("0.0.0.0/0"), ip_network("::/0")))
         self.project = Project("proj_a", ("sk-a",), (endpoint,), (trunk,), **(project or {}))
         self.other = Project("proj_b", ("sk-b",), (endpoint,), (trunk,))
         self.manager = CallManager(

@@ -11,7 +11,6 @@ from offhook.calls import manager as manager_module
 from offhook.calls.errors import CallError
 from offhook.calls.ports import WebhookAttempt
 from offhook.realtime.engine import EngineFailed
-from offhook.sip.flow import Flow
 from offhook.tenants import Fallback
 
 ACCEPT = {"type": "realtime"}
@@ -204,7 +203,7 @@ async def test_a_late_word_about_a_webhook_does_not_end_an_accepted_call(table):
 @pytest.mark.parametrize("table", [{"project": {"max_calls": 1}}], indirect=True)
 async def test_what_others_wrote_stands_as_one_line_in_a_reason_header(table, monkeypatch):
     monkeypatch.setattr(
-        "offhook.calls.manager.negotiate.answer",
+        "offhook.calls.manager.negotiate.judge",
         _raise_not_acceptable('bad "c=" \\ line\r\nRoute: <sip:evil>\x00' + "x" * 5000),
     )
     leg, _ = table.invite()
@@ -254,7 +253,9 @@ async def test_a_bug_before_the_answer_refuses_the_call_and_is_over(table, monke
     assert table.manager.live == 0
 
 
-@pytest.mark.parametrize("broken", ["offhook.media.port.MediaPort.start", "offhook.media.negotiate.answer"])
+@pytest.mark.parametrize(
+    "broken", ["offhook.media.port.MediaPort.start", "offhook.media.negotiate._answer_text"]
+)
 async def test_a_port_that_cannot_be_used_is_given_back(table, monkeypatch, broken):
     leg, call = table.invite()
     ports = table.manager._services.ports
@@ -289,8 +290,7 @@ async def test_an_engine_that_dies_before_the_answer_leaves_the_caller_with_503(
 
 
 async def test_the_peer_of_an_ipv6_call_is_shown_in_brackets(table):
-    leg, call = table.invite()
-    leg.flow = Flow("udp", ("2001:db8::9", 5060), ("2001:db8::1", 5062), None)
+    _, call = table.invite(remote=("2001:db8::1", 5062))
     assert call.describe()["remote"] == "[2001:db8::1]:5062"
 
 
