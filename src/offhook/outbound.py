@@ -109,6 +109,11 @@ class _Key(NamedTuple):
     policy: OutboundPolicy
 
 
+@dataclass(slots=True)
+class _Progress:
+    connected: bool = False
+
+
 _backend = httpcore2.AnyIOBackend()
 
 
@@ -156,11 +161,14 @@ class OutboundClient:
         )
         key = _Key(target.scheme, target.host, target.origin.port, policy)
         deadline = asyncio.get_running_loop().time() + timeout
+        progress = _Progress()
         try:
             async with asyncio.timeout_at(deadline):
-                connection, response = await self._send(key, request, once)
+                connection, response = await self._send(key, request, once, progress)
         except TimeoutError:
-            raise OutboundError("timeout", f"no answer within {timeout:g} s") from None
+            if progress.connected:
+                raise OutboundError("timeout", f"no answer within {timeout:g} s") from None
+            raise OutboundError("connect", f"no connection within {timeout:g} s") from None
         try:
             body, truncated = await _read_body(response, max_body, deadline)
         finally:
@@ -173,7 +181,8 @@ class OutboundClient:
         target = _parse_url(url, policy)
         try:
             async with asyncio.timeout(timeout):
-                connection = await self._connect(_Key(target.scheme, target.host, target.origin.port, policy))
+                key = _Key(target.scheme, target.host, target.origin.port, policy)
+                connection = await self._connect(key, _Progress())
         except TimeoutError:
             raise OutboundError("timeout", f"no connection within {timeout:g} s") from None
         await connection.aclose()
@@ -187,15 +196,16 @@ class OutboundClient:
             await connection.aclose()
 
     async def _send(
-        self, key: _Key, request: httpcore2.Request, once: bool
+        self, key: _Key, request: httpcore2.Request, once: bool, progress: _Progress
     ) -> tuple[httpcore2.AsyncHTTP11Connection, httpcore2.Response]:
         connection = None if once else await self._take_idle(key)
         if connection is not None:
+            progress.connected = True
             try:
                 return connection, await self._request(connection, request)
             except OutboundError:
-                pass
-        connection = await self._connect(key)
+                progress.connected = False
+        connection = await self._connect(key, progress)
         return connection, await self._request(connection, request)
 
     async def _request(
@@ -239,12 +249,13 @@ class OutboundClient:
         for key in [key for key, stack in self._idle.items() if not stack]:
             del self._idle[key]
 
-    async def _connect(self, key: _Key) -> httpcore2.AsyncHTTP11Connection:
+    async def _connect(self, key: _Key, progress: _Progress) -> httpcore2.AsyncHTTP11Connection:
         if self._closed:
             raise OutboundError("connect", "the client is closed")
         host = key.host.decode("ascii")
         addresses = await resolve(host, key.port, key.policy)
         stream = await _connect_first(host, addresses, key.port)
+        progress.connected = True
         if key.scheme == b"https":
             try:
                 stream = await stream.start_tls(self._tls, server_hostname=host)

@@ -341,6 +341,16 @@ async def test_silence_ends_with_the_timeout(client):
     assert caught.value.kind == "timeout"
 
 
+async def test_a_name_server_that_never_answers_is_not_held_against_the_server(client, monkeypatch):
+    async def getaddrinfo(host, port, **kwargs):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    with pytest.raises(OutboundError, match=r"no connection within 0\.05 s") as caught:
+        await post(client, "http://app.example/", timeout=0.05)
+    assert caught.value.kind == "connect"
+
+
 async def test_a_closed_client_sends_nothing(client):
     await client.close()
     with pytest.raises(OutboundError, match="closed"):
