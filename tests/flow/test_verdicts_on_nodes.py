@@ -26,6 +26,7 @@ from testbed.upstream import Upstream
 KEY = "sk-upstream-verdicts-5Qx1"
 TARGET = "tel:+14155550123"
 INTERVAL_S = 3
+FUSSY_SEAT = 0
 
 
 async def verdict(node: Node, app: DeveloperApp, call_id: str = "") -> dict[str, Any]:
@@ -65,7 +66,9 @@ def relaying(tmp_path_factory: pytest.TempPathFactory, bound: socket.socket) -> 
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TEST_KEY_VERDICTS", KEY)
-        with Node(tmp_path_factory.mktemp("relaying"), engine=engine, seats=20) as running:
+        lines = {FUSSY_SEAT: "fallback = { status = 488 }"}
+        with Node(tmp_path_factory.mktemp("relaying"), engine=engine, seats=20, seat_lines=lines) as running:
+            running.seats[FUSSY_SEAT].taken = True
             yield running
 
 
@@ -74,7 +77,7 @@ def relaying(tmp_path_factory: pytest.TempPathFactory, bound: socket.socket) -> 
     [
         (401, "upstream_refused", "HTTP 401"),
         (429, "upstream_rate_limited", "HTTP 429"),
-        (503, "upstream_refused", "HTTP 503"),
+        (503, "upstream_error", "HTTP 503"),
         ("silent", "upstream_unreachable", "no answer within 1 s"),
     ],
 )
@@ -98,6 +101,15 @@ async def test_an_upstream_where_nobody_listens(relaying: Node) -> None:
         await app.accept((await app.incoming()).call_id)
         await call.refused()
         assert codes(await verdict(relaying, app)) == ["upstream_unreachable"]
+
+
+async def test_a_fallback_of_488_says_nothing_of_the_offer(relaying: Node) -> None:
+    async with DeveloperApp(relaying, relaying.seats[FUSSY_SEAT]) as app, Phone(relaying) as phone:
+        call = await phone.dial(app.seat.project)
+        await app.accept((await app.incoming()).call_id)
+        assert (await call.refused()).status == 488
+        found = await verdict(relaying, app)
+        assert (codes(found), found["blame"]) == (["upstream_unreachable"], "upstream")
 
 
 @pytest.mark.parametrize("comes_back", [True, False])
@@ -124,7 +136,7 @@ async def test_an_upstream_that_is_lost(relaying: Node, bound: socket.socket, co
         else:
             await call.ended()
             found = await verdict(relaying, app, call_id)
-            assert (found["code"], found["blame"]) == ("upstream_refused", "upstream")
+            assert (found["code"], found["blame"]) == ("upstream_error", "upstream")
             assert "HTTP 503" in found["sentence"]
 
 
@@ -272,3 +284,32 @@ async def test_sound_of_which_a_fifth_is_lost(short: Node, udp: Trunk) -> None:
         found = await verdict(short, app, call_id)
         assert found["code"] == "loss_from_caller"
         assert "% of the caller's sound was lost" in found["sentence"]
+
+
+async def test_a_hangup_that_finds_no_way(short: Node) -> None:
+    """The trunk's connection is gone, and nobody listens at its Contact: who called may hear silence."""
+    async with DeveloperApp(short) as app:
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))
+            where = f"127.0.0.1:{closed.getsockname()[1]}"
+            async with Rtp() as rtp, Trunk(short.sip["tcp"], "tcp") as trunk:
+                invite = write(PLAIN, trunk, app.seat.project, rtp=rtp.port, local=where)
+                invite = bend(invite, (f"<sip:caller@{where}>", f"<sip:caller@{where};transport=tcp>"))
+                call, call_id = await establish(trunk, app, invite)
+                await rtp.speak(call.media, 200, loud=True)
+            await app.client.realtime.calls.hangup(call_id)
+            async with asyncio.timeout(20):
+                while (found := await verdict(short, app, call_id))["code"] != "bye_not_answered":
+                    await asyncio.sleep(0.05)
+            assert found["blame"] == "trunk"
+            assert where in found["sentence"]
+
+
+async def test_a_trunk_that_hangs_up_for_a_fault_of_its_own(short: Node, udp: Trunk) -> None:
+    async with DeveloperApp(short) as app, Rtp() as rtp:
+        call, call_id = await establish(udp, app, write(PLAIN, udp, app.seat.project, rtp=rtp.port))
+        await rtp.speak(call.media, 200, loud=True)
+        assert (await call.ask("BYE", 'Reason: Q.850;cause=102;text="MEDIA_TIMEOUT"')).status == 200
+        found = await verdict(short, app, call_id)
+        assert (found["code"], found["blame"]) == ("cut_off_by_trunk", "trunk")
+        assert "MEDIA_TIMEOUT" in found["sentence"]

@@ -28,7 +28,9 @@ class Tale:
         message = f"{start}\r\nCall-ID: c\r\nCSeq: {cseq}\r\n{headers}\r\n{body}"
         return self.add(at, "sip", start, direction=direction, remote=PEER, message=message)
 
-    def webhook(self, at, ms, status=200, error=None, *, number=1, endpoint="https://app.example/hook"):
+    def webhook(
+        self, at, ms, status=200, error=None, *, number=1, endpoint="https://app.example/hook", fault=""
+    ):
         return self.add(
             at,
             "webhook",
@@ -39,6 +41,7 @@ class Tale:
             status=status,
             duration_ms=ms,
             error=error,
+            **({"fault": fault} if fault else {}),
         )
 
     def rest(self, at, verb, status=200, error=None):
@@ -67,6 +70,10 @@ class Tale:
     def said(self, at, words="Hello."):
         return self.add(at, "said", words)
 
+    def upstream(self, at, title, **facts):
+        """`opened`, `refused` or `lost`."""
+        return self.add(at, "upstream", title, **facts)
+
     def sound(self, at, *, packets=1000, **counts):
         quality = {"inbound": {"packets": packets, "loss_percent": 0.0, "jitter_ms": 1.0, "mos": 4.4}}
         quality["outbound"] = {"packets": 1000, "loss_percent": None}
@@ -75,12 +82,12 @@ class Tale:
         counts = {"packets_in": packets, "packets_out": 1000, "played_ms": 1000} | counts
         return self.add(at, "media", f"rtp: {packets} packets in", **counts, quality=quality)
 
-    def ended(self, at, reason, cause="", *, sip_status=None, sound=True):
+    def ended(self, at, reason, cause="", *, sip_status=None, sound=True, fault=None):
         if sound and self.call.get("answered_at") and not any("rtp: " in e["title"] for e in self.data):
             self.sound(at)
         end = {"result": "x", "reason": reason, "cause": cause, "sip_status": sip_status}
         self.call |= {"state": "ended", "termination": {k: v for k, v in end.items() if v}}
-        return self.add(at, "call", f"ended: {cause}", **self.call["termination"])
+        return self.add(at, "call", f"ended: {cause}", **self.call["termination"], fault=fault)
 
     def cancelled(self, at, *headers):
         self.sip(at, "in", "CANCEL sip:proj_x@h SIP/2.0", "1 CANCEL", headers="".join(headers))

@@ -13,6 +13,8 @@ from typing import Generic, TypeVar
 from offhook.sip.reasons import create_reason
 from offhook.tenants import Project, Projects, Trunk
 
+from .record import Fault
+
 __all__ = ["Admission", "Capacity", "Refusal", "Unanswered"]
 
 
@@ -25,6 +27,7 @@ class Refusal:
     "In words; goes into the Reason header and the log."
     retry_after: int | None = None
     "Seconds. Only for the node's own trouble: it stops the peer from sending us anything (RFC 3261 section 21.5.4)."
+    fault: Fault | None = None
 
     def headers(self) -> list[tuple[str, str]]:
         """Return the response's `Reason` and `Retry-After`."""
@@ -77,22 +80,22 @@ class Admission:
     def check_capacity(self, project: Project, capacity: Capacity) -> Refusal | None:
         """Return why one more call cannot be taken now, or `None`."""
         if capacity.draining:
-            return Refusal(503, "node is draining", retry_after=5)
+            return Refusal(503, "node is draining", 5, Fault.NODE_DRAINING)
         if capacity.calls >= capacity.max_calls:
-            return Refusal(503, f"node is full: {capacity.calls} calls", retry_after=2)
+            return Refusal(503, f"node is full: {capacity.calls} calls", 2, Fault.NODE_FULL)
         if capacity.unanswered >= (capacity.max_unanswered or capacity.max_calls):
-            return Refusal(503, f"node is full: {capacity.unanswered} calls are not answered", retry_after=2)
+            reason = f"node is full: {capacity.unanswered} calls are not answered"
+            return Refusal(503, reason, 2, Fault.NODE_FULL)
         if capacity.source_unanswered >= (capacity.max_source_unanswered or capacity.max_calls):
             # The peer's own trouble, but no project's: its other way in may be better off.
-            return Refusal(
-                503, f"{capacity.source_unanswered} calls of yours are not answered", retry_after=2
-            )
+            reason = f"{capacity.source_unanswered} calls of yours are not answered"
+            return Refusal(503, reason, 2, Fault.SOURCE_FULL)
         if capacity.free_ports < 1:
-            return Refusal(503, "node is full: no free media port", retry_after=2)
+            return Refusal(503, "node is full: no free media port", 2, Fault.NODE_FULL)
         if not capacity.engine_ready:
-            return Refusal(503, "the engine is not warm yet", retry_after=1)
+            return Refusal(503, "the engine is not warm yet", 1, Fault.NODE_NOT_READY)
         if project.max_calls and capacity.project_calls >= project.max_calls:
-            return Refusal(480, f"project is full: {capacity.project_calls} calls")
+            return Refusal(480, f"project is full: {capacity.project_calls} calls", fault=Fault.PROJECT_FULL)
         return None
 
 

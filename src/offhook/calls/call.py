@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,10 +28,10 @@ from .call_file import CallFile
 from .dialog_keeper import DialogKeeper
 from .dtmf import DigitOrder
 from .errors import CallError, call_not_found
-from .media import CallMedia
+from .media import CallMedia, fault_of
 from .news import CallNews
 from .opening import NotServed, open_line
-from .record import EndReason, Result, Termination
+from .record import EndReason, Fault, Result, Termination
 from .recording import Recording, RecordingAction
 from .refer_record import refer_title
 from .ringing import Ringing
@@ -44,6 +45,10 @@ from .timeline import Timeline
 from .transfer import Transfer
 
 __all__ = ["Call"]
+
+
+_TRANSFERRED = Termination(Result.SUCCESS, EndReason.TRANSFERRED, cause="the transfer was completed")
+_LEG_FAULTS = {"no_ack": Fault.NO_ACK, "session_expired": Fault.SESSION_TIMER}
 
 
 class Call(LegListener):
@@ -154,7 +159,8 @@ class Call(LegListener):
         """Refuse the INVITE before anybody is told of it: no webhook, but a trace."""
         self._leg.refuse(refusal.status, headers=refusal.headers())
         result = Result.CLIENT_ERROR if refusal.status == 488 else Result.SERVER_ERROR
-        self._end(EndReason.FAILED, result, refusal.reason, refusal.status, tell=False)
+        end = Termination(result, EndReason.FAILED, refusal.status, refusal.reason, refusal.fault)
+        self._end(end, tell=False)
 
     # What the app asks for.
 
@@ -191,7 +197,8 @@ class Call(LegListener):
             return
         self._life.check_reject()
         self._leg.refuse(status_code)
-        self._end(EndReason.REJECTED, Result.SUCCESS, f"the app rejected with {status_code}", status_code)
+        cause = f"the app rejected with {status_code}"
+        self._end(Termination(Result.SUCCESS, EndReason.REJECTED, status_code, cause))
 
     async def refer(
         self,
@@ -243,7 +250,7 @@ class Call(LegListener):
         if repeated and self._ended_as(EndReason.HANGUP):
             return
         self._life.check_hangup()
-        self._hang_up(EndReason.HANGUP, Result.SUCCESS, "the app hung up")
+        self._hang_up(Termination(Result.SUCCESS, EndReason.HANGUP, cause="the app hung up"))
 
     async def session(self) -> SessionRunner:
         """Return the session for a sideband; on a call that still rings, wait for its accept first (API row S11)."""
@@ -260,7 +267,8 @@ class Call(LegListener):
 
     def shut_down(self) -> None:
         """End the call because the node goes away."""
-        self._hang_up(EndReason.SHUTDOWN, Result.SERVER_ERROR, "the node was shut down")
+        cause = "the node was shut down"
+        self._hang_up(Termination(Result.SERVER_ERROR, EndReason.SHUTDOWN, cause=cause))
 
     def describe(self) -> dict[str, Any]:
         """Return the body of `GET /v1/realtime/calls/{id}`."""
@@ -282,7 +290,7 @@ class Call(LegListener):
         said = f" ({reason_header})" if reason_header else ""
         waiting = f"; {self._news.silence()}" if self.state is CallState.RINGING else ""
         cause = f"the caller hung up while it rang{said}{waiting}"
-        self._end(EndReason.CANCELLED, Result.CLIENT_ERROR, cause, 487)
+        self._end(Termination(Result.CLIENT_ERROR, EndReason.CANCELLED, 487, cause))
 
     def leg_confirmed(self, leg: Leg) -> None:
         if self.state is CallState.ENDED:
@@ -290,8 +298,9 @@ class Call(LegListener):
         try:
             self._media.confirmed(leg)
         except negotiate.NotAcceptable as error:
-            said = create_reason("SIP", 488, str(error))
-            self._hang_up(EndReason.FAILED, Result.CLIENT_ERROR, f"no common sound: {error}", said)
+            cause, said = f"no common sound: {error}", create_reason("SIP", 488, str(error))
+            end = Termination(Result.CLIENT_ERROR, EndReason.FAILED, None, cause, fault_of(error))
+            self._hang_up(end, said)
             return
         self._life.confirmed()
         self._sound.open()
@@ -323,18 +332,18 @@ class Call(LegListener):
         self._transfer.updated(update)
         if self._transfer.completed:
             # The carrier waits for our BYE before it joins caller and target.
-            self._hang_up(EndReason.TRANSFERRED, Result.SUCCESS, "the transfer was completed")
+            self._hang_up(_TRANSFERRED)
 
     def leg_ended(self, leg: Leg, ended: LegEnded) -> None:
         if self._transfer.completed:
-            self._end(EndReason.TRANSFERRED, Result.SUCCESS, "the transfer was completed")
+            self._end(_TRANSFERRED)
         elif ended.cause == "remote_bye":
             cause = "the caller hung up" + (f" ({ended.reason_header})" if ended.reason_header else "")
-            self._end(EndReason.REMOTE_HANGUP, Result.SUCCESS, cause)
+            self._end(Termination(Result.SUCCESS, EndReason.REMOTE_HANGUP, cause=cause))
         else:
-            expired = ended.cause == "session_expired"
-            reason = EndReason.SESSION_EXPIRED if expired else EndReason.FAILED
-            self._end(reason, Result.CLIENT_ERROR, ended.text or ended.cause)
+            fault = _LEG_FAULTS.get(ended.cause, Fault.DIALOG_LOST)
+            reason = EndReason.SESSION_EXPIRED if fault is Fault.SESSION_TIMER else EndReason.FAILED
+            self._end(Termination(Result.CLIENT_ERROR, reason, None, ended.text or ended.cause, fault))
 
     def leg_released(self, leg: Leg) -> None:
         # Each would hold the other until the collector comes.
@@ -355,15 +364,18 @@ class Call(LegListener):
                 self._agent.speak_first()
             except (EngineUnavailable, ConfigError) as error:
                 failed = f"{cause}; the fallback failed: {error}"
-                self._refuse(503, EndReason.FAILED, Result.SERVER_ERROR, failed, "the fallback failed")
+                fault = Fault.FALLBACK_FAILED
+                end = Termination(Result.SERVER_ERROR, EndReason.FAILED, 503, failed, fault)
+                self._refuse(end, "the fallback failed")
             return
         status = fallback.status if fallback is not None else 480
-        self._refuse(status, EndReason.UNANSWERED, Result.UPSTREAM_ERROR, cause, said)
+        self._refuse(Termination(Result.UPSTREAM_ERROR, EndReason.UNANSWERED, status, cause), said)
 
-    def _refuse(self, status: int, reason: EndReason, result: Result, cause: str, said: str = "") -> None:
+    def _refuse(self, end: Termination, said: str = "") -> None:
         """Refuse the INVITE. The trunk reads `said`: what an app's server answers is none of its business."""
-        self._leg.refuse(status, headers=Refusal(status, said or cause).headers())
-        self._end(reason, result, cause, status)
+        assert end.sip_status is not None
+        self._leg.refuse(end.sip_status, headers=Refusal(end.sip_status, said or end.cause).headers())
+        self._end(end)
 
     # From accept to the first word.
 
@@ -386,7 +398,7 @@ class Call(LegListener):
         try:
             port = await open_line(self._agent, self._seat, limit_s)
         except NotServed as error:
-            self._fail(str(error), error.said, error.result)
+            self._fail(Termination(error.result, EndReason.FAILED, None, str(error), error.fault), error.said)
             return
         if self.state is not CallState.ACCEPTED or self._leg.state == "ended":
             # The leg is ahead of its news: a CANCEL may have come that we are told of in a moment.
@@ -413,15 +425,16 @@ class Call(LegListener):
         self._dialog.keep()
 
     def _media_timed_out(self, cause: str) -> None:
-        self._hang_up(EndReason.MEDIA_TIMEOUT, Result.CLIENT_ERROR, cause, create_reason("Q.850", 102, cause))
+        said = create_reason("Q.850", 102, cause)
+        self._hang_up(Termination(Result.CLIENT_ERROR, EndReason.MEDIA_TIMEOUT, cause=cause), said)
 
-    def _fail(self, cause: str, said: str = "", result: Result = Result.SERVER_ERROR) -> None:
+    def _fail(self, end: Termination, said: str) -> None:
         """An accepted call cannot be served after all."""
         if self.state is not CallState.ACCEPTED:
             return
         fallback = self.project.fallback
         status = fallback.status if fallback is not None and fallback.accept is None else 503
-        self._refuse(status, EndReason.FAILED, result, cause, said)
+        self._refuse(replace(end, sip_status=status), said)
 
     # The end.
 
@@ -433,35 +446,36 @@ class Call(LegListener):
 
     def _session_expired(self) -> None:
         """The session reached its limit: end the call as a hangup would (API row S20)."""
-        self._hang_up(EndReason.SESSION_EXPIRED, Result.SUCCESS, "the session reached its time limit")
+        cause, fault = "the session reached its time limit", Fault.SESSION_LIMIT
+        self._hang_up(Termination(Result.SUCCESS, EndReason.SESSION_EXPIRED, None, cause, fault))
 
     def _engine_failed(self, cause: str) -> None:
         result = Result.UPSTREAM_ERROR if self._agent.is_relayed else Result.SERVER_ERROR
-        self._broken(f"the engine failed: {cause}", "the engine failed", result)
+        cause = f"the engine failed: {cause}"
+        self._broken(
+            Termination(result, EndReason.FAILED, None, cause, Fault.ENGINE_FAILED), "the engine failed"
+        )
 
-    def _broken(self, cause: str, said: str, result: Result = Result.SERVER_ERROR) -> None:
+    def _broken(self, end: Termination, said: str) -> None:
         """End the call for a fault of this node, or of an upstream, before its answer or after."""
-        self._fail(cause, said, result)
-        hang_up = partial(self._hang_up, EndReason.FAILED, result, cause)
+        self._fail(end, said)
+        hang_up = partial(self._hang_up, end)
         if self._apology.is_being_said:
             return
         is_heard = self.state is CallState.ACTIVE and not self._media.held
         if not is_heard or not self._apology.say(self._sound.playout, self._media.law, hang_up):
             hang_up()
 
-    def _hang_up(self, reason: EndReason, result: Result, cause: str, said: str = "") -> None:
+    def _hang_up(self, end: Termination, said: str = "") -> None:
         """BYE once answered, 480 before; nothing when the call is over. `said` is the Reason that the peer gets."""
         if self.state is not CallState.ENDED:
             rings = self.state in (CallState.RINGING, CallState.ACCEPTED)
-            why = create_reason("SIP", 480, cause) if rings else create_reason("Q.850", *reason.q850)
+            why = create_reason("SIP", 480, end.cause) if rings else create_reason("Q.850", *end.reason.q850)
             self._leg.hangup(reason_header=said or why)
-            self._end(reason, result, cause, 480 if rings else None)
+            self._end(replace(end, sip_status=480 if rings else None))
 
-    def _end(
-        self, reason: EndReason, result: Result, cause: str, status: int | None = None, *, tell: bool = True
-    ) -> None:
-        termination = Termination(result, reason, status, cause)
-        if not self._life.end(termination):
+    def _end(self, end: Termination, *, tell: bool = True) -> None:
+        if not self._life.end(end):
             return
         self._file.ended()
         self._ringing.end()
@@ -473,13 +487,13 @@ class Call(LegListener):
         self._sound.close()
         self._transfer.call_ended()
         self._media.close()
-        self.timeline.record("call", f"ended: {cause}", **termination.to_api())
-        data = termination.to_api()
+        self.timeline.record("call", f"ended: {end.cause}", **end.details())
+        data = end.to_api()
         self._agent.publish("call.ended", **data)
         if tell:  # before it is saved: a call that is kept as ended has its event kept
             self._news.ended(data)
         if self._agent.runner is not None:  # at whose end the call is saved, with what the session was
-            self._tasks.spawn(self._close_session(reason.value))
+            self._tasks.spawn(self._close_session(end.reason.value))
         else:
             self.save()
         self._on_ended(self)
@@ -497,4 +511,5 @@ class Call(LegListener):
             self.save()
 
     def _bug_found(self, cause: str) -> None:
-        self._broken(cause, "internal error")
+        fault = Fault.INTERNAL_ERROR
+        self._broken(Termination(Result.SERVER_ERROR, EndReason.FAILED, None, cause, fault), "internal error")

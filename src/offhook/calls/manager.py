@@ -18,7 +18,7 @@ from .admission import Admission, Capacity, Refusal, Unanswered
 from .call import Call
 from .errors import call_not_found
 from .gate import TrunkGate
-from .media import offer_of, srtp_terms
+from .media import fault_of, offer_of, srtp_terms
 from .refused import RefusedSource
 from .seats import Seat, Seats
 from .services import CallServices
@@ -207,7 +207,7 @@ class CallManager:
         try:
             return negotiate.judge(offer_of(leg.invite), self._before_port(project, source))
         except negotiate.NotAcceptable as error:
-            return Refusal(488, str(error))
+            return Refusal(488, str(error), fault=fault_of(error))
 
     def _make_call(
         self,

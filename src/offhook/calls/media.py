@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from offhook import ids
@@ -19,10 +19,11 @@ from offhook.sip.offers import has_sdp
 from offhook.tenants import SrtpMode
 
 from .admission import Refusal
+from .record import Fault
 from .services import CallSettings
 from .timeline import Timeline
 
-__all__ = ["CallMedia", "offer_of", "srtp_terms"]
+__all__ = ["CallMedia", "fault_of", "offer_of", "srtp_terms"]
 
 DEFAULT_LAW: Law = "PCMU"
 "What the session speaks when it begins before the peer has said what it takes."
@@ -242,6 +243,18 @@ def srtp_terms(mode: SrtpMode, standing: SrtpKeys | None = None) -> SrtpTerms | 
 
 def _protected(plan: negotiate.MediaPlan) -> str:
     return f" by SRTP, {plan.srtp.suite.name}" if plan.srtp else ""
+
+
+_FAULTS: Mapping[negotiate.Disagreement, Fault] = {
+    "codec": Fault.NO_COMMON_CODEC,
+    "srtp required": Fault.SRTP_REQUIRED,
+    "srtp": Fault.SRTP_REFUSED,
+    "description": Fault.OFFER_UNUSABLE,
+}
+
+
+def fault_of(error: negotiate.NotAcceptable) -> Fault:
+    return _FAULTS[error.about]
 
 
 def offer_of(message: Request | Response) -> bytes:

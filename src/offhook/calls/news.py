@@ -63,6 +63,10 @@ class CallNews:
         }
         self._on_undeliverable = on_undeliverable
         self._incoming = self._announce(INCOMING, data, urgent=True)
+        if self._incoming is None:
+            self._timeline.record(
+                "webhook", f"nobody is subscribed to {INCOMING}", type=INCOMING, endpoints=0
+            )
         return self._incoming is not None
 
     def decided(self) -> None:
@@ -134,6 +138,7 @@ class CallNews:
             duration_ms=round(attempt.duration_ms, 1),
             error=attempt.error,
             will_retry=attempt.will_retry,
+            **({"fault": attempt.kind} if attempt.kind else {}),
             **({"unstored": True} if attempt.unstored else {}),
         )
 

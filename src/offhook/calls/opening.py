@@ -6,7 +6,7 @@ from offhook.media.port import MediaPort, NoFreePort
 from offhook.realtime.engine import EngineUnavailable, UpstreamUnavailable
 
 from .agent import CallAgent
-from .record import Result
+from .record import Fault, Result
 from .seats import Seat
 
 __all__ = ["NotServed", "open_line"]
@@ -15,8 +15,11 @@ __all__ = ["NotServed", "open_line"]
 class NotServed(Exception):  # noqa: N818 - a state of the node or of an upstream, not a fault
     """The call cannot be answered after all. `said` is what the caller's side may know of it."""
 
-    def __init__(self, cause: str, said: str = "", result: Result = Result.SERVER_ERROR) -> None:
+    def __init__(
+        self, cause: str, fault: Fault, said: str = "", result: Result = Result.SERVER_ERROR
+    ) -> None:
         super().__init__(cause)
+        self.fault = fault
         self.said = said
         self.result = result
 
@@ -28,8 +31,10 @@ async def open_line(agent: CallAgent, seat: Seat, limit_s: float) -> MediaPort:
         # Never cancelled: uvloop loses a socket whose opening is (its loop then cannot be closed).
         return await seat.open_port()
     except TimeoutError:
-        raise NotServed(f"the engine was not ready within {limit_s:g} s") from None
+        raise NotServed(f"the engine was not ready within {limit_s:g} s", Fault.ENGINE_SLOW) from None
     except UpstreamUnavailable as error:
-        raise NotServed(str(error), "no engine is free", Result.UPSTREAM_ERROR) from None
+        said, result = "no engine is free", Result.UPSTREAM_ERROR
+        raise NotServed(str(error), Fault.UPSTREAM_UNAVAILABLE, said, result) from None
     except (EngineUnavailable, NoFreePort) as error:
-        raise NotServed(str(error), "no engine or no media port is free") from None
+        fault = Fault.NODE_FULL if isinstance(error, NoFreePort) else Fault.ENGINE_UNAVAILABLE
+        raise NotServed(str(error), fault, "no engine or no media port is free") from None

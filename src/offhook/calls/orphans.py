@@ -23,7 +23,7 @@ from .admission import Refusal
 from .journal import CallTimes, Journal
 from .news import CallNews
 from .ports import Announcer
-from .record import EndReason, Result, Termination
+from .record import EndReason, Fault, Result, Termination
 from .refer_record import cut_off, refer_title
 from .timeline import Timeline, TimelineEntry
 
@@ -132,11 +132,12 @@ class Orphans:
         if told is not None:
             termination = {name: value for name, value in told.items() if name != "call_id"}
         else:
-            termination = Termination(Result.SERVER_ERROR, EndReason.FAILED, sip_status, CRASHED).to_api()
-            timeline.record("call", f"ended: {CRASHED}", **termination)
-        now = max(
-            self._clock.wall(), times.answered_at or times.created_at
-        )  # the clock may have been set back
+            crashed = Fault.NODE_CRASHED
+            end = Termination(Result.SERVER_ERROR, EndReason.FAILED, sip_status, CRASHED, crashed)
+            timeline.record("call", f"ended: {CRASHED}", **end.details())
+            termination = end.to_api()
+        # The clock may have been set back.
+        now = max(self._clock.wall(), times.answered_at or times.created_at)
         ended = {
             "state": "ended",
             "ended_at": int(now),

@@ -41,6 +41,11 @@ class WebhookAttempt:
     will_retry: bool
     unstored: bool = False
     "It was sent from memory, since the event could not be stored in time: a crash would have lost it."
+    kind: str = ""
+    """
+    Of one without a status, where it stopped: `url`, `refused`, `dns`, `connect`, `tls`, `timeout` or `protocol` of
+    `offhook.outbound`; `secret`, `gone` or `internal`.
+    """
 
 
 class Announcement(Protocol):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["EndReason", "Result", "Termination"]
+__all__ = ["EndReason", "Fault", "Result", "Termination"]
 
 
 class Result(StrEnum):
@@ -41,6 +41,36 @@ class EndReason(StrEnum):
         return _TEMPORARY_FAILURE if self in (EndReason.FAILED, EndReason.SHUTDOWN) else _CLEARING
 
 
+class Fault(StrEnum):
+    """What made a call impossible, or ended it: as a fact, for who judges; `Termination.cause` has it in words."""
+
+    NODE_DRAINING = "node_draining"
+    NODE_FULL = "node_full"
+    SOURCE_FULL = "source_full"
+    PROJECT_FULL = "project_full"
+    NODE_NOT_READY = "node_not_ready"
+    ENGINE_FULL = "engine_full"
+    NO_COMMON_CODEC = "no_common_codec"
+    SRTP_REQUIRED = "srtp_required"
+    SRTP_REFUSED = "srtp_refused"
+    OFFER_UNUSABLE = "offer_unusable"
+    FALLBACK_FAILED = "fallback_failed"
+    ENGINE_SLOW = "engine_slow"
+    "Accepted, and not ready in time."
+    ENGINE_UNAVAILABLE = "engine_unavailable"
+    "Accepted, and there was none after all."
+    UPSTREAM_UNAVAILABLE = "upstream_unavailable"
+    "Accepted, and no upstream took the call."
+    ENGINE_FAILED = "engine_failed"
+    "After the accept, or in mid-call; an upstream's end, too."
+    NO_ACK = "no_ack"
+    DIALOG_LOST = "dialog_lost"
+    SESSION_TIMER = "session_timer_expired"
+    SESSION_LIMIT = "session_limit"
+    INTERNAL_ERROR = "internal_error"
+    NODE_CRASHED = "node_crashed"
+
+
 _CLEARING = (16, "Normal call clearing")
 _TEMPORARY_FAILURE = (41, "Temporary failure")
 
@@ -55,13 +85,19 @@ class Termination:
     "The final status of the INVITE when the call was never answered."
     cause: str = ""
     "In words, for people: what happened and, where there is one, the remedy."
+    fault: Fault | None = None
+    "On the timeline only."
 
     def to_api(self) -> dict[str, Any]:
-        """Return its fields, without those that say nothing."""
-        fields = {
+        """Return it as REST, webhook and events show it."""
+        shown = {
             "result": self.result,
             "reason": self.reason,
             "sip_status": self.sip_status,
             "cause": self.cause,
         }
-        return {name: value for name, value in fields.items() if value not in (None, "")}
+        return {key: value for key, value in shown.items() if value not in (None, "")}
+
+    def details(self) -> dict[str, Any]:
+        """Return it as the timeline has it."""
+        return self.to_api() | ({"fault": self.fault} if self.fault is not None else {})

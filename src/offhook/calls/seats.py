@@ -14,6 +14,7 @@ from offhook.realtime.slots import EngineSlot
 from offhook.tenants import Project
 
 from .admission import Refusal
+from .record import Fault
 
 __all__ = ["Seat", "Seats"]
 
@@ -60,11 +61,11 @@ class Seats:
         """Hold what one more call of this project needs, or return why it cannot be had."""
         place = self._ports.promise()
         if place is None:
-            return Refusal(503, "node is full: no free media port", retry_after=2)
+            return Refusal(503, "node is full: no free media port", 2, Fault.NODE_FULL)
         slot = self.engines.promise(self._expected(project))
         if slot is None:
             place.give_back()
-            return Refusal(503, "node is full: no engine has a free session", retry_after=2)
+            return Refusal(503, "node is full: no engine has a free session", 2, Fault.ENGINE_FULL)
         return Seat(self, project.id, place, slot)
 
     def _expected(self, project: Project) -> str | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal
 
 from offhook.audio.frames import FRAME_MS, SAMPLE_RATE, Law
 from offhook.media.crypto import Crypto, CryptoError, SrtpKeys, SrtpTerms, choose, offered
@@ -22,6 +22,7 @@ __all__ = [
     "Address",
     "Answer",
     "Direction",
+    "Disagreement",
     "Judgement",
     "LocalMedia",
     "MediaPlan",
@@ -46,8 +47,16 @@ _LONGEST_PACKET_MS: Final = 60
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 
 
+Disagreement = Literal["codec", "srtp required", "srtp", "description"]
+"""What both sides cannot agree about. `srtp required`: the peer brings none; `srtp`: not as it wants it."""
+
+
 class NotAcceptable(Exception):  # noqa: N818 - the name of the SIP answer it becomes
     """The description cannot be agreed to. The message is the reason, fit for a 488 and for people."""
+
+    def __init__(self, reason: str, about: Disagreement = "description") -> None:
+        super().__init__(reason)
+        self.about = about
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +156,8 @@ def judge(offer: bytes, local: LocalMedia) -> Judgement:
     Raises `NotAcceptable` when no audio stream can be agreed on, with the reason for each that was offered.
     """
     session = _parse(offer, "offer")
-    faults = []
+    faults: list[str] = []
+    about: set[Disagreement] = set()
     usable = []
     for media in session.media:
         if media.kind != "audio":
@@ -157,10 +167,13 @@ def judge(offer: bytes, local: LocalMedia) -> Judgement:
             plan = replace(_plan(session, media, local), srtp=keys)
         except (NotAcceptable, SdpError) as error:
             faults.append(str(error))
+            about.add(error.about if isinstance(error, NotAcceptable) else "description")
         else:
             usable.append((media, plan, crypto))
     if not usable:
-        raise NotAcceptable("; ".join(faults) or "the offer has no m=audio line")
+        # Of several lines, each with a fault of its own, none is the one that counts.
+        only = about.pop() if len(about) == 1 else "description"
+        raise NotAcceptable("; ".join(faults) or "the offer has no m=audio line", only)
     # Optional SRTP is offered as two lines on one port, in whatever order: we take the protected one.
     chosen, plan, crypto = next((each for each in usable if each[1].srtp), usable[0])
     return Judgement(plan, session, chosen, crypto)
@@ -284,22 +297,24 @@ def _accept_security(
     """Return the `a=crypto` line to answer an offered stream with, and the keys; no keys for plain RTP."""
     profile = media.protocol.upper()
     if profile not in _PLAIN_PROFILES + _SECURE_PROFILES:
-        raise NotAcceptable(_unknown_profile(media.protocol))
+        raise _unknown_profile(media.protocol)
     secure = profile in _SECURE_PROFILES
     if terms is None:
         if secure:
-            raise NotAcceptable(f"{media.protocol}: SRTP is off here, offer RTP/AVP")
+            raise NotAcceptable(f"{media.protocol}: SRTP is off here, offer RTP/AVP", "srtp")
         return None, None
     try:
         return choose(media.attributes("crypto"), terms)
     except CryptoError as error:
         if secure:
-            raise NotAcceptable(f"{media.protocol}: no a=crypto line can be used: {error}") from None
+            unusable = f"{media.protocol}: no a=crypto line can be used: {error}"
+            raise NotAcceptable(unusable, "srtp") from None
         why = str(error)
     if terms.required:
-        raise NotAcceptable(f"{media.protocol}: SRTP is required, offer RTP/SAVP with a=crypto ({why})")
+        required = f"{media.protocol}: SRTP is required, offer RTP/SAVP with a=crypto ({why})"
+        raise NotAcceptable(required, "srtp required")
     if terms.standing is not None:
-        raise NotAcceptable(f"{media.protocol}: the call runs by SRTP and stays with it ({why})")
+        raise NotAcceptable(f"{media.protocol}: the call runs by SRTP and stays with it ({why})", "srtp")
     return None, None
 
 
@@ -307,31 +322,30 @@ def _agreed_security(brought: MediaDescription, answered: MediaDescription) -> S
     """Return the keys that an answer to our offer leads to. Raises `NotAcceptable` when it does not fit."""
     profile = answered.protocol.upper()
     if profile not in _PLAIN_PROFILES + _SECURE_PROFILES:
-        raise NotAcceptable(_unknown_profile(answered.protocol))
+        raise _unknown_profile(answered.protocol)
     lines = {crypto.tag: crypto for crypto in map(Crypto.parse, brought.attributes("crypto"))}
     value = answered.attribute("crypto")
     if not lines or value is None:
         if profile in _SECURE_PROFILES or brought.protocol in _SECURE_PROFILES:
             raise NotAcceptable(
-                f"{answered.protocol} in answer to {brought.protocol}, without a key for SRTP"
+                f"{answered.protocol} in answer to {brought.protocol}, without a key for SRTP", "srtp"
             )
         return None
     try:
         theirs = Crypto.parse(value)
     except CryptoError as error:
-        raise NotAcceptable(f"the answer's a=crypto cannot be used: {error}") from None
+        raise NotAcceptable(f"the answer's a=crypto cannot be used: {error}", "srtp") from None
     own = lines.get(theirs.tag)
     if own is None or own.suite != theirs.suite:
-        raise NotAcceptable(f"the answer's a=crypto:{theirs.tag} {theirs.suite.name} was not offered")
+        raise NotAcceptable(f"the answer's a=crypto:{theirs.tag} {theirs.suite.name} was not offered", "srtp")
     return SrtpKeys(own.suite, own.key, theirs.key)
 
 
-def _unknown_profile(protocol: str) -> str:
+def _unknown_profile(protocol: str) -> NotAcceptable:
     if "SAVP" in protocol.upper():
-        return (
-            f"{protocol[:60]}: SRTP by DTLS is not available here, offer RTP/SAVP with a=crypto, or RTP/AVP"
-        )
-    return f"{protocol[:60]}: offer RTP/AVP"
+        remedy = "SRTP by DTLS is not available here, offer RTP/SAVP with a=crypto, or RTP/AVP"
+        return NotAcceptable(f"{protocol[:60]}: {remedy}", "srtp")
+    return NotAcceptable(f"{protocol[:60]}: offer RTP/AVP")
 
 
 def _choose_codec(maps: Mapping[int, RtpMap], local: LocalMedia) -> tuple[Law, int]:
@@ -340,7 +354,7 @@ def _choose_codec(maps: Mapping[int, RtpMap], local: LocalMedia) -> tuple[Law, i
         if codec in local.codecs and entry.clock_rate == SAMPLE_RATE and entry.channels == 1:
             return codec, number
     offered = ", ".join(entry.encoding[:40] for entry in maps.values()) or "nothing known"
-    raise NotAcceptable(f"no common codec: {offered} offered, {' and '.join(local.codecs)} taken")
+    raise NotAcceptable(f"no common codec: {offered} offered, {' and '.join(local.codecs)} taken", "codec")
 
 
 def _events(maps: Mapping[int, RtpMap]) -> list[tuple[int, int]]:

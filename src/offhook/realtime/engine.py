@@ -287,7 +287,7 @@ class UpstreamLost:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamNote:
-    """Something about the connection, for the call's timeline."""
+    """Something about the connection, for the call's timeline; `refused` in its details is the kind of a refusal."""
 
     title: str
     details: Mapping[str, object] = field(default_factory=dict)

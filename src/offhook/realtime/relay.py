@@ -281,7 +281,8 @@ class Relay:
         self._hold.end()
         if self._closing is None:
             self._crossing.opened(event.session.get("expires_at"), now, self._wall_offset + now)
-        self._outbox.note("upstream", f"{event.name} is open", session_id=event.session.get("id"))
+        session_id = event.session.get("id")
+        self._outbox.note("upstream", f"{event.name} is open", opened=event.name, session_id=session_id)
         if not again:
             self._clients.greet(self.describe(), event.event_id)
         else:
@@ -292,7 +293,7 @@ class Relay:
             self._up(waiting)
 
     def _lost(self, event: UpstreamLost, now: float) -> None:
-        self._outbox.note("upstream", f"lost: {event.reason}")
+        self._outbox.note("upstream", f"lost: {event.reason}", lost=True)
         self._part(event.reason, now)
         if self._closing is None:
             self._hold.begin(now)
@@ -382,9 +383,11 @@ class Relay:
         status = str(response.get("status"))
         if self._unanswered.turn is None:
             self._caller.forget()
-        self._outbox.note(
-            "response", f"response {status}", response_id=response_id, usage=self._usage.to_api()
-        )
+        error = _object(_object(response.get("status_details")).get("error"))
+        code = error.get("code") or error.get("type")
+        title = f"response {status}" + (f": {code}" if code else "")
+        usage = self._usage.to_api()
+        self._outbox.note("response", title, response_id=response_id, status=status, code=code, usage=usage)
 
     def _play(self, event: dict[str, Any], audio: bytes) -> None:
         self._memory.sound(str(event.get("item_id")), len(audio) / self._bytes_per_ms)
@@ -462,7 +465,10 @@ class Relay:
             self._outbox.event(event)
         for response_id in active:
             self._voice.finish(response_id)
-            self._outbox.note("response", f"response failed: {message}", response_id=response_id)
+            title = f"response failed: {message}"
+            self._outbox.note(
+                "response", title, response_id=response_id, status="failed", code="upstream_lost"
+            )
 
     def _cross(self, now: float) -> None:
         """An upstream says when its session ends: go on in a new one at a quiet moment before that."""

@@ -317,7 +317,10 @@ class Responses:
         timings = {"timings_ms": dict(event.timings)} if event is not None and event.timings else {}
         reason = outcome.reason or (outcome.error or {}).get("message")
         title = f"response {outcome.status}" + (f": {reason}" if reason else "")
-        self._outbox.note("response", title, response_id=response.id, **timings)
+        code = (outcome.error or {}).get("code")
+        self._outbox.note(
+            "response", title, response_id=response.id, status=outcome.status, code=code, **timings
+        )
         awaits_packet = any(entry[0] == response.id for entry in self._unplayed)
         if work.latency is not None and work.latency.first_played is None and not awaits_packet:
             self._note_turn(response.id, work.latency)

@@ -121,6 +121,7 @@ class EndpointDriver:
             error=outcome.error,
             will_retry=will_retry,
             unstored=unstored,
+            kind=outcome.kind,
         )
         _log_attempt(delivery, attempt)
         self._count(delivery.event.type, attempt)

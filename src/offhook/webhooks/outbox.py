@@ -21,10 +21,15 @@ class Outcome:
     "Why it does not count as delivered; `None` on success."
     permanent: bool = False
     "The same POST cannot succeed later either."
+    kind: str = ""
+    "Where one without a status stopped: an `ErrorKind` of `offhook.outbound`, or `secret`, `gone`, `internal`."
 
 
 GONE = Outcome(
-    None, "the endpoint is gone: it was deleted, or the configuration no longer has it", permanent=True
+    None,
+    "the endpoint is gone: it was deleted, or the configuration no longer has it",
+    permanent=True,
+    kind="gone",
 )
 
 

@@ -70,12 +70,12 @@ class Sender:
                 timeout=self._timeout_s,
             )
         except OutboundError as error:
-            return Outcome(None, str(error), error.permanent)
+            return Outcome(None, str(error), error.permanent, error.kind)
         except signature.SecretError as error:
-            return Outcome(None, str(error), permanent=True)
+            return Outcome(None, str(error), permanent=True, kind="secret")
         except Exception as error:
             log.exception("a delivery failed", extra={"event": "webhook.failed", "webhook_id": webhook_id})
-            return Outcome(None, f"internal error: {error!r}")
+            return Outcome(None, f"internal error: {error!r}", kind="internal")
         return Outcome(response.status, _fault(response))
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from offhook.calls.admission import Refusal
 from offhook.calls.errors import CallError
+from offhook.calls.record import EndReason, Result, Termination
 from offhook.calls.seats import Seats
 from offhook.media.port import NoFreePort, PortPool
 from offhook.realtime.directory import EngineDirectory
@@ -143,7 +144,7 @@ async def _ended(table, how):
             await call.hangup()
         case "engine too late":
             await call.accept({"type": "realtime"})
-            call._fail("the engine was not ready")
+            call._fail(Termination(Result.SERVER_ERROR, EndReason.FAILED, None, "not ready"), "no engine")
     await call.wait_closed()
 
 

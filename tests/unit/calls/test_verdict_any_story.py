@@ -3,6 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from offhook.calls.record import Fault
 from offhook.calls.verdict import Story, judge
 from offhook.calls.verdict.catalogue import CATALOGUE
 from testbed.tale import codes
@@ -31,6 +32,7 @@ WORDS = sorted(
             "response.create",
         ),
         *("response failed: x", "x: no more attempts: y", "session timer: x", "could not send BYE: x"),
+        *("BYE: failed (x)", "BYE sip:a SIP/2.0", "SIP/2.0 481 x"),
     }
 )
 KINDS = "sip route sdp webhook rest sideband relay session turn media call error upstream response tool_call said heard"
@@ -59,6 +61,11 @@ ENTRY = st.dictionaries(
             "committed_ms",
             "upstream_status",
             "code",
+            "fault",
+            "refused",
+            "lost",
+            "opened",
+            "endpoints",
         ]
     ),
     JSON
@@ -74,6 +81,7 @@ ENTRY = st.dictionaries(
             404,
             503,
             "completed",
+            *Fault,
         ]
     ),
 ).flatmap(

@@ -45,7 +45,10 @@ def healthy():
         ).ended(20, "remote_hangup"),
     )
     failed = (
-        talk().add(7, "response", "response failed: once").said(9).add(9, "response", "response completed")
+        talk()
+        .add(7, "response", "response failed: once", status="failed")
+        .said(9)
+        .add(9, "response", "response completed", status="completed")
     )
     yield "an answer that failed, and the next did not", failed.ended(20, "remote_hangup")
     bad = Tale().webhook(0, 9).rest(0.2, "accept", 400, "Unknown parameter").rest(0.4, "accept")

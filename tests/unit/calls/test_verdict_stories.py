@@ -9,6 +9,7 @@ import pathlib
 
 import pytest
 
+from offhook.calls.record import Fault
 from offhook.calls.verdict import Story, judge
 from offhook.calls.verdict.catalogue import CATALOGUE
 from testbed.tale import Tale, codes, talk
@@ -30,14 +31,20 @@ def test_its_late_accept_is_told_in_the_same_breath():
     assert found.sentence.endswith("the carrier cancelled at 9.0 s, and the accept came at 9.7 s")
 
 
-ATTEMPTS = [
-    (None, "cannot connect to app.example: 192.0.2.1: Connection refused", "webhook_unreachable"),
-    (None, "the connection broke off before an answer", "webhook_unreachable"),
-    (None, "cannot resolve app.example: Name or service not known", "webhook_dns"),
-    (None, "TLS with app.example failed: certificate has expired", "webhook_tls"),
-    (None, "no answer within 10 s", "webhook_timeout"),
-    (None, "app.example is at 10.0.0.1, a private address", "webhook_refused"),
-    (None, "'http://app.example' is not https", "webhook_refused"),
+STOPPED = [
+    ("connect", "cannot connect to app.example: 192.0.2.1: Connection refused", "webhook_unreachable"),
+    ("connect", "cannot connect to secret.example: Connection refused", "webhook_unreachable"),
+    ("connect", "no connection within 1 s", "webhook_unreachable"),
+    ("protocol", "the connection broke off before an answer", "webhook_unreachable"),
+    ("dns", "cannot resolve app.example: Name or service not known", "webhook_dns"),
+    ("tls", "TLS with app.example failed: certificate has expired", "webhook_tls"),
+    ("timeout", "no answer within 10 s", "webhook_timeout"),
+    ("refused", "app.example is at 10.0.0.1, a private address", "webhook_refused"),
+    ("url", "'http://app.example' is not https", "webhook_refused"),
+    ("secret", "a secret begins whsec_", "webhook_refused"),
+    ("gone", "the endpoint is gone", "nobody_subscribed"),
+]
+ANSWERED = [
     (400, "the endpoint said: bad signature", "webhook_unauthorized"),
     (401, "not a 2xx", "webhook_unauthorized"),
     (403, "not a 2xx", "webhook_unauthorized"),
@@ -45,28 +52,53 @@ ATTEMPTS = [
     (405, "not a 2xx", "webhook_wrong_path"),
     (301, "redirects are not followed (to 'https://x')", "webhook_redirected"),
     (500, "not a 2xx", "webhook_error"),
+    (500, "the endpoint said: no answer within 3 s, nobody is subscribed", "webhook_error"),
     (502, "the endpoint said: Bad Gateway", "webhook_error"),
     (429, "not a 2xx", "webhook_error"),
 ]
+ATTEMPTS = [(None, *one) for one in STOPPED] + [(status, "", *rest) for status, *rest in ANSWERED]
 
 
-@pytest.mark.parametrize(("status", "error", "code"), ATTEMPTS)
+@pytest.mark.parametrize(("status", "fault", "error", "code"), ATTEMPTS)
 @pytest.mark.parametrize("how", ["cancelled", "unanswered"])
-def test_why_the_app_could_not_be_told(status, error, code, how):
-    tale = Tale().webhook(0, 20, status, error).webhook(0.6, 20, status, error, number=2)
+def test_why_the_app_could_not_be_told(status, fault, error, code, how):
+    tale = Tale().webhook(0, 20, status, error, fault=fault)
+    tale.webhook(0.6, 20, status, error, number=2, fault=fault)
     if how == "cancelled":
         tale.cancelled(8.0)
     else:
-        tale.ended(30, "unanswered", "nobody accepted within 30 s", sip_status=480)
+        tale.ended(30, "unanswered", f"nobody accepted within 30 s; {error}", sip_status=480)
     found = tale.judge()
     assert (codes(found), found.blame) == ([code], "app")
     assert "after 2 attempts" in found.sentence
     assert found.remedy
 
 
+def test_a_fault_of_ours_is_not_called_the_endpoints():
+    tale = Tale().webhook(0, 20, None, "internal error: KeyError('x')", fault="internal").cancelled(9)
+    assert (codes(tale.judge()), tale.judge().blame) == (["internal_error"], "node")
+
+
+def test_an_attempt_of_which_nobody_kept_where_it_stopped_is_not_guessed_at():
+    assert codes(Tale().webhook(0, 20, None, "TLS, perhaps").cancelled(9).judge()) == ["unknown"]
+
+
+@pytest.mark.parametrize("fallback", [False, True])
+def test_nobody_is_subscribed_whether_or_not_a_fallback_takes_the_call(fallback):
+    tale = Tale().add(0, "webhook", "nobody is subscribed to realtime.call.incoming", endpoints=0)
+    if fallback:
+        tale.add(0, "call", "fallback accepts: nobody is subscribed to realtime.call.incoming").answered(
+            0.1, accept=False
+        )
+        found = tale.said(1).ended(9, "remote_hangup").judge()
+        assert codes(found) == ["fallback_answered", "nobody_subscribed"]
+    else:
+        assert codes(tale.ended(0.01, "unanswered", "x", sip_status=480).judge()) == ["nobody_subscribed"]
+
+
 def test_two_endpoints_with_different_faults_are_both_named():
     tale = Tale().webhook(0, 20, 500, "not a 2xx", endpoint="https://a/")
-    tale.webhook(0, 20, None, "no answer within 10 s", endpoint="https://b/").cancelled(11)
+    tale.webhook(0, 20, None, "no answer within 10 s", endpoint="https://b/", fault="timeout").cancelled(11)
     assert sorted(codes(tale.judge())) == ["webhook_error", "webhook_timeout"]
 
 
@@ -80,51 +112,84 @@ FAILURES = [
     ("no common codec: G729 offered, PCMU and PCMA taken", 488, "no_common_codec", "trunk"),
     ("RTP/AVP: SRTP is required, offer RTP/SAVP with a=crypto (no a=crypto)", 488, "srtp_required", "trunk"),
     ("RTP/SAVP: SRTP is off here, offer RTP/AVP", 488, "srtp_refused", "trunk"),
-    ("RTP/SAVP: no a=crypto line can be used: unknown suite", 488, "srtp_refused", "trunk"),
     ("INVITE has no SDP", 488, "offer_unusable", "trunk"),
     ("node is draining", 503, "node_draining", "node"),
     ("node is full: 400 calls", 503, "node_full", "node"),
-    ("node is full: no free media port", 503, "node_full", "node"),
     ("30 calls of yours are not answered", 503, "source_full", "trunk"),
     ("the engine is not warm yet", 503, "node_not_ready", "node"),
+    ("node is full: no engine has a free session", 503, "engine_full", "node"),
     ("project is full: 10 calls", 480, "project_full", "app"),
 ]
 
 
 @pytest.mark.parametrize(("cause", "status", "code", "blame"), FAILURES)
 def test_an_invite_that_was_turned_away(cause, status, code, blame):
-    found = Tale().ended(0.01, "failed", cause, sip_status=status).judge()
+    found = Tale().ended(0.01, "failed", cause, sip_status=status, fault=code).judge()
     assert (codes(found), found.blame) == ([code], blame)
     assert cause in found.sentence
 
 
 ACCEPTED_AND_FAILED = [
-    ("the engine was not ready within 5 s", "local", "engine_slow", "node"),
-    ("no upstream took the call. openai: HTTP 401", "upstream", "upstream_refused", "upstream"),
-    ("no upstream took the call. openai: HTTP 429", "upstream", "upstream_rate_limited", "upstream"),
-    (
-        "no upstream took the call. openai: it refused the session: model not found (session.model)",
-        "upstream",
-        "upstream_refused",
-        "upstream",
-    ),
-    ("no upstream took the call. a: Connection refused", "upstream", "upstream_unreachable", "upstream"),
-    ("no upstream took the call. a: no answer within 5 s", "upstream", "upstream_unreachable", "upstream"),
-    ("no free media port", "local", "node_full", "node"),
-    ("internal error: KeyError('x')", "local", "internal_error", "node"),
+    ("the engine was not ready within 5 s", "engine_slow", "engine_slow"),
+    ("no free media port", "node_full", "node_full"),
+    ("no worker could be started", "engine_unavailable", "engine_failed"),
+    ("internal error: KeyError('x')", "internal_error", "internal_error"),
+    ("the node crashed", "node_crashed", "node_crashed"),
 ]
 
 
-@pytest.mark.parametrize(("cause", "engine", "code", "blame"), ACCEPTED_AND_FAILED)
-def test_an_accepted_call_that_could_not_be_served(cause, engine, code, blame):
-    found = Tale(engine=engine).accepted().ended(6, "failed", cause, sip_status=503).judge()
-    assert (codes(found), found.blame) == ([code], blame)
+@pytest.mark.parametrize(("cause", "fault", "code"), ACCEPTED_AND_FAILED)
+@pytest.mark.parametrize("sip_status", [503, 488])
+def test_an_accepted_call_that_could_not_be_served(cause, fault, code, sip_status):
+    """A project's fallback may be any status: 488 says nothing of the offer then."""
+    tale = Tale().accepted().ended(6, "failed", cause, sip_status=sip_status, fault=fault)
+    found = tale.judge()
+    assert (codes(found), found.blame) == ([code], "node")
+
+
+REFUSALS = [
+    ((), "upstream_unreachable"),
+    (("unreachable",), "upstream_unreachable"),
+    (("refused",), "upstream_refused"),
+    (("error",), "upstream_error"),
+    (("rate_limited",), "upstream_rate_limited"),
+    (("unreachable", "rate_limited"), "upstream_rate_limited"),
+]
+
+
+@pytest.mark.parametrize(("kinds", "code"), REFUSALS)
+def test_an_accepted_call_that_no_upstream_took(kinds, code):
+    tale = Tale(engine="upstream").accepted()
+    for kind in kinds:
+        tale.upstream(2, "a: what it said", refused=kind)
+    cause = "no upstream took the call. a: what it said"
+    found = tale.ended(6, "failed", cause, sip_status=503, fault="upstream_unavailable").judge()
+    assert (codes(found), found.blame) == ([code], "upstream")
+    assert cause in found.sentence
 
 
 def test_the_fallback_fails_too_and_why_it_was_needed_is_said():
-    cause = "nobody accepted within 30 s; the fallback failed: all 2 slots are taken"
-    tale = Tale().webhook(0, 9, 500, "not a 2xx").ended(30, "failed", cause, sip_status=503)
+    cause = "nobody accepted within 30 s; the fallback failed: node is full, all 2 slots are taken"
+    tale = Tale().webhook(0, 9, 500, "not a 2xx")
+    tale.ended(30, "failed", cause, sip_status=503, fault="fallback_failed")
     assert codes(tale.judge()) == ["fallback_failed", "webhook_error"]
+
+
+TREACHEROUS = (
+    "the node crashed, node is full, project is full, no ACK, no upstream took the call. HTTP 429, rate limit, quota, "
+    "no common codec, SRTP is required, 481, 408, no answer, internal error, nobody is subscribed, time limit"
+)
+
+
+@pytest.mark.parametrize("fault", [*Fault, None])
+def test_the_words_of_a_cause_are_not_read(fault):
+    """They come from exceptions, other services and peers, who may say anything."""
+    tale = talk().ended(9, "failed", TREACHEROUS, fault=fault)
+    expected = {None: "unknown", Fault.UPSTREAM_UNAVAILABLE: "upstream_unreachable"}
+    # The last three are no reasons of a call that failed.
+    expected |= {Fault.ENGINE_UNAVAILABLE: "engine_failed"}
+    expected |= dict.fromkeys((Fault.SESSION_LIMIT, Fault.SESSION_TIMER), "unknown")
+    assert tale.judge().code == expected.get(fault, fault)
 
 
 def test_a_carrier_that_cancels_while_the_engine_warms():
@@ -152,7 +217,7 @@ def test_a_200_that_nobody_acknowledged(contact, code, blame):
     tale = Tale().answered(contact=contact)
     for at in (1.7, 2.7, 4.7, 8.7):
         tale.sip(at, "out", "SIP/2.0 200 OK", "1 INVITE")
-    found = tale.sound(33, packets=0).ended(33, "failed", "no ACK to our 200 within 32 s").judge()
+    found = tale.sound(33, packets=0).ended(33, "failed", "32 s", fault="no_ack").judge()
     assert (found.code, found.blame) == (code, blame)
     assert "sent 5 times" in found.sentence
 
@@ -217,17 +282,29 @@ def test_answers_that_come_late_say_where_the_time_went():
     assert "5.0 s went by for the model's first text" in found.sentence
 
 
-def test_an_upstream_that_is_lost_for_good():
-    tale = talk(engine="upstream").add(9, "upstream", "lost: openai: closed with 1006")
-    found = tale.ended(12, "failed", "the engine failed: the upstream was lost again and again").judge()
-    assert (found.code, found.blame) == ("upstream_lost", "upstream")
+@pytest.mark.parametrize(
+    ("kinds", "code"),
+    [((), "upstream_lost"), (("unreachable",), "upstream_unreachable"), (("refused",), "upstream_refused")],
+)
+def test_an_upstream_that_is_lost_for_good(kinds, code):
+    tale = Tale(engine="upstream").answered().upstream(1.1, "b: HTTP 429", refused="rate_limited")
+    tale.upstream(1.2, "a is open", opened="a").said(2).upstream(9, "lost: a: closed with 1006", lost=True)
+    for kind in kinds:
+        tale.upstream(10, "a: what it said", refused=kind)
+    found = tale.ended(12, "failed", "the engine failed: x", fault="engine_failed").judge()
+    assert (found.code, found.blame) == (code, "upstream")
 
 
 def test_an_upstream_that_comes_back_is_a_note_beside_a_normal_end():
-    tale = talk(engine="upstream").add(9, "upstream", "lost: openai: closed with 1006")
-    tale.add(9.4, "upstream", "openai is open").said(11)
+    tale = talk(engine="upstream").upstream(9, "lost: openai: closed with 1006", lost=True)
+    tale.upstream(9.4, "openai is open", opened="openai").said(11)
     found = tale.ended(12, "remote_hangup").judge()
     assert (codes(found), found.blame) == (["caller_hung_up", "upstream_interrupted"], "nobody")
+
+
+def test_an_upstream_that_does_not_come_back():
+    tale = talk(engine="upstream").upstream(9, "lost: openai: closed with 1006", lost=True)
+    assert codes(tale.ended(12, "remote_hangup").judge()) == ["upstream_lost"]
 
 
 def test_an_upstreams_rate_limit():
@@ -235,8 +312,22 @@ def test_an_upstreams_rate_limit():
     assert tale.ended(12, "remote_hangup").judge().code == "upstream_rate_limited"
 
 
+def test_an_upstreams_quota_as_it_is_said_of_a_response():
+    tale = talk(engine="upstream").add(
+        9, "response", "response failed: insufficient_quota", status="failed", code="insufficient_quota"
+    )
+    assert codes(tale.ended(12, "remote_hangup").judge()) == ["upstream_rate_limited"]
+
+
+@pytest.mark.parametrize("engine", ["upstream", "local"])
+def test_an_error_that_merely_speaks_of_quotas_is_no_rate_limit(engine):
+    title = "upstream: Unknown parameter: 'session.quota'."
+    tale = talk(engine=engine).add(9, "error", title, code="unknown_parameter")
+    assert codes(tale.ended(12, "remote_hangup").judge()) == ["caller_hung_up"]
+
+
 def test_an_answer_that_fails():
-    tale = talk().add(9, "response", "response failed: out of memory")
+    tale = talk().add(9, "response", "response failed: out of memory", status="failed")
     assert codes(tale.ended(12, "remote_hangup").judge()) == ["response_failed"]
 
 
@@ -319,21 +410,69 @@ def test_a_transfer_that_was_not_sent_is_told_beside():
 
 
 @pytest.mark.parametrize(
-    ("reason", "cause", "code", "blame"),
+    ("reason", "fault", "code", "blame"),
     [
-        ("session_expired", "session timer expired: no refresh", "session_timer_expired", "trunk"),
-        ("session_expired", "the session reached its time limit", "session_limit", "nobody"),
-        ("shutdown", "the node was shut down", "node_shut_down", "node"),
-        ("failed", "the node crashed during the call", "node_crashed", "node"),
-        ("failed", "481 Call/Transaction Does Not Exist to our UPDATE", "dialog_lost", "trunk"),
-        ("remote_hangup", "the caller hung up", "caller_hung_up", "nobody"),
-        ("hangup", "the app hung up", "app_hung_up", "nobody"),
-        ("transferred", "the transfer was completed", "transferred", "nobody"),
+        ("session_expired", "session_timer_expired", "session_timer_expired", "trunk"),
+        ("session_expired", "session_limit", "session_limit", "nobody"),
+        ("shutdown", None, "node_shut_down", "node"),
+        ("failed", "node_crashed", "node_crashed", "node"),
+        ("failed", "dialog_lost", "dialog_lost", "trunk"),
+        ("remote_hangup", None, "caller_hung_up", "nobody"),
+        ("hangup", None, "app_hung_up", "nobody"),
+        ("transferred", None, "transferred", "nobody"),
     ],
 )
-def test_how_an_answered_call_ended(reason, cause, code, blame):
-    found = talk().ended(20, reason, cause).judge()
+def test_how_an_answered_call_ended(reason, fault, code, blame):
+    found = talk().ended(20, reason, "in words", fault=fault).judge()
     assert (codes(found), found.blame) == ([code], blame)
+
+
+BYE = "BYE sip:proj_x@h SIP/2.0"
+
+
+@pytest.mark.parametrize(
+    ("reasons", "code"),
+    [
+        (("Q.850;cause=41",), "cut_off_by_trunk"),
+        (('Q.850 ;cause=102;text="MEDIA_TIMEOUT"',), "cut_off_by_trunk"),
+        (("SIP;cause=503",), "cut_off_by_trunk"),
+        (("Q.850;cause=16",), "caller_hung_up"),
+        (("Q.850;cause=31",), "caller_hung_up"),
+        (("Q.850;cause=127",), "caller_hung_up"),
+        (('SIP;cause=200;text="completed elsewhere"',), "caller_hung_up"),
+        (("Q.850;cause=16", "SIP;cause=500"), "caller_hung_up"),
+        (("X.Y;cause=41",), "caller_hung_up"),
+        (("gibberish",), "caller_hung_up"),
+        ((), "caller_hung_up"),
+    ],
+)
+def test_what_the_other_end_says_when_it_hangs_up(reasons, code):
+    headers = "".join(f"Reason: {reason}\r\n" for reason in reasons)
+    tale = talk().sip(20, "in", BYE, "2 BYE", headers=headers)
+    assert codes(tale.ended(20, "remote_hangup").judge()) == [code]
+
+
+def test_a_bye_that_nobody_answers():
+    tale = talk().ended(20, "hangup").sip(20, "out", BYE, "2 BYE").add(52, "call", "BYE: failed (no answer)")
+    found = tale.judge()
+    assert (codes(found), found.blame) == (["bye_not_answered"], "trunk")
+
+
+def test_a_bye_after_a_transfer_need_not_be_answered():
+    tale = talk().ended(20, "transferred").sip(20, "out", BYE, "2 BYE")
+    assert codes(tale.add(52, "call", "BYE: failed (no answer)").judge()) == [
+        "transferred",
+        "bye_not_answered",
+    ]
+
+
+@pytest.mark.parametrize("glare", [False, True])
+def test_a_bye_that_is_answered_481(glare):
+    tale = talk().ended(20, "hangup").sip(20, "out", BYE, "2 BYE")
+    if glare:
+        tale.sip(20, "in", BYE, "7 BYE")
+    tale.sip(20.1, "in", "SIP/2.0 481 Call/Transaction Does Not Exist", "2 BYE")
+    assert codes(tale.judge()) == ["app_hung_up"] + ([] if glare else ["bye_not_answered"])
 
 
 def test_a_call_between_accept_and_ack():
@@ -342,7 +481,7 @@ def test_a_call_between_accept_and_ack():
 
 def test_a_peer_that_cannot_be_reached():
     tale = talk().add(9, "route", "could not send BYE: tcp 192.0.2.1:5060: timed out", method="BYE")
-    assert codes(tale.ended(9, "failed", "unreachable").judge()) == ["dialog_lost"]
+    assert codes(tale.ended(9, "failed", "unreachable", fault="dialog_lost").judge()) == ["dialog_lost"]
 
 
 @pytest.mark.parametrize("cause", ["", "something nobody thought of"])
@@ -402,7 +541,7 @@ FAULTS = [
     ("refer_refused", lambda tale: tale.refer(9, "failed", sip_status=403, reason="Forbidden")),
     ("tool_never_answered", lambda tale: tale.add(10, "tool_call", "look_up({})")),
     ("loss_from_caller", lambda tale: tale.sound(30, inbound={"loss_percent": 20.0})),
-    ("response_failed", lambda tale: tale.add(12, "response", "response failed: x")),
+    ("response_failed", lambda tale: tale.add(12, "response", "response failed: x", status="failed")),
     (
         "upstream_rate_limited",
         lambda tale: tale.add(11, "error", "upstream: quota", code="insufficient_quota"),
@@ -414,7 +553,7 @@ FAULTS = [
     "pair", list(itertools.combinations(FAULTS, 2)), ids=lambda p: f"{p[0][0]}+{p[1][0]}"
 )
 def test_two_faults_at_once_are_both_named(pair):
-    tale = talk()
+    tale = talk(engine="upstream")
     for _, make in pair:
         make(tale)
     assert sorted(codes(tale.ended(30, "remote_hangup").judge())) == sorted(code for code, _ in pair)

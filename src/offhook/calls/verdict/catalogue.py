@@ -188,6 +188,11 @@ CATALOGUE: Final[dict[str, Kind]] = {
         "The upstream refused the session.",
         "Check the upstream's key, model name and the accept body against what it said.",
     ),
+    "upstream_error": Kind(
+        "upstream",
+        "The upstream failed when the session was opened.",
+        "Look at the upstream's status page; name a second upstream in [models] for failover.",
+    ),
     "upstream_rate_limited": Kind(
         "upstream",
         "The upstream's rate or quota limit was reached.",
@@ -247,6 +252,16 @@ CATALOGUE: Final[dict[str, Kind]] = {
         "trunk",
         "The other end no longer knew the call, or could not be reached.",
         "See the routing entries: which hop was tried, and what it answered.",
+    ),
+    "bye_not_answered": Kind(
+        "trunk",
+        "The call was ended here, and the other end did not confirm it: the caller may have heard silence for a while.",
+        "See the routing entries: where the BYE was sent, and by which Route.",
+    ),
+    "cut_off_by_trunk": Kind(
+        "trunk",
+        "The other end hung up and named a fault as its reason.",
+        "Ask the trunk about the reason in its BYE; a timer there often means that it heard nothing from here.",
     ),
     "session_timer_expired": Kind(
         "trunk",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 
 from .catalogue import Blame
+from .farewell import cut_off, unheard_bye
 from .record import Finding, Weight, find
 from .sdp_hosts import is_out_of_reach, peer_host
-from .story import Entry, Story, seconds
+from .story import Story, seconds
 from .untold import undecided
-from .voice import upstream_refusal
+from .upstreams import upstream_end, upstream_entry
 
 __all__ = ["ending"]
 
@@ -17,25 +18,6 @@ _CONTACT = re.compile(
     r"^(?:Contact|m)[ \t]*:[^<\r\n]{0,80}<?sips?:(?:[^@>\r\n]{1,200}@)?(\[[0-9A-Fa-f:.]+\]|[^:;>\s]+)",
     re.I | re.M,
 )
-_FIRST_MATCH: tuple[tuple[str, str], ...] = (
-    ("node is draining", "node_draining"),
-    ("node is full", "node_full"),
-    ("calls of yours are not answered", "source_full"),
-    ("the engine is not warm", "node_not_ready"),
-    ("project is full", "project_full"),
-    ("the fallback failed", "fallback_failed"),
-    ("the engine was not ready within", "engine_slow"),
-    ("no free media port", "node_full"),
-    ("media port", "node_full"),
-    ("no common sound", "offer_unusable"),
-    ("internal error", "internal_error"),
-    ("crash", "node_crashed"),
-    ("node ended", "node_crashed"),
-    ("was killed", "node_crashed"),
-    ("node restarted", "node_crashed"),
-    ("without warning", "node_crashed"),
-)
-"Words of a failed call's cause, in the order in which they are looked for."
 
 
 def ending(story: Story) -> list[Finding]:
@@ -61,11 +43,11 @@ def ending(story: Story) -> list[Finding]:
             text = f"the node was shut down at {seconds(story.ended_at)} of the call"
             return [find("node_shut_down", Weight.CAUSE, text, story.ending)]
         case "remote_hangup":
-            return [_hung_up(story, "caller_hung_up", "the caller hung up")]
+            return [cut_off(story) or _hung_up(story, "caller_hung_up", "the caller hung up")]
         case "hangup":
-            return [_hung_up(story, "app_hung_up", "your app hung up")]
+            return [_hung_up(story, "app_hung_up", "your app hung up"), *unheard_bye(story, Weight.HARM)]
         case "transferred":
-            return [_transferred(story)]
+            return [_transferred(story), *unheard_bye(story, Weight.NOTE)]
         case _:
             return [_unknown(story)]
 
@@ -139,9 +121,6 @@ def _cancelled(story: Story) -> list[Finding]:
 def _unanswered(story: Story) -> list[Finding]:
     end, at = story.ending, story.ended_at
     status = f" with {story.status}" if story.status else ""
-    if "nobody is subscribed" in story.cause:
-        text = f"no webhook endpoint of the project wants realtime.call.incoming, so the call was refused{status}"
-        return [find("nobody_subscribed", Weight.CAUSE, text, end)]
     why = undecided(story, end, at, Weight.CAUSE, f"the ringing was ended{status}")
     if why:
         return why
@@ -149,68 +128,50 @@ def _unanswered(story: Story) -> list[Finding]:
 
 
 def _failed(story: Story) -> list[Finding]:
-    cause, end = story.cause, story.ending
+    cause, fault, end = story.cause, story.fault, story.ending
     at = f" at {seconds(story.ended_at)}" if end is not None else ""
-    if story.status == 488:
-        return [_no_offer(story)]
-    if "no ACK" in cause:
-        return [_no_ack(story)]
-    if "no upstream took the call" in cause:
-        code = upstream_refusal(cause)
-        return [find(code, Weight.CAUSE, f"{cause[:400]}", _upstream_entry(story), end)]
-    if "the engine failed: " in cause:
-        why = cause.partition("the engine failed: ")[2][:300]
-        if story.engine == "upstream":
-            code = "upstream_lost" if "lost" in why else upstream_refusal(why)
-            return [
-                find(code, Weight.CAUSE, f"the upstream was gone{at}: {why}", _upstream_entry(story), end)
-            ]
-        return [
-            find("engine_failed", Weight.CAUSE, f"the engine failed{at}: {why}", story.last("error"), end)
-        ]
-    for words, code in _FIRST_MATCH:
-        if words in cause:
-            said = f"refused with {story.status}: {cause}" if story.status else f"{cause}"
-            found = [find(code, Weight.CAUSE, said[:400], story.accepted, end)]
-            if code == "fallback_failed":
-                found += undecided(story, end, story.ended_at, Weight.CAUSE, "the fallback was tried")
-            return found
-    if story.was_answered and story.last("route", "could not send") is not None:
-        tried = story.last("route", "could not send")
-        assert tried is not None
-        return [find("dialog_lost", Weight.CAUSE, f"{tried.title[:400]}; the call ended{at}", tried, end)]
-    if story.was_answered and re.search(r"\b(481|408|no answer)\b", cause):
-        return [find("dialog_lost", Weight.CAUSE, f"the other end no longer knew the call{at}: {cause}", end)]
-    if story.accepted is not None and not story.was_answered:
-        return [
-            find(
-                "engine_failed",
-                Weight.CAUSE,
-                f"accepted, but could not be served{at}: {cause}",
-                story.accepted,
-                end,
-            )
-        ]
-    return [find("unknown", Weight.CAUSE, cause or "it failed, and its story does not say why", end)]
+    said = (f"refused with {story.status}: {cause}" if story.status else cause)[:400]
+    match fault:
+        case (
+            "node_draining" | "node_full" | "source_full" | "project_full" | "node_not_ready" | "engine_full"
+        ):
+            return [find(fault, Weight.CAUSE, said, story.accepted, end)]
+        case "no_common_codec" | "srtp_required" | "srtp_refused" | "offer_unusable":
+            return [_no_offer(story)]
+        case "engine_slow" | "node_crashed" | "internal_error":
+            return [find(fault, Weight.CAUSE, said, story.accepted, end)]
+        case "fallback_failed":
+            found = find(fault, Weight.CAUSE, said, end)
+            return [found, *undecided(story, end, story.ended_at, Weight.CAUSE, "the fallback was tried")]
+        case "no_ack":
+            return [_no_ack(story)]
+        case "dialog_lost":
+            tried = story.last("route", "could not send")
+            text = f"the other end no longer knew the call, or could not be reached{at}: {cause}"
+            return [find(fault, Weight.CAUSE, text[:400], tried, end)]
+        case "upstream_unavailable":
+            return [find(upstream_end(story), Weight.CAUSE, cause[:400], upstream_entry(story), end)]
+        case "engine_failed" if story.engine == "upstream":
+            text = f"the upstream was gone{at}: {_why(cause)}"
+            return [find(upstream_end(story), Weight.CAUSE, text, upstream_entry(story), end)]
+        case "engine_failed":
+            text = f"the engine failed{at}: {_why(cause)}"
+            return [find(fault, Weight.CAUSE, text, story.last("error"), end)]
+        case "engine_unavailable":
+            text = f"accepted, but could not be served{at}: {cause}"[:400]
+            return [find("engine_failed", Weight.CAUSE, text, story.accepted, end)]
+        case _:
+            return [find("unknown", Weight.CAUSE, cause or "it failed, and its story does not say why", end)]
 
 
-def _upstream_entry(story: Story) -> Entry | None:
-    return story.last("upstream", "lost: ") or story.last("upstream") or story.last("error")
+def _why(cause: str) -> str:
+    return cause.removeprefix("the engine failed: ")[:300]
 
 
 def _no_offer(story: Story) -> Finding:
-    cause = story.cause
-    if "no common codec" in cause:
-        code = "no_common_codec"
-    elif "SRTP is required" in cause:
-        code = "srtp_required"
-    elif "SRTP" in cause or "crypto" in cause:
-        code = "srtp_refused"
-    else:
-        code = "offer_unusable"
-    return find(
-        code, Weight.CAUSE, f"the INVITE's offer was refused with 488: {cause}", story.invite, story.ending
-    )
+    what = f"the INVITE's offer was refused with {story.status}" if story.status else "the call was ended"
+    text = f"{what}: {story.cause}"[:400]
+    return find(story.fault, Weight.CAUSE, text, story.invite, story.ending)
 
 
 def _no_ack(story: Story) -> Finding:
@@ -227,7 +188,9 @@ def _no_ack(story: Story) -> Finding:
 
 
 def _expired(story: Story) -> Finding:
-    if "time limit" in story.cause:
+    if story.fault not in ("session_limit", "session_timer_expired"):
+        return _unknown(story)
+    if story.fault == "session_limit":
         text = f"the session reached its time limit after {seconds(story.talked_s)}"
         return find("session_limit", Weight.ENDING, text, story.ending)
     noted = story.last("call", "session timer")

@@ -155,6 +155,11 @@ class Story:
         return text(self.end.get("cause"))
 
     @property
+    def fault(self) -> str:
+        """What made it impossible, or ended it, as a fact; empty where its end was none, or nobody kept it."""
+        return self.ending.text("fault") if self.ending is not None else ""
+
+    @property
     def status(self) -> int:
         """The final status of an INVITE that was refused; 0 for none."""
         return int(number(self.end.get("sip_status")) or 0)

@@ -37,6 +37,10 @@ def undecided(story: Story, until: Entry | None, at: float, weight: Weight, what
         if each.at <= at:
             by_endpoint.setdefault(each.text("endpoint"), []).append(each)
     if not by_endpoint:
+        nobody = next((e for e in story.of_kind("webhook") if e.value("endpoints") == 0), None)
+        if nobody is not None:
+            text = f"no webhook endpoint of the project wants realtime.call.incoming; {what}"
+            return [find("nobody_subscribed", weight, text, nobody, until)]
         given_up = any("no more attempts" in entry.title for entry in story.of_kind("webhook"))
         if at < GIVES_UP_S or story.invite is None or given_up:
             return []
@@ -116,7 +120,8 @@ def _failed(attempts: list[Entry], until: Entry | None, at: float, weight: Weigh
     end = f"; after {times}, {what} at {seconds(at)}"
     url = last.text("endpoint")[:200]
     if status is None:
-        code = _code_of(error)
+        # What is no fault of the endpoint's, or not known to be one, is not called one.
+        code = _STOPPED.get(last.text("fault"), "unknown")
         return find(
             code, weight, f"your webhook {url} could not be told: {error or 'no answer'}{end}", last, until
         )
@@ -130,21 +135,16 @@ _CODES = {
     401: "webhook_unauthorized",
     403: "webhook_unauthorized",
 } | dict.fromkeys((404, 405, 410), "webhook_wrong_path")
-
-
-def _code_of(error: str) -> str:
-    """Return the code for an attempt without an HTTP status, by the words of `offhook.outbound`."""
-    if error.startswith("no answer within"):
-        return "webhook_timeout"
-    if error.startswith("TLS with"):
-        return "webhook_tls"
-    if error.startswith("cannot resolve") or error.endswith("has no address"):
-        return "webhook_dns"
-    if (
-        error.endswith(("is not a URL", "is not an http or https URL", "is not https"))
-        or " is at " in error
-        or "whsec_" in error
-        or "secret" in error
-    ):
-        return "webhook_refused"
-    return "webhook_unreachable"
+_STOPPED = {
+    "connect": "webhook_unreachable",
+    "protocol": "webhook_unreachable",
+    "dns": "webhook_dns",
+    "tls": "webhook_tls",
+    "timeout": "webhook_timeout",
+    "url": "webhook_refused",
+    "refused": "webhook_refused",
+    "secret": "webhook_refused",
+    "gone": "nobody_subscribed",
+    "internal": "internal_error",
+}
+"Where an attempt without an HTTP status stopped."

@@ -8,8 +8,9 @@ from .catalogue import Blame
 from .record import Finding, Weight, find
 from .story import Entry, Story, mapping, number, seconds
 from .untold import attempts_of
+from .upstreams import interruptions, is_rate_limit, rate_limits
 
-__all__ = ["upstream_refusal", "voice"]
+__all__ = ["voice"]
 
 DUE_S = 5.0
 "By then somebody should have spoken, a tool should have answered."
@@ -30,57 +31,19 @@ def voice(story: Story) -> list[Finding]:
     """Return what was wrong with the agent of a call that was answered."""
     if not story.was_answered and not story.is_hosted:
         return []
-    found = [*_upstream(story), *_responses(story), *_slow(story), *_tools(story)]
+    found = [*rate_limits(story), *interruptions(story), *_responses(story), *_slow(story), *_tools(story)]
     if not story.is_hosted and not found:
         found += _first_word(story)
-    return found
-
-
-def upstream_refusal(said: str) -> str:
-    """Return the code for what an upstream answered when its session was opened."""
-    lowered = said.lower()
-    if "http 429" in lowered or "rate limit" in lowered or "rate_limit" in lowered or "quota" in lowered:
-        return "upstream_rate_limited"
-    if "http " in lowered or "refused the session" in lowered or "closed with" in lowered:
-        return "upstream_refused"
-    return "upstream_unreachable"
-
-
-def _upstream(story: Story) -> list[Finding]:
-    found: list[Finding] = []
-    errors = [
-        e
-        for e in story.of_kind("error")
-        if any(
-            word in f"{e.text('code')} {e.title}".lower() for word in ("rate_limit", "rate limit", "quota")
-        )
-    ]
-    if errors:
-        text = f"the upstream said at {seconds(errors[-1].at)}: {errors[-1].title.removeprefix('upstream: ')[:300]}"
-        found.append(find("upstream_rate_limited", Weight.HARM, text, errors[-1]))
-    lost = [e for e in story.of_kind("upstream") if e.title.startswith("lost: ")]
-    if lost and story.reason != "failed":
-        opened = next(
-            (e for e in story.of_kind("upstream") if e.at >= lost[-1].at and "is open" in e.title), None
-        )
-        why = lost[-1].title.removeprefix("lost: ")[:200]
-        if opened is not None:
-            text = (
-                f"the upstream was lost at {seconds(lost[-1].at)} ({why}) and open again "
-                f"{seconds(opened.at - lost[-1].at)} later"
-            )
-            found.append(find("upstream_interrupted", Weight.NOTE, text, lost[-1], opened))
-        elif story.ended_at - lost[-1].at > 1:
-            text = f"the upstream was lost at {seconds(lost[-1].at)} ({why}) and did not come back"
-            found.append(find("upstream_lost", Weight.HARM, text, lost[-1], story.ending))
     return found
 
 
 def _responses(story: Story) -> list[Finding]:
     """The last answer failed, and none came after it."""
     done = [e for e in story.of_kind("response") if e.title]
-    if not done or "failed" not in done[-1].title or story.reason == "failed":
+    if not done or done[-1].text("status") != "failed" or story.reason == "failed":
         return []
+    if is_rate_limit(done[-1]) and _engine_blame(story) == "upstream":
+        return []  # said as such
     said = story.last("said")
     if said is not None and said.at > done[-1].at:
         return []

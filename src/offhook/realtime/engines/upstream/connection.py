@@ -8,7 +8,7 @@ import logging
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from websockets.asyncio.client import ClientConnection, connect
@@ -44,8 +44,20 @@ _quiet = logging.getLogger("offhook.realtime.upstream")
 _quiet.setLevel(logging.WARNING)
 
 
+RefusalKind = Literal["refused", "rate_limited", "error", "unreachable"]
+
+
 class Refused(Exception):  # noqa: N818 - an answer, not a fault of ours
-    """An upstream did not take the call; the message says why and holds no secret."""
+    """
+    An upstream did not take the call; the message says why and holds no secret.
+
+    `kind` says whose move it is: of whoever chose key, model and session (`refused`), of whoever pays (`rate_limited`),
+    of the upstream (`error`), or nobody answered there (`unreachable`).
+    """
+
+    def __init__(self, said: str, kind: RefusalKind = "refused") -> None:
+        super().__init__(said)
+        self.kind = kind
 
 
 class _Connect(connect):
@@ -113,7 +125,8 @@ class Connection:
             if number + 1 == len(formats) or not wants_other_format(error):
                 about = ", ".join(str(error[name]) for name in ("code", "param") if error.get(name))
                 said = error.get("message") or "it does not say why"
-                raise Refused(f"it refused the session: {said} ({about or error.get('type')})")
+                text = f"it refused the session: {said} ({about or error.get('type')})"
+                raise Refused(text, _kind_of(error))
 
     async def _await(self, kinds: set[str], event_id: str | None = None) -> dict[str, Any]:
         while True:
@@ -126,7 +139,8 @@ class Connection:
                 error = _object(event.get("error"))
                 if event_id is None:
                     about = error.get("code") or error.get("type")
-                    raise Refused(f"it answered with an error: {error.get('message') or ''} ({about})")
+                    text = f"it answered with an error: {error.get('message') or ''} ({about})"
+                    raise Refused(text, _kind_of(error))
                 if error.get("event_id") in (event_id, None):
                     return event
             self.early.append(event)
@@ -336,24 +350,38 @@ async def open_connection(
         raise
 
 
+def _kind_of(error: Mapping[str, Any]) -> RefusalKind:
+    """Read the `error` object of an event."""
+    named = f"{error.get('code')} {error.get('type')}"
+    if "rate_limit" in named or "quota" in named:
+        return "rate_limited"
+    return "error" if "server_error" in named else "refused"
+
+
 def _refused(error: Exception, silence_s: float) -> Refused:
     match error:
         case Refused():
             return error
         case TimeoutError():
-            return Refused(f"no answer within {silence_s:g} s")
+            return Refused(f"no answer within {silence_s:g} s", "unreachable")
         case InvalidStatus():
-            return Refused(f"HTTP {error.response.status_code}")
+            status = error.response.status_code
+            kinds: dict[int, RefusalKind] = {429: "rate_limited"}
+            return Refused(f"HTTP {status}", kinds.get(status, "error" if status >= 500 else "refused"))
         case ConnectionClosed():
-            return Refused(f"closed with {error.rcvd.code if error.rcvd else 1006} before it was ready")
+            code = error.rcvd.code if error.rcvd else 1006
+            # RFC 6455 section 7.4: a policy, or the application's own; all else is a way of breaking down.
+            kind: RefusalKind = "refused" if code == 1008 or code >= 3000 else "error"
+            return Refused(f"closed with {code} before it was ready", kind)
         case ssl.SSLError():
-            return Refused(f"TLS: {_tls_fault(error)}")
+            return Refused(f"TLS: {_tls_fault(error)}", "unreachable")
         case InvalidURI():
-            return Refused("its url cannot be used")
+            return Refused("its url cannot be used", "unreachable")
         case InvalidHandshake():
-            return Refused("it does not speak WebSocket there")
+            return Refused("it does not speak WebSocket there", "unreachable")
         case OSError():
-            return Refused(error.strerror or "it closed the connection instead of answering")
+            text = error.strerror or "it closed the connection instead of answering"
+            return Refused(text, "unreachable")
         case _:
             raise error
 

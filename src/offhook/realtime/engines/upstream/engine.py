@@ -132,7 +132,7 @@ class UpstreamEngine:
             except Refused as refused:
                 said = f"{upstream.name}: {self._secrets.hide(str(refused))}"
                 refusals.append(said)
-                self._emit(UpstreamNote(said))
+                self._emit(UpstreamNote(said, {"refused": refused.kind}))
                 continue
             if self._closed:
                 await connection.close()
