@@ -116,6 +116,42 @@ async def test_a_call_comes_by_the_registration_s_flow(
         assert registrar.registers()[-1].one("Expires") == "0"
 
 
+async def test_a_carrier_that_asks_again_in_mid_call_gets_the_same_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        Registrar(transport="tcp") as registrar,
+        registering(tmp_path, registrar, monkeypatch) as node,
+        DeveloperApp(node) as app,
+    ):
+        await registrar.until(lambda: registrar.bindings)
+        [contact] = registrar.bindings
+        sent = invite(registrar, contact.strip("<>"), "asks-again")
+        registrar.send(*sent, body=OFFER)
+        incoming = await app.incoming()
+        await app.accept(incoming.call_id)
+        acknowledge(registrar, sent, await registrar.hears("SIP/2.0 200 OK", after=2))
+        calls = app.client.realtime.calls
+        asked = asyncio.create_task(calls.refer(incoming.call_id, target_uri="tel:+15550123"))
+        await _challenged(registrar, "REFER ", "202 Accepted")
+        await asked
+        asked = asyncio.create_task(calls.hangup(incoming.call_id))
+        await _challenged(registrar, "BYE ", "200 OK")
+        await asked
+        [refer] = (await node.describe(app.seat, incoming.call_id))["refers"]
+        assert refer["sip_status"] in (None, 202)
+        assert "wonder" not in node.log_path.read_text()
+
+
+async def _challenged(registrar: Registrar, method: str, then: str) -> None:
+    """Ask a request for the password once, and answer it when it has come with it."""
+    first = await registrar.hears(method)
+    registrar.challenge(first)
+    second = await registrar.hears(method, after=registrar.heard.index(first) + 1)
+    assert registrar.knows(second)
+    registrar.reply(second, then)
+
+
 async def test_a_wrong_password_is_told_and_not_hammered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -173,14 +173,8 @@ class Registrar:
         if self.script:
             status, headers = self.script.pop(0)
             self._answer(register, status, *headers)
-        elif not self._is_right(register):
-            nonce = f"nonce{next(self._nonces)}"
-            self._answer(
-                register,
-                "401 Unauthorized",
-                f'WWW-Authenticate: Digest realm="testbed", nonce="{nonce}", '
-                f'algorithm={self.algorithm}, qop="auth", opaque="o"',
-            )
+        elif not self.knows(register):
+            self._answer(register, "401 Unauthorized", self._challenge())
         else:
             contact, seconds = register.one("Contact"), min(self.grants, int(register.one("Expires")))
             self.bindings.pop(contact, None)
@@ -190,8 +184,26 @@ class Registrar:
                 register, "200 OK", *(f"Contact: {one};expires={kept}" for one, kept in self.bindings.items())
             )
 
-    def _is_right(self, register: Text) -> bool:
-        given = register.all("Authorization")
+    def challenge(self, request: Text) -> None:
+        """Ask a request in a dialog for the password that registers."""
+        self._reply(request, "401 Unauthorized", self._challenge())
+
+    def reply(self, request: Text, status: str) -> None:
+        """Answer a request in a dialog."""
+        self._reply(request, status)
+
+    def _challenge(self) -> str:
+        nonce = f"nonce{next(self._nonces)}"
+        fields = f'realm="testbed", nonce="{nonce}", algorithm={self.algorithm}, qop="auth", opaque="o"'
+        return f"WWW-Authenticate: Digest {fields}"
+
+    def _reply(self, request: Text, status: str, *headers: str) -> None:
+        copied = [f"{name}: {request.one(name)}" for name in ("Via", "From", "To", "Call-ID", "CSeq")]
+        self.send(f"SIP/2.0 {status}", *copied, *headers)
+
+    def knows(self, request: Text) -> bool:
+        """Whether a request has the answer to a challenge, by the registered user's password."""
+        given = request.all("Authorization")
         if not given:
             return False
         fields = {name: quoted or bare for name, quoted, bare in _FIELD.findall(given[0])}
@@ -210,7 +222,7 @@ class Registrar:
             fields["nc"],
             fields["cnonce"],
             "auth",
-            digest("REGISTER", register.start.split()[1]),
+            digest(*request.start.split()[:2]),
         )
         return fields["username"] == self.user and fields["response"] == expected
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from offhook import ids
 from offhook.media import negotiate
+from offhook.sip.credentials import Credentials
 from offhook.sip.leg import Leg
 from offhook.sip.offers import has_sdp
 from offhook.tenants import Project, Projects, Trunk
@@ -69,6 +70,8 @@ class CallManager:
             else self._projects.trunk_at(project, _source_of(leg))
         ):
             leg.tls_hostname = trunk.tls_hostname
+            if (register := trunk.register) is not None:
+                leg.credentials = Credentials(register.auth_user or register.user, register.password)
         admitted = self._admit(leg, project)
         if isinstance(admitted, Refusal):
             self._make_call(project, leg, None, None, self._call_turned_away).turn_away(admitted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from .credentials import Credentials
 from .events import LegEnded, Replied
 from .flow import Flow
 from .message import Request, Response
@@ -142,6 +143,15 @@ class Leg:
     @tls_hostname.setter
     def tls_hostname(self, name: str) -> None:
         self._usage.tls_hostname = name
+
+    @property
+    def credentials(self) -> Credentials | None:
+        """What the peer's challenges to our requests are answered with; `None`: they are not."""
+        return self._usage.credentials
+
+    @credentials.setter
+    def credentials(self, credentials: Credentials | None) -> None:
+        self._usage.credentials = credentials
 
     @property
     def refer_count(self) -> int:

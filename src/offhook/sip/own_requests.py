@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .acks import Acks
+from .credentials import Authentication
 from .dialog import Dialog
 from .events import Replied
 from .exchange import ClientExchange
@@ -48,6 +49,7 @@ class _OwnRequest:
     body: bytes
     content_type: str | None
     refer: Refer | None
+    authentication: Authentication
     tries: int = 0
     due: float | None = None
     "When it may be sent again."
@@ -104,7 +106,10 @@ class OwnRequests:
             raise LocalProtocolError(f"no dialog to send {method} in: the leg is {usage.state}")
         # Judge the headers now, where the caller can see the fault.
         Headers(headers)
-        own = _OwnRequest(key or usage.stack.next_key(), method, headers, body, content_type, refer)
+        authentication = usage.new_authentication()
+        own = _OwnRequest(
+            key or usage.stack.next_key(), method, headers, body, content_type, refer, authentication
+        )
         self._waiting.append(own)
         self.send_waiting(now=now)
         return own.key
@@ -169,6 +174,7 @@ class OwnRequests:
         request = dialog.create_request(
             own.method, headers=items, body=own.body, content_type=own.content_type
         )
+        own.authentication.sign(request)
         own.tries += 1
         if own.refer is not None:
             own.refer.cseq = request.cseq.number
@@ -199,6 +205,11 @@ class OwnRequests:
         self._cancel_at.pop(own.key, None)
 
     def _receive_reply(self, own: _OwnRequest, dialog: Dialog, response: Response, now: float) -> None:
+        if own.authentication.takes(response):
+            self._settle(own)
+            self._waiting.insert(0, own)
+            self.send_waiting(now=now)
+            return
         if own.refer is not None:
             own.refer.receive_response(response, now=now)
         if response.status < 200:

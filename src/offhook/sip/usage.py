@@ -15,6 +15,7 @@ from offhook.trace import RoutingDecision, StateChange, WireMessage
 from .acceptances import Acceptances
 from .acks import Acks
 from .allowance import Allowance
+from .credentials import Authentication, Credentials
 from .dialog import Dialog
 from .events import (
     Acknowledged,
@@ -75,6 +76,8 @@ class InviteUsage:
         "What was noted before `tracer` was set; bounded."
         self.tls_hostname = ""
         "What the peer's certificate must show where a route names a bare address."
+        self.credentials: Credentials | None = None
+        "What the peer's challenges to our requests are answered with."
         self.peer: object | None = None
         self.owner: object | None = None
         "What the driver hangs here: its face of this usage."
@@ -207,6 +210,10 @@ class InviteUsage:
     def stop_waiting(self, key: int, *, now: float) -> None:
         """Note that nobody waits for request `key` any more; one that was not sent yet is dropped."""
         self._refers.stop_waiting(key, was_sent=not self._own.stop_waiting(key))
+
+    def new_authentication(self) -> Authentication:
+        """Return what one request of ours does about challenges."""
+        return Authentication(self.credentials, self.stack.new_token)
 
     def contact(self) -> str:
         """Return our Contact on the INVITE's flow."""
@@ -358,14 +365,23 @@ class InviteUsage:
         headers = [] if reason_header is None else [("Reason", reason_header)]
         assert self.dialog is not None
         self._bye_pending = True
-        request = self._with_agent(self.dialog.create_request("BYE", headers=headers))
-        self._start(request, self.dialog, self._bye_answered, self._bye_failed, now)
+        self._start_bye(headers, self.new_authentication(), now)
         self._end(cause, reason_header, text, now)
 
-    def _bye_answered(self, exchange: ClientExchange, response: Response, now: float) -> None:
-        if response.status >= 200:
-            self._bye_pending = False
-            self._release_when_quiet(now)
+    def _start_bye(self, headers: list[tuple[str, str]], authentication: Authentication, now: float) -> None:
+        assert self.dialog is not None
+        request = self._with_agent(self.dialog.create_request("BYE", headers=headers))
+        authentication.sign(request)
+
+        def on_response(exchange: ClientExchange, response: Response, now: float) -> None:
+            if authentication.takes(response):
+                # The leg is over for us; for the peer it is only when it takes this.
+                self._start_bye(headers, authentication, now)
+            elif response.status >= 200:
+                self._bye_pending = False
+                self._release_when_quiet(now)
+
+        self._start(request, self.dialog, on_response, self._bye_failed, now)
 
     def _bye_failed(
         self, exchange: ClientExchange, reason: str, attempts: tuple[Attempt, ...], now: float
