@@ -14,8 +14,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from offhook.calls.errors import CallError
+from offhook.calls.past import PastUnavailable
 
-__all__ = ["ErrorResponse", "documented", "error_body", "error_response", "install", "internal_error"]
+__all__ = [
+    "ErrorResponse",
+    "documented",
+    "error_body",
+    "error_response",
+    "install",
+    "internal_error",
+    "unreadable",
+]
 
 
 class ErrorObject(BaseModel):
@@ -71,12 +80,27 @@ def internal_error(request_id: str) -> CallError:
     )
 
 
+def unreadable(error: PastUnavailable) -> CallError:
+    """Return what a request is answered that needs the store."""
+    return CallError(
+        503,
+        f"What is kept of past calls cannot be read now: {error}. Present calls are not concerned.",
+        code="store_unavailable",
+        type="server_error",
+        retry=True,
+    )
+
+
 def install(app: FastAPI) -> None:
     """Give every error of the framework the API's shape."""
 
     async def call_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, CallError)
         return error_response(error)
+
+    async def past_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, PastUnavailable)
+        return error_response(unreadable(error))
 
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -91,6 +115,7 @@ def install(app: FastAPI) -> None:
         )
 
     app.add_exception_handler(CallError, call_error)
+    app.add_exception_handler(PastUnavailable, past_error)
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(RequestValidationError, validation_error)
 

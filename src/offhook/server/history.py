@@ -8,7 +8,7 @@ from typing import Any
 from offhook.calls.errors import CallError
 from offhook.calls.past import PastUnavailable
 
-from .call_directory import unreadable
+from .errors import unreadable
 from .services import ServerServices
 
 __all__ = ["SPANS", "Span", "history"]

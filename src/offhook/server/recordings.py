@@ -15,8 +15,8 @@ from offhook.calls.recording import Recording, RecordingAction
 
 from .auth import authenticate
 from .body import optional_object, read_json, refuse_unknown, type_name
-from .call_directory import CallDirectory, unreadable
-from .errors import documented
+from .call_directory import CallDirectory
+from .errors import documented, unreadable
 from .rest_entry import rest_entry
 from .services import KeptRecordings, ServerServices
 

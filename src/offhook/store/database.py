@@ -21,6 +21,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from offhook.calls.past import PastUnavailable
+
 from .json_text import Json
 from .writer import NotStoredError, Writer, WriterLimits
 
@@ -66,6 +68,13 @@ class Database:
     async def read(self, query: Callable[[Connection], T]) -> T:
         """Return what a function of a connection returns. Raises what it raises."""
         return await asyncio.get_running_loop().run_in_executor(self._reader, self._query, query)
+
+    async def read_kept(self, query: Callable[[Connection], T]) -> T:
+        """Like `read`, for who is asked what is kept. Raises `PastUnavailable` where the database cannot be read."""
+        try:
+            return await self.read(query)
+        except SQLAlchemyError as error:
+            raise PastUnavailable(f"the database cannot be read: {getattr(error, 'orig', error)}") from error
 
     async def write(self, work: Callable[[Connection], object]) -> None:
         """Do this and wait for its commit. Raises `NotStoredError`, see `Writer.put`."""

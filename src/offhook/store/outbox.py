@@ -92,7 +92,7 @@ class StoreOutbox:
                 )
             return [(_event(row), _delivery(row)) for row in connection.execute(page)]
 
-        return await self._database.read(read)
+        return await self._database.read_kept(read)
 
     async def find(
         self, project_id: str | None, delivery_id: str
@@ -112,7 +112,7 @@ class StoreOutbox:
             made = [AttemptRecord(**one._mapping) for one in connection.execute(tried)]
             return _event(row), _delivery(row), made
 
-        return await self._database.read(read)
+        return await self._database.read_kept(read)
 
     def _row(self, delivery: DeliveryRecord) -> dict[str, Any]:
         return {**asdict(delivery), "node": self._node}

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, or_, select
-from sqlalchemy.exc import SQLAlchemyError
 
-from offhook.calls.past import CallQuery, CallRow, PastUnavailable, Place
+from offhook.calls.past import CallQuery, CallRow, Place
 from offhook.calls.timeline import TimelineEntry, timeline_body
 
 from . import schema
 from .database import Database
 
 __all__ = ["StorePastCalls"]
-
-T = TypeVar("T")
 
 _SHOWN = (schema.calls.c.id, schema.calls.c.created_at, schema.calls.c.described)
 
@@ -32,7 +28,7 @@ class StorePastCalls:
         query = select(*_SHOWN).where(table.c.id == call_id)
         if project_id is not None:
             query = query.where(table.c.project_id == project_id)
-        found = await self._read(lambda connection: connection.execute(query).one_or_none())
+        found = await self._database.read_kept(lambda connection: connection.execute(query).one_or_none())
         return _row(found) if found is not None else None
 
     async def timeline(self, call_id: str) -> dict[str, Any]:
@@ -50,18 +46,12 @@ class StorePastCalls:
             dropped = max((row.number for row in rows), default=-1) + 1 - len(rows)
             return timeline_body(call_id, entries, dropped)
 
-        return await self._read(read)
+        return await self._database.read_kept(read)
 
     async def refers(self, call_id: str) -> list[dict[str, Any]]:
         table = schema.refers
         query = select(table.c.described).where(table.c.call_id == call_id).order_by(table.c.number)
-        return await self._read(lambda connection: list(connection.execute(query).scalars()))
-
-    async def _read(self, query: Callable[[Connection], T]) -> T:
-        try:
-            return await self._database.read(query)
-        except SQLAlchemyError as error:
-            raise PastUnavailable(f"the database cannot be read: {getattr(error, 'orig', error)}") from error
+        return await self._database.read_kept(lambda connection: list(connection.execute(query).scalars()))
 
     async def list(self, query: CallQuery, *, after: Place | None, limit: int) -> list[CallRow]:
         table = schema.calls
@@ -71,7 +61,7 @@ class StorePastCalls:
             .order_by(table.c.created_at.desc(), table.c.id.desc())
             .limit(limit)
         )
-        return await self._read(lambda c: [_row(row) for row in c.execute(chosen)])
+        return await self._database.read_kept(lambda c: [_row(row) for row in c.execute(chosen)])
 
 
 def _row(row: Any) -> CallRow:

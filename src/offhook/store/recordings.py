@@ -120,14 +120,7 @@ class RecordingStore:
             found: Recording | None = sink.recording
         else:
             wanted = select(_table).where(_table.c.call_id == call_id)
-            try:
-                rows = await self._database.read(
-                    lambda connection: connection.execute(wanted).mappings().all()
-                )
-            except SQLAlchemyError as error:
-                raise PastUnavailable(
-                    f"the database cannot be read: {getattr(error, 'orig', error)}"
-                ) from error
+            rows = await self._database.read_kept(lambda c: c.execute(wanted).mappings().all())
             found = _recording(rows[0]) if rows else None
         return found if found is not None and project_id in (None, found.project_id) else None
 

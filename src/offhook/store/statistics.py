@@ -18,9 +18,7 @@ from sqlalchemy import (
     select,
     union_all,
 )
-from sqlalchemy.exc import SQLAlchemyError
 
-from offhook.calls.past import PastUnavailable
 from offhook.calls.statistics import CallPeriod, Spread
 
 from . import schema
@@ -41,10 +39,7 @@ class StoreStatistics:
         self._database = database
 
     async def periods(self, since: float, width_s: float, count: int) -> list[CallPeriod]:
-        try:
-            return await self._database.read(lambda connection: _periods(connection, since, width_s, count))
-        except SQLAlchemyError as error:
-            raise PastUnavailable(f"the database cannot be read: {getattr(error, 'orig', error)}") from error
+        return await self._database.read_kept(lambda connection: _periods(connection, since, width_s, count))
 
 
 def _periods(connection: Connection, since: float, width_s: float, count: int) -> list[CallPeriod]:

@@ -93,7 +93,7 @@ class Outbox(Protocol):
 
 
 class Deliveries(Protocol):
-    """What is known of deliveries."""
+    """What is known of deliveries. Both raise `PastUnavailable` (of `calls.past`) where it cannot be read."""
 
     async def search(self, query: DeliveryQuery) -> list[tuple[EventRecord, DeliveryRecord]] | None:
         """Return them newest first, without the events' bodies; `None` when `after` is unknown."""

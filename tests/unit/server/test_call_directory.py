@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 
 import pytest
@@ -126,6 +128,28 @@ async def test_present_calls_are_found_by_the_carriers_id_and_by_number():
     calls = directory([Present("rtc_Ann", 1.0), Present("rtc_Bob", 2.0)])
     assert await all_pages(calls, CallQuery(None, carrier_call_id="CA-rtc_Ann"), limit=5) == ["rtc_Ann"]
     assert await all_pages(calls, CallQuery(None, number="bOB"), limit=5) == ["rtc_Bob"]
+
+
+@pytest.mark.parametrize("query", [CallQuery(None), CallQuery(None, number="nobody")])
+async def test_packets_are_sent_between_calls_that_are_described(query, monkeypatch):
+    """To describe a call takes up to 0.1 ms: 10 of them are the millisecond that the loop may be held up."""
+    turn, described = 0, Counter()
+
+    async def other_work():
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    describe = Present.describe
+    monkeypatch.setattr(Present, "describe", lambda call: described.update([turn]) or describe(call))
+    beside = asyncio.create_task(other_work())
+    await directory([Present(f"rtc_{at:03}", float(at)) for at in range(200)]).page(
+        query, after=None, limit=100
+    )
+    beside.cancel()
+    assert described.total() >= 100
+    assert max(described.values()) <= 10
 
 
 async def test_the_operator_sees_the_calls_of_all_projects():

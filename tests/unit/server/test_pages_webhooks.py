@@ -77,6 +77,7 @@ async def client(wire, tmp_path):
     async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as browser:
         await browser.post("/login", data={"key": KEY})
         browser.endpoints, browser.outbox = endpoints, outbox
+        browser.store = store
         browser.written = lambda: store.write(lambda connection: None)
         yield browser
     await store.close()
@@ -268,3 +269,20 @@ async def test_a_delivery_shows_its_attempts_and_is_made_again(client, wire):
     assert "is gone" in gone.text
     assert (await client.get("/deliveries/whd_none")).status_code == 404
     assert (await send(client, "/deliveries/whd_none/redeliver")).status_code == 404
+
+
+async def test_deliveries_that_cannot_be_read_are_not_shown_as_none(client):
+    delivery_id = await keep(client, 1)
+    path, _, _ = await make(client)
+    await client.store.write(
+        lambda connection: connection.exec_driver_sql("ALTER TABLE deliveries RENAME TO gone")
+    )
+    for where in ("/deliveries", f"/deliveries/{delivery_id}"):
+        page = await client.get(where)
+        assert (page.status_code, page.headers["content-type"]) == (503, "text/html; charset=utf-8")
+        assert "the database cannot be read" in page.text
+    endpoint = await client.get(path)
+    assert endpoint.status_code == 200, "its settings can be seen and changed"
+    assert "the database cannot be read" in endpoint.text
+    api = await client.get("/v1/webhook_deliveries", headers={"Authorization": "Bearer sk-file"})
+    assert (api.status_code, api.json()["error"]["code"]) == (503, "store_unavailable")

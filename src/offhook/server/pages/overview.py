@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from starlette.requests import Request
 from starlette.responses import Response
 
 from offhook.calls.past import CallQuery
 
-from ..call_directory import CallDirectory
+from ..call_directory import CallDirectory, slowly
 from ..services import ServerServices
 from .call_view import CallLine, call_line
 from .logins import Login
@@ -50,9 +48,5 @@ class Overview:
         """Return the latest calls that live, how many there are, and how many of them nobody has answered."""
         calls = [call for call in self._services.calls.list(None) if call.state != "ended"]
         ringing = sum(call.state in ("ringing", "accepted") for call in calls)
-        lines = []
-        for number, call in enumerate(calls[:SHOWN_LIVE]):
-            if number % 16 == 15:
-                await asyncio.sleep(0)  # let packets be sent in between
-            lines.append(call_line(call.describe(), now))
+        lines = [call_line(call.describe(), now) async for call in slowly(calls[:SHOWN_LIVE])]
         return lines, len(calls), ringing

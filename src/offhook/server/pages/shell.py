@@ -22,9 +22,11 @@ from starlette.types import Receive, Scope, Send
 import offhook
 from offhook import ids
 from offhook.calls.errors import CallError
+from offhook.calls.past import PastUnavailable
 from offhook.clock import Clock
 
 from ..admin_key import AdminKey
+from ..errors import unreadable
 from .forms import Form, read_form, refuse_other_sites
 from .handovers import Handovers
 from .logins import LASTS_S, Login, Logins, Throttle
@@ -99,6 +101,8 @@ class Shell:
                 return await handler(request, login)
             except CallError as error:
                 return await self._error(request, login, error)
+            except PastUnavailable as error:
+                return await self._error(request, login, unreadable(error))
 
         self._app.add_route(path, answer, methods=["GET"], include_in_schema=False)
 
@@ -117,6 +121,8 @@ class Shell:
                 return await handler(request, login, form)
             except CallError as error:
                 return await self._error(request, login, error)
+            except PastUnavailable as error:
+                return await self._error(request, login, unreadable(error))
 
         self._app.add_route(path, answer, methods=["POST"], include_in_schema=False)
 

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from offhook.calls.errors import CallError
 from offhook.calls.event_types import EVENT_TYPES
+from offhook.calls.past import PastUnavailable
 from offhook.tenants import DeliveryQuery
 
 from ..endpoint_desk import EndpointDesk
@@ -120,10 +121,13 @@ class Webhooks:
     ) -> Response:
         endpoint = self._desk.find(project_id, endpoint_id)
         described = self._desk.describe(endpoint)
-        deliveries = None
+        deliveries, unread = None, ""
         if self._deliveries is not None:
             query = DeliveryQuery(project_id=project_id, endpoint_id=endpoint_id, limit=LATEST)
-            found = await self._deliveries.search(query) or []
+            try:
+                found = await self._deliveries.search(query) or []
+            except PastUnavailable as why:
+                found, unread = [], str(why)
             deliveries = [describe_delivery(event, delivery) for event, delivery in found]
         until = max(endpoint.old_secrets_until, default=0.0)
         return await self._shell.render(
@@ -138,6 +142,7 @@ class Webhooks:
             event_types=EVENT_TYPES,
             form=form or _fields(described),
             deliveries=deliveries,
+            unread=unread,
             fault=error.message if error else "",
             **told,
         )
