@@ -447,6 +447,12 @@ def test_a_party_is_read_as_far_as_it_can_be(header, name, number, host):
     assert (found.name, found.number, found.host) == (name, number, host)
 
 
+def test_marks_do_not_pile_up_over_the_lines_beside():
+    assert shown("Z" + "\u0301" * 50 + "a") == "Z" + "\u0301" * 3 + "a"
+    for name in ("שָׁלוֹם", "Việt Nam", "สวัสดี"):
+        assert shown(name) == name
+
+
 def test_numbers_are_written_for_people():
     assert [ms(value) for value in (None, 3.4, 999.4, 1234, 12_345)] == [
         "—",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from offhook.sip.uri import SipUri
 __all__ = ["FILTERS", "Party", "duration", "ms", "party", "shown"]
 
 MAX_SHOWN = 300
+MAX_MARKS = 3
+"On one letter: vocalised Hebrew and Vietnamese need as many."
 NONE = "—"
 "What stands where there is nothing to say."
 
@@ -24,8 +27,20 @@ def shown(value: object, limit: int = MAX_SHOWN) -> str:
         return ""
     text = str(value)
     if len(text) <= limit:
-        return printable(text)
-    return f"{printable(text[:limit])}… ({len(text):,} characters)"
+        return _calm(printable(text))
+    return f"{_calm(printable(text[:limit]))}… ({len(text):,} characters)"
+
+
+def _calm(text: str) -> str:
+    """Leave out marks that pile up on one letter: they would be drawn over the lines above and below."""
+    if text.isascii():
+        return text
+    kept, marks = [], 0
+    for char in text:
+        marks = marks + 1 if unicodedata.category(char) in ("Mn", "Me") else 0
+        if marks <= MAX_MARKS:
+            kept.append(char)
+    return "".join(kept)
 
 
 def raw(value: object, limit: int = 64 * 1024) -> str:

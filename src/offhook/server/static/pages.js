@@ -29,6 +29,11 @@
   button.hidden = false;
   showTheme();
 
+  // A small screen has room for some of the pages' names: have that of the page that is open among them.
+  const nav = document.querySelector("header nav");
+  const current = nav?.querySelector("[aria-current]");
+  if (current) nav.scrollLeft = current.offsetLeft - nav.offsetLeft - (nav.clientWidth - current.offsetWidth) / 2;
+
   // Times are written in UTC by the server and shown as this browser's.
   const two = (number) => String(number).padStart(2, "0");
   const local = (moment) => {
