@@ -21,9 +21,12 @@ PAGES = (
     "/refused",
     "/projects",
     "/projects/proj_0",
+    "/projects/proj_clinic",
     "/capacity",
     "/webhooks",
+    "{endpoint}",
     "/deliveries",
+    "{delivery}",
 )
 
 BEYOND = """
@@ -44,7 +47,12 @@ def path_of(page: str, stories: Stories) -> str:
     named = {
         name: f"/calls/{getattr(stories, name)}" for name in ("transferred", "hostile", "unanswered", "live")
     }
-    return page.format(**named, message=f"/calls/{stories.hostile}/entries/0")
+    return page.format(
+        **named,
+        message=f"/calls/{stories.hostile}/entries/0",
+        endpoint=stories.endpoint,
+        delivery=stories.delivery,
+    )
 
 
 def test_the_key_opens_the_page_that_was_asked_for(browser: Browser) -> None:
@@ -180,6 +188,57 @@ def test_the_keyboard_reaches_all(browser: Browser, stories: Stories) -> None:
     browser.press(Keys.ESCAPE)
     browser.until(lambda: not browser.all("dialog[open]"), "Escape does not close it")
     assert browser.focused("id") == "e1", "the focus is where it was"
+
+
+def test_a_key_is_made_and_shown_once_by_keyboard_alone(browser: Browser) -> None:
+    browser.go("/projects/proj_clinic")
+    browser.run("document.getElementById('key-name').focus()")
+    browser.press(*"for the test", Keys.ENTER)
+    browser.until(lambda: browser.all(".secret pre"), "no key")
+    key = browser.says(".secret pre")
+    assert key.startswith("sk-offhook-")
+    rows = len(browser.all("section[aria-labelledby=keys] tbody tr"))
+    browser.driver.refresh()
+    browser.until(lambda: "not shown again" in browser.text, "nothing says that it was shown before")
+    assert key not in browser.driver.page_source
+    assert len(browser.all("section[aria-labelledby=keys] tbody tr")) == rows, "the form is not sent again"
+    browser.driver.back()
+    assert key not in browser.driver.page_source
+
+
+def test_who_is_no_longer_logged_in_is_led_to_the_login(browser: Browser, stories: Stories) -> None:
+    """A page that asks after the node by itself must not go on showing what it had."""
+    browser.go("/")
+    browser.driver.delete_all_cookies()
+    browser.until(lambda: browser.path.startswith("/login"), "the overview stays as it is")
+    browser.log_in()
+    browser.go(f"/calls/{stories.transferred}")
+    browser.driver.delete_all_cookies()
+    browser.one(".ladder a").click()
+    browser.until(lambda: browser.path.startswith("/login?next="), "the step opens without a login")
+    browser.log_in()
+
+
+def test_what_one_has_opened_stays_open_while_the_page_goes_on(browser: Browser, stories: Stories) -> None:
+    browser.go(f"/calls/{stories.live}")
+    browser.run("window.mine = document.querySelector('#call details'); mine.open = true")
+    asked = (
+        "return performance.getEntriesByType('resource').filter((one) => one.name === location.href).length"
+    )
+    before = browser.run(asked)
+    browser.until(lambda: browser.run(asked) > before + 1, "the page does not go on")
+    assert browser.run("return mine.isConnected && mine.open")
+
+
+@pytest.mark.parametrize("page", ["/", "/projects", "/refused", "/capacity"])
+def test_the_open_pages_name_is_in_sight(browser: Browser, page: str) -> None:
+    for size in (PHONE, (900, 700), (1120, 700)):
+        browser.look(size)
+        browser.go(page)
+        assert browser.run(
+            "const at = document.querySelector('nav [aria-current]').getBoundingClientRect();"
+            "return at.left >= 0 && at.right <= innerWidth"
+        ), f"{page} at {size}"
 
 
 def test_colours_are_as_one_chooses(browser: Browser) -> None:
