@@ -58,3 +58,14 @@ def test_the_tests_that_the_sip_page_names_exist() -> None:
     assert named - defined == set()
     files = re.findall(r"`(tests/[\w/]+\.py)`", page)
     assert [file for file in files if not (tests.parent / file).is_file()] == []
+
+
+def test_each_picture_of_the_pages_can_be_made_anew_and_is_shown() -> None:
+    root = REFERENCE.parents[1]
+    script = (root / "tests" / "browser" / "screenshots.py").read_text()
+    made = set(re.findall(r'(?:keep|show)\("([a-z]+)"', script))
+    there = {path.stem.removeprefix("pages-") for path in (root / "docs" / "images").glob("pages-*.png")}
+    shown = set(
+        re.findall(r"images/pages-([a-z]+)\.png", (root / "docs" / "howto" / "dashboard.md").read_text())
+    )
+    assert made == there == shown
