@@ -5,6 +5,7 @@ import base64
 import contextlib
 import sqlite3
 import time
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -21,6 +22,7 @@ from offhook.store.outbox import StoreOutbox
 from offhook.store.writer import WriterLimits
 from offhook.tenants import ConfiguredProjects, DeliveryQuery, Endpoints, Project, WebhookEndpoint
 from offhook.webhooks import DeliverySettings, WebhookAnnouncer
+from offhook.webhooks.queue import QueueLimits
 from offhook.webhooks.schedule import RetryPolicy
 from testbed.waiting import until
 
@@ -94,9 +96,18 @@ class Told:
 class Process:
     """What of a node has to do with webhooks, from its start to its end."""
 
-    def __init__(self, folder, policy, *, ordinary=FAST, urgent=FAST, node="u0"):
+    def __init__(
+        self, folder, policy, *, ordinary=FAST, urgent=FAST, node="u0", limits=None, clock=None, failures=1000
+    ):
         self.folder, self.policy, self.node = folder, policy, node
-        self.settings = DeliverySettings(ordinary=ordinary, urgent=urgent, breaker_failures=1000)
+        self.clock = clock or SystemClock()
+        self.settings = DeliverySettings(
+            ordinary=ordinary,
+            urgent=urgent,
+            breaker_failures=failures,
+            breaker_pause_s=0.01,
+            limits=limits or QueueLimits(),
+        )
         self.projects = ConfiguredProjects([Project("proj_1")])
         self.project = self.projects.by_id("proj_1")
 
@@ -109,7 +120,7 @@ class Process:
         self.announcer = WebhookAnnouncer(
             self.client,
             endpoints=self.endpoints,
-            clock=SystemClock(),
+            clock=self.clock,
             draw=lambda: 0.5,
             outbox=self.outbox,
             settings=self.settings,
@@ -235,7 +246,7 @@ async def test_an_attempt_that_was_due_is_made_at_the_start_and_signed_anew(proc
             _, told = node.tell()
             await until(lambda: told.attempts)
         one.status = 200
-        async with process() as node:
+        async with process(ordinary=RetryPolicy(1.2, 2.0, 600.0)) as node:
             await node.settled()
     (first, body), (second, again) = one.requests
     assert body == again
@@ -465,6 +476,113 @@ async def test_deliveries_are_found_by_call_type_and_state_page_by_page(process)
         assert sorted(found) == [f"evt_{number}" for number in range(5)]
         assert await node.outbox.search(DeliveryQuery(after="whd_none")) is None
         assert await node.outbox.find("proj_2", (await node.deliveries())[0].id) is None
+
+
+FEW = QueueLimits(waiting=4)
+
+
+async def test_more_than_can_wait_in_memory_wait_in_the_database(process):
+    """Decision 9: for up to 72 h, however many calls end while the endpoint is down."""
+    async with app() as one, process(limits=FEW) as node:
+        one.status = 500
+        await node.subscribe(one.url)
+        for number in range(60):
+            node.tell(f"evt_{number}")
+        await until(lambda: len(node.announcer._live) <= FEW.waiting + FEW.ordinary)
+        assert node.announcer.waiting == 60
+        await node.settled("waiting", 60)
+        one.status = 200
+        await node.settled(count=60)
+        assert node.announcer.waiting == 0
+        assert await node.deliveries(state="exhausted") == []
+    taken = [headers["webhook-id"] for headers, _ in one.requests]
+    assert set(taken) == {f"evt_{number}" for number in range(60)}
+
+
+async def test_they_wait_there_over_a_restart_too(process):
+    async with app() as one:
+        one.status = 500
+        async with process(limits=FEW, ordinary=SLOW) as node:
+            await node.subscribe(one.url)
+            for number in range(60):
+                node.tell(f"evt_{number}")
+            await node.settled("waiting", 60)
+        tried = set(one.ids)
+        only_waited = {f"evt_{number}" for number in range(60)} - tried
+        assert len(only_waited) >= 60 - FEW.waiting - FEW.ordinary
+        one.status = 200
+        async with process(limits=FEW, ordinary=SLOW) as node:
+            await until(lambda: only_waited <= set(one.ids))
+    came = Counter(one.ids)
+    assert {came[event_id] for event_id in only_waited} == {1}
+
+
+async def test_what_waits_in_the_database_alone_can_be_delivered_now(process):
+    async with app() as one, process(limits=QueueLimits(waiting=1, ordinary=1)) as node:
+        one.silent = True
+        await node.subscribe(one.url)
+        for number in range(5):
+            node.tell(f"evt_{number}")
+        found = await node.settled("waiting", 5)
+        await until(lambda: node.announcer.waiting == 5)
+        (last,) = [delivery for delivery in found if delivery.event_id == "evt_4"]
+        event, record, _ = await node.outbox.find(None, last.id)
+        again = node.announcer.redeliver(event, record)
+        assert again.id == last.id
+        assert node.announcer.waiting == 5
+
+
+async def test_what_no_attempt_got_through_for_in_time_is_given_up(process):
+    class Clock(SystemClock):
+        ahead = 0.0
+
+        def monotonic(self):
+            return super().monotonic() + self.ahead
+
+        def wall(self):
+            return super().wall() + self.ahead
+
+    clock = Clock()
+    async with (
+        app() as one,
+        process(limits=FEW, clock=clock, ordinary=RetryPolicy(0.01, 0.01, 600.0), failures=2) as node,
+    ):
+        one.status = 500
+        await node.subscribe(one.url)
+        for number in range(40):
+            node.tell(f"evt_{number}")
+        await node.settled("waiting", 40)
+        clock.ahead = 700.0
+        given_up = await node.settled("exhausted", 40)
+        assert any("its time was over" in delivery.last_error for delivery in given_up)
+        await until(lambda: node.announcer.waiting == 0)
+
+
+async def test_a_clock_that_was_set_back_puts_nothing_off_for_long(process):
+    class Yesterday(SystemClock):
+        def wall(self):
+            return super().wall() - 24 * 3600
+
+    async with app() as one:
+        one.status = 500
+        async with process(ordinary=RetryPolicy(5.0, 5.0, 600.0)) as node:
+            await node.subscribe(one.url)
+            _, told = node.tell()
+            await until(lambda: told.attempts)
+        one.status = 200
+        async with process(ordinary=RetryPolicy(0.01, 0.05, 600.0), clock=Yesterday()) as node:
+            await node.settled()
+
+
+async def test_endpoints_that_come_and_go_leave_nothing(process):
+    async with app() as one, process() as node:
+        for number in range(30):
+            endpoint = await node.subscribe(one.url, name=f"e{number}")
+            _, told = node.tell(f"evt_{number}")
+            await until(lambda told=told: told.attempts)
+            assert await node.endpoints.delete("proj_1", endpoint)
+        assert len(node.announcer._drivers) <= 2
+        assert node.announcer._live == {}
 
 
 async def test_a_node_that_stops_leaves_what_is_not_sent_to_its_next_start(process):

@@ -55,14 +55,26 @@ class StoreOutbox:
 
         self._database.writer.put(work)
 
-    async def unfinished(self) -> list[tuple[EventRecord, DeliveryRecord]]:
-        query = (
-            _joined(_EVENT)
-            .where(deliveries.c.node == self._node, deliveries.c.state == "waiting")
-            .order_by(deliveries.c.created_at)
+    async def unfinished(self) -> list[tuple[str, str, str, float]]:
+        found = deliveries.c
+        query = select(found.project_id, found.endpoint_id, found.id, found.due_at).where(
+            found.node == self._node, found.state == "waiting"
         )
         rows = await self._database.read(lambda connection: connection.execute(query).all())
-        return [(_event(row), _delivery(row)) for row in rows]
+        return [(row.project_id, row.endpoint_id, row.id, row.due_at or 0.0) for row in rows]
+
+    async def waiting(self, ids: Sequence[str]) -> list[tuple[EventRecord, DeliveryRecord]]:
+        query = (
+            _joined(_EVENT)
+            .where(deliveries.c.id.in_(ids), deliveries.c.state == "waiting")
+            .order_by(deliveries.c.created_at)
+        )
+
+        def read(connection: Connection) -> list[tuple[EventRecord, DeliveryRecord]]:
+            return [(_event(row), _delivery(row)) for row in connection.execute(query)]
+
+        await self._database.write(lambda connection: None)  # after all that was put before
+        return await self._database.read(read)
 
     async def search(self, query: DeliveryQuery) -> list[tuple[EventRecord, DeliveryRecord]] | None:
         wanted = {

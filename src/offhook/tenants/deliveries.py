@@ -73,7 +73,7 @@ class DeliveryQuery:
 
 
 class Outbox(Protocol):
-    """Where events wait before they are sent, so that a crash loses none. Nothing raises."""
+    """Where events wait before they are sent, so that a crash loses none. What writes does not raise."""
 
     def add(self, event: EventRecord, deliveries: Sequence[DeliveryRecord]) -> Awaitable[bool]:
         """
@@ -88,8 +88,11 @@ class Outbox(Protocol):
     ) -> None:
         """Keep what has become of a delivery; with `event`, also that, where `add` is not known to have done it."""
 
-    async def unfinished(self) -> list[tuple[EventRecord, DeliveryRecord]]:
-        """Return this node's deliveries that still wait, oldest first."""
+    async def unfinished(self) -> list[tuple[str, str, str, float]]:
+        """Return project, endpoint, id and next attempt of each of this node's deliveries that still wait."""
+
+    async def waiting(self, ids: Sequence[str]) -> list[tuple[EventRecord, DeliveryRecord]]:
+        """Return those of these deliveries that wait, oldest first; all that was saved before counts. May raise."""
 
 
 class Deliveries(Protocol):

@@ -38,6 +38,11 @@ class Breaker:
             return 0.0
         return None if self._probing else self.open_until
 
+    def hasten(self, now: float) -> None:
+        """Let the next attempt through now: somebody wants to see it."""
+        if self.open_until is not None:
+            self.open_until = min(self.open_until, now)
+
     def succeeded(self) -> None:
         self._failures = 0
         self._probing = False

@@ -28,7 +28,8 @@ from offhook.tenants import (
 from . import payload
 from .breaker import Breaker
 from .endpoint_driver import EndpointDriver, Listener, Sent
-from .outbox import Delivery, Now, is_stale, resume
+from .outbox import Delivery, Now, is_stale, resume, resumed_due
+from .overflow import EndpointKey, Overflow
 from .queue import Queued, QueueLimits
 from .schedule import BACKOFF, URGENT, Attempts, DeliveryState, RetryPolicy
 from .sending import Sender, endpoint_policy
@@ -88,7 +89,10 @@ class WebhookAnnouncer:
         self._storing: set[asyncio.Task[None]] = set()
         self._late: set[asyncio.Future[bool]] = set()
         self._live: dict[tuple[str, str], Queued[Sent]] = {}
-        "By event and endpoint: what is in a driver's queue."
+        "By event and endpoint: what is in a driver's queue, or soon will be."
+        self._overflow = (
+            Overflow(outbox, clock=clock, room=self._room, take=self._take_up) if outbox is not None else None
+        )
         self._stopped = False
 
     def announce(
@@ -121,6 +125,8 @@ class WebhookAnnouncer:
             Queued(Sent(delivery, announcement), delivery.attempts, urgent)
             for delivery in announcement.deliveries
         ]
+        for item in queued:
+            self._live[kept.id, item.item.delivery.endpoint_id] = item
         if self._outbox is None:
             self._send(queued)
         else:
@@ -132,24 +138,19 @@ class WebhookAnnouncer:
 
     async def resume(self) -> None:
         """Take up what this node had not delivered when it ended. Call it once, before anything is announced."""
-        if self._outbox is None:
+        if self._outbox is None or self._overflow is None:
             return
-        found, taken = await self._outbox.unfinished(), 0
-        for event, record in found:
-            delivery = resume(event, record, self._now(), self._draw, self._settings.ordinary)
-            if is_stale(event, record):
-                delivery.attempts.expire()
-                self.save(delivery, ended="the node was started again, and the phone rings no more")
-                continue
-            self._take(Queued(Sent(delivery, _Alone(self)), delivery.attempts, urgent=False), again=True)
-            taken += 1
+        found, now = await self._outbox.unfinished(), self._now()
+        for project_id, endpoint_id, delivery_id, due_at in found:
+            due = resumed_due(due_at, now, self._settings.ordinary)
+            self._overflow.leave((project_id, endpoint_id), due, delivery_id)
+        for key in {(project_id, endpoint_id) for project_id, endpoint_id, *_ in found}:
+            self._overflow.fetch(key)
         if found:
             log.info(
-                "%d deliveries go on, %d came too late",
-                taken,
-                len(found) - taken,
-                extra={"event": "webhook.resumed", "taken": taken, "expired": len(found) - taken},
-            )
+                "%d deliveries of before go on", len(found),
+                extra={"event": "webhook.resumed", "deliveries": len(found)},
+            )  # fmt: skip
 
     def redeliver(self, event: EventRecord, record: DeliveryRecord) -> DeliveryRecord:
         """
@@ -172,14 +173,18 @@ class WebhookAnnouncer:
                 "An attempt of this delivery is under way.",
                 code="webhook_delivery_under_way",
             )
-        if queued is not None and queued.attempts.state is DeliveryState.WAITING:
-            queued.attempts.hasten(now.monotonic)
-        else:
-            delivery = self._new(event, endpoint, self._settings.ordinary, now)
-            delivery.stored = False
+        if queued is None or queued.attempts.state is not DeliveryState.WAITING:
+            key = (record.project_id, record.endpoint_id)
+            if self._overflow is not None and self._overflow.withdraw(key, record.id):
+                delivery = resume(event, record, now, self._draw, self._settings.ordinary)
+            else:
+                delivery = self._new(event, endpoint, self._settings.ordinary, now)
+                delivery.stored = False
             queued = Queued(Sent(delivery, _Alone(self)), delivery.attempts, urgent=False)
-        self._take(queued, again=True)
+            self._take(queued, again=True)
         delivery = queued.item.delivery
+        if delivery.attempts.state is DeliveryState.WAITING:
+            self._driver(record.project_id, record.endpoint_id).hasten(queued)
         self.save(delivery)
         return delivery.record(now)
 
@@ -191,7 +196,7 @@ class WebhookAnnouncer:
     @property
     def waiting(self) -> int:
         """How many deliveries are under way or wait for another attempt."""
-        return len(self._live)
+        return len(self._live) + (len(self._overflow) if self._overflow is not None else 0)
 
     async def close(self, *, grace_s: float = 0.0) -> None:
         """
@@ -202,6 +207,8 @@ class WebhookAnnouncer:
         if self._storing:
             await asyncio.wait(self._storing)
         self._stopped = True
+        if self._overflow is not None:
+            await self._overflow.stop()
         tasks = set(chain.from_iterable(driver.stop() for driver in self._drivers.values()))
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=grace_s)
@@ -224,6 +231,7 @@ class WebhookAnnouncer:
             live = self._live.get(key := (delivery.event.id, delivery.endpoint_id))
             if live is not None and live.item.delivery is delivery:
                 del self._live[key]
+            self._fetch_more(delivery.event.project_id, delivery.endpoint_id)
         if self._outbox is not None:
             event = None if delivery.stored else delivery.event
             self._outbox.save(delivery.record(self._now(), ended=ended), attempt, event)
@@ -254,11 +262,43 @@ class WebhookAnnouncer:
             queued.item.listener.refused(delivery, f"{delivery.url}: the node is stopping")
             return
         self._live[delivery.event.id, delivery.endpoint_id] = queued
-        driver = self._driver(delivery)
+        driver = self._driver(delivery.event.project_id, delivery.endpoint_id)
         if again:
             driver.resume(queued)
-        else:
-            driver.add(queued)
+        elif not driver.add(queued) and not self._leave(queued):
+            listener, why = queued.item.listener, "too many deliveries wait for this endpoint"
+            listener.refused(delivery, f"{delivery.url}: {why}")
+
+    def _leave(self, queued: Queued[Sent]) -> bool:
+        """Too many wait for the endpoint: let this one wait in the outbox alone; False when there is none."""
+        delivery = queued.item.delivery
+        if self._overflow is None:
+            return False
+        del self._live[delivery.event.id, delivery.endpoint_id]
+        if not delivery.stored:
+            self.save(delivery)
+        key = (delivery.event.project_id, delivery.endpoint_id)
+        self._overflow.leave(key, delivery.attempts.due, delivery.id)
+        return True
+
+    def _fetch_more(self, project_id: str, endpoint_id: str) -> None:
+        key = (project_id, endpoint_id)
+        if self._overflow is None or key not in self._overflow:
+            return
+        if self._room(key) >= self._settings.limits.waiting // 4:
+            self._overflow.fetch(key)
+
+    def _room(self, key: EndpointKey) -> int:
+        return self._driver(*key).room
+
+    def _take_up(self, event: EventRecord, record: DeliveryRecord) -> None:
+        """Go on with what only the outbox had."""
+        delivery = resume(event, record, self._now(), self._draw, self._settings.ordinary)
+        if is_stale(event, record):
+            delivery.attempts.expire()
+            self.save(delivery, ended="the node was started again, and the phone rings no more")
+        elif not self._stopped:
+            self._take(Queued(Sent(delivery, _Alone(self)), delivery.attempts, urgent=False), again=True)
 
     def give_up(self, delivery: Delivery, reason: str) -> bool:
         """Return whether nobody will try it: with the node's end, what is stored waits for the next start."""
@@ -268,9 +308,11 @@ class WebhookAnnouncer:
         self.save(delivery, ended=reason)
         return True
 
-    def _driver(self, delivery: Delivery) -> EndpointDriver:
-        project_id, endpoint_id = key = (delivery.event.project_id, delivery.endpoint_id)
+    def _driver(self, project_id: str, endpoint_id: str) -> EndpointDriver:
+        key = (project_id, endpoint_id)
         if key not in self._drivers:
+            for useless in [key for key, driver in self._drivers.items() if driver.is_useless]:
+                del self._drivers[useless]
             settings = self._settings
             self._drivers[key] = EndpointDriver(
                 lambda: self._endpoints.find(project_id, endpoint_id),
@@ -279,6 +321,7 @@ class WebhookAnnouncer:
                 self._metrics,
                 settings.limits,
                 Breaker(failures=settings.breaker_failures, pause=settings.breaker_pause_s),
+                self._leave,
             )
         return self._drivers[key]
 

@@ -21,6 +21,10 @@ __all__ = ["EndpointDriver", "Listener", "Sent"]
 
 log = logging.getLogger("offhook.webhooks")
 
+OVERDUE_AT_ONCE = 20
+OVERDUE_PAUSE_S = 0.005
+"After a day of an endpoint's trouble there may be thousands: they must not stop the loop."
+
 
 @dataclass(frozen=True, slots=True)
 class Sent:
@@ -37,11 +41,15 @@ class Listener:
         """An attempt has ended; `delivery.attempts` says what comes next."""
 
     def refused(self, delivery: Delivery, reason: str) -> None:
-        """Nothing will be tried: too many wait, or the node is stopping."""
+        """Nothing will be tried: too many wait, its time is over, or the node is stopping."""
 
 
 class EndpointDriver:
-    """One endpoint's queue at work. `find` gives the endpoint as it is now, or `None` when it is gone."""
+    """
+    One endpoint's queue at work.
+
+    `find` gives the endpoint as it is now, or `None` when it is gone. `leave` has one wait elsewhere that can.
+    """
 
     def __init__(
         self,
@@ -51,27 +59,42 @@ class EndpointDriver:
         metrics: Metrics,
         limits: QueueLimits,
         breaker: Breaker,
+        leave: Callable[[Queued[Sent]], bool],
     ) -> None:
         self._find = find
         self._sender = sender
         self._clock = clock
         self._metrics = metrics
+        self._leave = leave
         self._queue: EndpointQueue[Sent] = EndpointQueue(limits, breaker)
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = False
 
-    def add(self, queued: Queued[Sent]) -> None:
-        """Take a new delivery."""
-        if not self._queue.add(queued):
-            sent = queued.item
-            why = f"{sent.delivery.url}: too many deliveries wait for this endpoint"
-            sent.listener.refused(sent.delivery, why)
+    @property
+    def room(self) -> int:
+        """How many more deliveries may wait here."""
+        return self._queue.room
+
+    @property
+    def is_useless(self) -> bool:
+        """Whether its endpoint is gone, and nothing waits for it."""
+        return not len(self._queue) and self._find() is None
+
+    def add(self, queued: Queued[Sent]) -> bool:
+        """Take a new delivery; False when too many wait."""
+        taken = self._queue.add(queued)
         self._pump()
+        return taken
 
     def resume(self, queued: Queued[Sent]) -> None:
-        """Take a delivery that waited before a restart, or one that is to be tried earlier than it was."""
+        """Take a delivery that waited in the outbox."""
         self._queue.resume(queued)
+        self._pump()
+
+    def hasten(self, queued: Queued[Sent]) -> None:
+        """Try one that waits here now."""
+        self._queue.hasten(queued, self._clock.monotonic())
         self._pump()
 
     def stop(self) -> set[asyncio.Task[None]]:
@@ -93,7 +116,14 @@ class EndpointDriver:
             task = asyncio.create_task(self._attempt(queued))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        if (due := self._queue.next_timer()) is not None:
+        overdue = self._queue.overdue(now, OVERDUE_AT_ONCE)
+        for queued in overdue:
+            delivery = queued.item.delivery
+            queued.item.listener.refused(
+                delivery, f"{delivery.url}: its time was over before an attempt got through"
+            )
+        due = now + OVERDUE_PAUSE_S if len(overdue) == OVERDUE_AT_ONCE else self._queue.next_timer()
+        if due is not None:
             self._timer = asyncio.get_running_loop().call_later(max(0.0, due - now), self._pump)
 
     async def _attempt(self, queued: Queued[Sent]) -> None:
@@ -127,6 +157,8 @@ class EndpointDriver:
         self._count(delivery.event.type, attempt)
         record = AttemptRecord(number, wall, duration_ms, outcome.status, outcome.error)
         queued.item.listener.attempted(delivery, attempt, record)
+        if will_retry and not (self._queue.is_crowded(queued) and self._leave(queued)):
+            self._queue.resume(queued)
         self._pump()
 
     def _count(self, event_type: str, attempt: WebhookAttempt) -> None:

@@ -9,7 +9,7 @@ from offhook.tenants import DeliveryRecord, EventRecord
 
 from .schedule import BACKOFF, Attempts, DeliveryState, RetryPolicy
 
-__all__ = ["GONE", "Delivery", "Now", "Outcome", "is_stale", "resume"]
+__all__ = ["GONE", "Delivery", "Now", "Outcome", "is_stale", "resume", "resumed_due"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,11 @@ def is_stale(event: EventRecord, record: DeliveryRecord) -> bool:
     return event.urgent and record.created_at <= event.created_at
 
 
+def resumed_due(due_at: float, now: Now, policy: RetryPolicy) -> float:
+    """Return when the next attempt starts; a clock that was set back puts it off for no longer than a pause lasts."""
+    return min(now.on_monotonic(due_at), now.monotonic + policy.longest)
+
+
 def resume(
     event: EventRecord,
     record: DeliveryRecord,
@@ -102,7 +107,7 @@ def resume(
     attempts = Attempts.resume(
         policy,
         number=record.attempts,
-        due=now.on_monotonic(record.due_at) if record.due_at is not None else now.monotonic,
+        due=resumed_due(record.due_at or 0.0, now, policy),
         give_up_at=now.on_monotonic(record.created_at) + policy.give_up_after,
         draw=draw,
     )

@@ -23,7 +23,7 @@ class QueueLimits:
     ordinary: int = 16
     "Attempts at once for all else. They have their own places: they cannot take a ringing phone's."
     waiting: int = 10_000
-    "Ordinary deliveries that wait for a retry or a place."
+    "Ordinary deliveries that wait for a retry or a place; more of them wait in the outbox alone."
 
 
 @dataclass(eq=False, slots=True)
@@ -58,6 +58,9 @@ class _Lane(Generic[Item]):
             heapq.heappop(self._heap)  # expired or hastened while it waited
         return self._heap[0][0] if self._heap and self.in_flight < self.places else None
 
+    def peek(self) -> Queued[Item]:
+        return self._heap[0][2]
+
     def pop(self) -> Queued[Item]:
         return heapq.heappop(self._heap)[2]
 
@@ -89,7 +92,7 @@ class EndpointQueue(Generic[Item]):
         return self._urgent.in_flight + self._ordinary.in_flight
 
     def add(self, queued: Queued[Item]) -> bool:
-        """Take a new delivery. False when too many wait; an urgent one is always taken."""
+        """Take a new delivery. False when too many wait; one that is urgent is always taken."""
         if queued.urgent:
             self._first.append(queued)
         elif len(self._ordinary) >= self._limits.waiting:
@@ -99,8 +102,30 @@ class EndpointQueue(Generic[Item]):
         return True
 
     def resume(self, queued: Queued[Item]) -> None:
-        """Take up what waited before a restart, or is to be tried now; it is never refused."""
+        """Take up what has failed, or waited in the outbox; it is never refused."""
         (self._urgent if queued.urgent else self._ordinary).push(queued)
+
+    def hasten(self, queued: Queued[Item], now: float) -> None:
+        """Have the next attempt of one that waits here now; an open breaker lets the one through that is first."""
+        before = queued.attempts.due
+        queued.attempts.hasten(now)
+        if queued.attempts.due != before:  # else it is in its place
+            self.resume(queued)
+        self._breaker.hasten(now)
+
+    @property
+    def room(self) -> int:
+        """How many more ordinary deliveries may wait."""
+        return max(0, self._limits.waiting - len(self._ordinary))
+
+    def overdue(self, now: float, most: int) -> list[Queued[Item]]:
+        """Remove and return, after `take`, those that the breaker held until their time was over."""
+        found: list[Queued[Item]] = []
+        while len(found) < most and (due := self._ordinary.due()) is not None and due <= now:
+            if not self._ordinary.peek().attempts.is_over(now):
+                break
+            found.append(self._ordinary.pop())
+        return found
 
     def take(self, now: float) -> list[Queued[Item]]:
         """Return the deliveries whose next attempt starts now; they have begun."""
@@ -118,7 +143,7 @@ class EndpointQueue(Generic[Item]):
         return started
 
     def finish(self, queued: Queued[Item], *, delivered: bool, permanent: bool = False, now: float) -> bool:
-        """Report an attempt's end. Return whether there will be another."""
+        """Report an attempt's end. Return whether there will be another: `resume` it, here or later."""
         lane = self._urgent if queued.urgent else self._ordinary
         lane.in_flight -= 1
         probe, queued.probe = queued.probe, False
@@ -127,10 +152,11 @@ class EndpointQueue(Generic[Item]):
             self._breaker.succeeded()
             return False
         self._breaker.failed(now, probe=probe)
-        will_retry = queued.attempts.fail(now, permanent=permanent)
-        if will_retry:
-            lane.push(queued)
-        return will_retry
+        return queued.attempts.fail(now, permanent=permanent)
+
+    def is_crowded(self, queued: Queued[Item]) -> bool:
+        """Whether one that has failed had better wait elsewhere, so that what is due later keeps nothing new out."""
+        return not queued.urgent and 2 * len(self._ordinary) >= self._limits.waiting
 
     def next_timer(self) -> float | None:
         """When `take` next has something to return, as far as time decides it."""

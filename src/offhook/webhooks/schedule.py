@@ -73,6 +73,10 @@ class Attempts:
         attempts._give_up_at = give_up_at
         return attempts
 
+    def is_over(self, now: float) -> bool:
+        """Whether no attempt should start any more."""
+        return now > self._give_up_at
+
     def hasten(self, now: float) -> None:
         """Have the next attempt now."""
         assert self.state is DeliveryState.WAITING

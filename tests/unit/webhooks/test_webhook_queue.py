@@ -21,6 +21,14 @@ def taken(queue, now):
     return [queued.item for queued in queue.take(now)]
 
 
+def fail(queue, queued, now):
+    """Let an attempt fail, and wait here for the next one."""
+    will_retry = queue.finish(queued, delivered=False, now=now)
+    if will_retry:
+        queue.resume(queued)
+    return will_retry
+
+
 def open_breaker(queue, now=0.0, failures=5):
     """Let deliveries of no interest fail until the breaker opens, and end them."""
     for _ in range(failures):
@@ -68,7 +76,7 @@ def test_a_retry_waits_for_its_time():
     queue, queued = make(), call("a")
     queue.add(queued)
     queue.take(0.0)
-    assert queue.finish(queued, delivered=False, now=1.0) is True
+    assert fail(queue, queued, 1.0) is True
     assert queue.next_timer() == 1.5
     assert taken(queue, 1.4) == []
     assert taken(queue, 1.5) == ["a"]
@@ -79,7 +87,7 @@ def test_an_expired_retry_is_dropped():
     queue, queued = make(), call("a")
     queue.add(queued)
     queue.take(0.0)
-    queue.finish(queued, delivered=False, now=0.0)
+    fail(queue, queued, 0.0)
     queued.attempts.expire()
     assert queue.next_timer() is None
     assert taken(queue, 60.0) == []
@@ -120,7 +128,7 @@ def test_an_open_breaker_never_delays_a_retry_while_the_phone_rings():
     started = []
     for _ in range(4):
         now = started[-1] if started else 0.0
-        queue.finish(incoming, delivered=False, now=now)
+        fail(queue, incoming, now)
         started.append(incoming.attempts.due)
         assert "incoming" in taken(queue, started[-1])
     assert [b - a for a, b in zip([0.0, *started], started, strict=False)] == [0.5, 1, 2, 4]
@@ -146,11 +154,60 @@ def test_a_failed_probe_doubles_the_pause_up_to_a_minute():
     for _ in range(8):
         due = queue.next_timer()
         assert taken(queue, due) == ["probe"]
-        queue.finish(queued, delivered=False, now=due)
+        fail(queue, queued, due)
         pauses.append(due - now)
         now = due
     assert pauses[:5] == [2, 4, 8, 16, 32]
     assert max(pauses[:7]) == 60
+
+
+def test_what_an_open_breaker_held_until_its_time_was_over_is_given_up():
+    """Decision 9: for up to 72 h. One probe a minute would let the others wait for weeks."""
+    queue = make()
+    open_breaker(queue)
+    held = [news(number) for number in range(5)]
+    for queued in held:
+        queue.add(queued)
+    over = 72 * 3600.0 + 1
+    assert queue.overdue(over - 2, 10) == []
+    (probe,) = queue.take(over)
+    assert queue.overdue(over, 3) == held[1:4]
+    assert queue.overdue(over, 3) == held[4:]
+    assert queue.finish(probe, delivered=True, now=over) is False
+    assert len(queue) == 0
+
+
+def test_what_only_waits_for_a_place_is_not_given_up():
+    queue = make(ordinary=1)
+    first, second = news("first"), news("second")
+    queue.add(first)
+    queue.add(second)
+    over = 72 * 3600.0 + 1
+    assert queue.take(over) == [first]
+    assert queue.overdue(over, 10) == []
+    queue.finish(first, delivered=True, now=over)
+    assert queue.take(over) == [second]
+
+
+def test_what_somebody_asks_for_now_is_a_probe():
+    queue, wanted = make(), news("wanted")
+    open_breaker(queue)
+    queue.add(wanted)
+    assert taken(queue, 1.0) == []
+    queue.hasten(wanted, 1.0)
+    assert taken(queue, 1.0) == ["wanted"]
+    fail(queue, wanted, 1.1)
+    queue.hasten(wanted, 1.2)
+    assert taken(queue, 1.2) == ["wanted"]
+
+
+def test_asking_again_and_again_takes_no_more_room():
+    queue, wanted = make(waiting=100), news("wanted")
+    open_breaker(queue)
+    queue.add(wanted)
+    for number in range(1000):
+        queue.hasten(wanted, number / 1000)
+    assert queue.room == 99
 
 
 def test_a_call_that_gets_through_frees_what_waited():
@@ -189,3 +246,16 @@ def test_the_queue_is_bounded_for_other_events_and_never_for_a_ringing_phone():
     queue = make(urgent=1, waiting=2, ordinary=0)
     assert [queue.add(news("x")) for _ in range(3)] == [True, True, False]
     assert all(queue.add(call("c")) for _ in range(10))
+
+
+def test_what_failed_waits_elsewhere_once_half_of_the_places_are_taken():
+    """Else what is due in six hours would keep out what is due now."""
+    queue, failed, ringing = make(waiting=4), news("failed"), call("ringing")
+    queue.add(failed)
+    queue.add(ringing)
+    queue.take(0.0)
+    assert not queue.is_crowded(failed)
+    for _ in range(2):
+        queue.add(news("x"))
+    assert queue.is_crowded(failed)
+    assert not queue.is_crowded(ringing)
