@@ -18,6 +18,7 @@ from offhook.media.rtcp import parse_compound
 from offhook.media.rtp import RtpPacket
 from offhook.media.stats import DigitReceived, Drained, MediaEvent
 from offhook.media.stream import MediaStream
+from testbed.waiting import until
 
 TICK = 0.020
 
@@ -237,7 +238,7 @@ def connect(left, right, pacer):
 
 
 async def test_two_ports_over_loopback(pacer):
-    pool = PortPool("127.0.0.1", 36000, 36998)
+    pool = PortPool("127.0.0.1", 32_200, 32_298)
     left, right = await pool.open(), await pool.open()
     assert left.port % 2 == right.port % 2 == 0
     assert pool.free == pool.total - 2
@@ -248,12 +249,8 @@ async def test_two_ports_over_loopback(pacer):
     right.send_digits("42#", 60, 40)
     await asyncio.wait_for(heard_left["drained"].wait(), 15)
     assert (left.played_samples, left.queued_samples) == (len(said), 0)
-    for _ in range(50):
-        if said in b"".join(heard_right["frames"]):
-            break
-        await asyncio.sleep(0.01)
-    assert said in b"".join(heard_right["frames"])
-    assert "".join(heard_left["digits"]) == "42#"
+    await until(lambda: said in b"".join(heard_right["frames"]))
+    await until(lambda: "".join(heard_left["digits"]) == "42#")
     assert [event.kind for event in heard_left["events"] if isinstance(event, MediaEvent)] == ["receiving"]
     right.play(bytes(16000))
     assert right.clear() == 16000
@@ -261,7 +258,7 @@ async def test_two_ports_over_loopback(pacer):
     assert (stats.lost, stats.foreign, stats.remote) == (0, 0, f"127.0.0.1:{left.port}")
     left.close()
     left.close()
-    await asyncio.sleep(0.05)
+    await until(lambda: len(heard_right["events"]) > 1)
     assert [event.kind for event in heard_right["events"]] == ["receiving", "goodbye"]
     right.close()
     await closed(pool)
@@ -273,7 +270,7 @@ async def test_a_prompt_port_hears_without_a_pacer_that_ticks_and_survives_its_l
     pacer.start()
     # Nothing is ever due, so whatever is heard was given as it came.
     monkeypatch.setattr(pacer, "_arm", lambda now: None)
-    pool = PortPool("127.0.0.1", 36000, 36998)
+    pool = PortPool("127.0.0.1", 32_200, 32_298)
     port = await pool.open()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
         peer.bind(("127.0.0.1", 0))
@@ -304,7 +301,7 @@ async def test_a_prompt_port_hears_without_a_pacer_that_ticks_and_survives_its_l
 
 
 async def test_a_re_invite_moves_the_sound(pacer):
-    pool = PortPool("127.0.0.1", 36000, 36998)
+    pool = PortPool("127.0.0.1", 32_200, 32_298)
     left, right, third = [await pool.open() for _ in range(3)]
     connect(left, right, pacer)
     heard = []
@@ -344,7 +341,7 @@ async def test_ports_run_out_and_come_back():
 
 async def test_a_port_rests_before_another_call_gets_it():
     """The peer of the last call may not know yet that it is over, and still send there."""
-    pool = PortPool("127.0.0.1", 37030, 37049)
+    pool = PortPool("127.0.0.1", 32_140, 32_159)
     for _ in range(20):
         last = await pool.open()
         last.close()
@@ -409,7 +406,7 @@ def test_ranges_that_hold_no_pair_are_refused(first, last):
 
 
 async def test_before_the_start_nothing_can_be_played():
-    pool = PortPool("127.0.0.1", 36000, 36998)
+    pool = PortPool("127.0.0.1", 32_200, 32_298)
     port = await pool.open()
     with pytest.raises(RuntimeError, match="not started"):
         port.play(b"x")

@@ -31,6 +31,7 @@ from .developer import serve
 from .node import Node, Seat
 from .protocol import Strictness, validate
 from .script import TOOL
+from .waiting import PATIENCE_S
 
 __all__ = ["AgentsApp", "agents_app", "raw_event"]
 
@@ -125,7 +126,7 @@ class AgentsApp:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.client.close()
 
-    async def raw(self, event_type: str, timeout: float = 15.0) -> dict[str, Any]:
+    async def raw(self, event_type: str, timeout: float = PATIENCE_S) -> dict[str, Any]:
         """Return the next server event of a type, as it came."""
         try:
             async with asyncio.timeout(timeout):

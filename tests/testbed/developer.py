@@ -14,6 +14,7 @@ import uvicorn
 from openai import AsyncOpenAI
 
 from .node import Node, Seat
+from .waiting import PATIENCE_S
 
 __all__ = ["DeveloperApp", "QuietServer", "Webhook"]
 
@@ -105,11 +106,11 @@ class DeveloperApp:
         """Open the webhook's address; until then connections to it are refused."""
         self._server, self._task = await serve(self, self.seat)
 
-    async def incoming(self, timeout: float = 15.0) -> Webhook:
+    async def incoming(self, timeout: float = PATIENCE_S) -> Webhook:
         """Return the next call that rings."""
         return await self.next("realtime.call.incoming", timeout)
 
-    async def next(self, event_type: str, timeout: float = 15.0) -> Webhook:
+    async def next(self, event_type: str, timeout: float = PATIENCE_S) -> Webhook:
         """Return the next webhook of a type; those of other types are passed over."""
         try:
             async with asyncio.timeout(timeout):

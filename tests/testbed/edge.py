@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from .trunk import SipText
+from .waiting import PATIENCE_S
 
 __all__ = ["Arrival", "Edge"]
 
@@ -71,7 +72,7 @@ class Edge:
             asyncio.get_running_loop().remove_reader(self._udp)
             self._udp.close()
 
-    async def next(self, timeout: float = 15.0) -> Arrival:
+    async def next(self, timeout: float = PATIENCE_S) -> Arrival:
         return await asyncio.wait_for(self._arrived.get(), timeout)
 
     def _receive(self) -> None:

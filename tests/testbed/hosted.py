@@ -21,6 +21,7 @@ from urllib.parse import parse_qsl, unquote
 import uvicorn
 
 from .developer import QuietServer
+from .waiting import PATIENCE_S
 
 __all__ = ["HostedApi", "HostedCall", "HostedRequest", "HostedSideband"]
 
@@ -78,7 +79,7 @@ class HostedSideband:
     async def close(self, code: int, reason: str = "") -> None:
         await self._send({"type": "websocket.close", "code": code, "reason": reason})
 
-    async def until(self, holds: Callable[[], Any], what: str, timeout: float = 15.0) -> None:
+    async def until(self, holds: Callable[[], Any], what: str, timeout: float = PATIENCE_S) -> None:
         try:
             async with asyncio.timeout(timeout):
                 while not holds():
@@ -131,7 +132,7 @@ class HostedApi:
         call = self.calls[call_id] = HostedCall(call_id)
         return call
 
-    async def opened(self, timeout: float = 15.0) -> HostedSideband:
+    async def opened(self, timeout: float = PATIENCE_S) -> HostedSideband:
         """Return the next sideband that was taken."""
         return await asyncio.wait_for(self._opened.get(), timeout)
 

@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any
 
+from .waiting import PATIENCE_S
+
 __all__ = ["Exchange", "LanguageModel"]
 
 
@@ -77,7 +79,7 @@ class LanguageModel:
         assert self._server is not None
         self._server.close()
 
-    async def asked(self, timeout: float = 10.0) -> Exchange:
+    async def asked(self, timeout: float = PATIENCE_S) -> Exchange:
         """Return the next request."""
         return await asyncio.wait_for(self._exchanges.get(), timeout)
 

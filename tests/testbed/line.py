@@ -18,6 +18,8 @@ from offhook.audio.frames import FRAME_SAMPLES, SAMPLE_RATE
 from offhook.audio.g711 import Samples
 from offhook.cli.phone.sound import level_db, voiced_span
 
+from .waiting import PATIENCE_S
+
 __all__ = ["Heard", "Line", "Spoken"]
 
 _HEADER = struct.Struct("!BBHII")
@@ -101,7 +103,7 @@ class Line:
             )
         return spoken
 
-    async def said(self, spoken: Spoken, timeout: float = 15.0) -> Spoken:
+    async def said(self, spoken: Spoken, timeout: float = PATIENCE_S) -> Spoken:
         """Wait until the last voiced sample was sent."""
         async with asyncio.timeout(timeout):
             while not spoken.ended:
@@ -145,14 +147,14 @@ class Line:
             level = level_db(g711.decode(payload, "PCMU"))
             self.heard.append(Heard(time.monotonic(), _HEADER.unpack_from(data)[3], level, payload))
 
-    async def hears_sound(self, since: float, timeout: float = 10.0, *, ms: int = 60) -> float:
+    async def hears_sound(self, since: float, timeout: float = PATIENCE_S, *, ms: int = 60) -> float:
         """Wait for that much sound after `since`; return when the first of it came."""
         async with asyncio.timeout(timeout):
             while len(loud := [one.at for one in self.heard if one.at >= since and one.loud]) * 20 < ms:
                 await asyncio.sleep(0.005)
         return loud[0]
 
-    async def hears_silence(self, since: float, ms: int, timeout: float = 20.0) -> float:
+    async def hears_silence(self, since: float, ms: int, timeout: float = PATIENCE_S) -> float:
         """Wait until nothing was heard for `ms` after `since`; return when the last sound before it came."""
         async with asyncio.timeout(timeout):
             while time.monotonic() - (last := self.last_sound(since)) < ms / 1000:

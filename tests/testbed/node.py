@@ -18,6 +18,8 @@ from typing import Any
 
 import httpx2
 
+from .waiting import PATIENCE_S
+
 __all__ = ["Node", "Seat"]
 
 LISTEN = ("udp:127.0.0.1:0", "tcp:127.0.0.1:0", "tls:127.0.0.1:0")
@@ -177,7 +179,7 @@ class Node:
         assert self._process is not None
         return await asyncio.to_thread(self._process.wait, timeout)
 
-    async def logged(self, event: str, timeout: float = 15.0, *, count: int = 1) -> dict[str, Any]:
+    async def logged(self, event: str, timeout: float = PATIENCE_S, *, count: int = 1) -> dict[str, Any]:
         """Wait for the log's `count`-th line of an event, and return it."""
         async with asyncio.timeout(timeout):
             while True:

@@ -26,6 +26,7 @@ from offhook.sip.refer import ReferUpdate
 from offhook.trace import RoutingDecision, StateChange, WireMessage
 
 from .node import Node
+from .waiting import PATIENCE_S
 
 __all__ = ["Phone", "PhoneCall", "Refused"]
 
@@ -89,7 +90,7 @@ class PhoneCall:
 
     # What tests ask.
 
-    async def answered(self, timeout: float = 15.0) -> Response:
+    async def answered(self, timeout: float = PATIENCE_S) -> Response:
         """Return the 200. Raises `Refused`."""
         try:
             return await asyncio.wait_for(asyncio.shield(self._answer), timeout)
@@ -98,7 +99,7 @@ class PhoneCall:
                 f"neither answered nor refused within {timeout} s; {self.ladder()}"
             ) from None
 
-    async def refused(self, timeout: float = 15.0) -> Response:
+    async def refused(self, timeout: float = PATIENCE_S) -> Response:
         """Return the final response that is no 200."""
         try:
             await self.answered(timeout)
@@ -108,10 +109,10 @@ class PhoneCall:
             return refused.response
         raise AssertionError("the call was answered")
 
-    async def rings(self, timeout: float = 15.0) -> None:
+    async def rings(self, timeout: float = PATIENCE_S) -> None:
         await self._until(lambda: 180 in self.provisional, timeout, "no 180")
 
-    async def ended(self, timeout: float = 15.0) -> LegEnded:
+    async def ended(self, timeout: float = PATIENCE_S) -> LegEnded:
         """Return how a call that was answered ended."""
         try:
             return await asyncio.wait_for(asyncio.shield(self._ended), timeout)
@@ -137,7 +138,7 @@ class PhoneCall:
     def hang_up(self) -> None:
         self.leg.hangup()
 
-    async def hears_sound(self, ms: int = 100, timeout: float = 15.0, *, since: float = 0.0) -> float:
+    async def hears_sound(self, ms: int = 100, timeout: float = PATIENCE_S, *, since: float = 0.0) -> float:
         """Wait for that much sound after `since`, gaps not counted; return when the first of it came."""
         await self._until(
             lambda: self.loud_ms(since) >= ms,
@@ -146,7 +147,7 @@ class PhoneCall:
         )
         return next(at for at, level in self.heard if at >= since and level >= _LOUD_DB)
 
-    async def hears_silence(self, ms: int = 200, timeout: float = 15.0) -> float:
+    async def hears_silence(self, ms: int = 200, timeout: float = PATIENCE_S) -> float:
         """Wait until the last `ms` were silent; return when the silence began."""
         frames = ms // _FRAME_MS
 

@@ -10,6 +10,8 @@ import ssl
 from types import TracebackType
 from typing import cast
 
+from .waiting import PATIENCE_S
+
 __all__ = ["Registrar", "Text"]
 
 _FIELD = re.compile(r'(\w+)=(?:"([^"]*)"|([^\s,]+))')
@@ -102,13 +104,13 @@ class Registrar:
     def registers(self) -> list[Text]:
         return [one for one in self.heard if one.start.startswith("REGISTER ")]
 
-    async def until(self, holds: object, timeout: float = 15.0) -> None:
+    async def until(self, holds: object, timeout: float = PATIENCE_S) -> None:
         """Wait until something that came makes `holds()` true."""
         assert callable(holds)
         async with asyncio.timeout(timeout), self._arrived:
             await self._arrived.wait_for(holds)
 
-    async def hears(self, start: str, timeout: float = 15.0, *, after: int = 0) -> Text:
+    async def hears(self, start: str, timeout: float = PATIENCE_S, *, after: int = 0) -> Text:
         """Return the first message after the `after`-th whose first line begins so."""
 
         def found() -> Text | None:

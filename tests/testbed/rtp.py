@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterable
 from types import TracebackType
 
+from .waiting import PATIENCE_S
+
 __all__ = ["Rtp"]
 
 _RTP = struct.Struct("!BBHII")
@@ -92,7 +94,7 @@ class Rtp:
                 starts[_RTP.unpack_from(data)[3]] = data[12]
         return "".join("0123456789*#ABCD"[code] for code in starts.values())
 
-    async def hears(self, since: float, packets: int = 5, timeout: float = 15.0) -> None:
+    async def hears(self, since: float, packets: int = 5, timeout: float = PATIENCE_S) -> None:
         try:
             async with asyncio.timeout(timeout):
                 while self.loud(since) < packets:

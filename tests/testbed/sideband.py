@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from .protocol import ProtocolFault, Strictness, check_order, validate
+from .waiting import PATIENCE_S
 
 __all__ = ["Sideband", "Socket"]
 
@@ -99,7 +100,7 @@ class Sideband:
         where: Callable[[Event], bool] = lambda event: True,
         *,
         after: int = 0,
-        timeout: float = 15.0,
+        timeout: float = PATIENCE_S,
     ) -> Event:
         """Return the first such event at or after index `after`, past or to come."""
         position = after
@@ -117,7 +118,7 @@ class Sideband:
         except TimeoutError:
             raise AssertionError(f"no {event_type} within {timeout} s; came: {self.types[after:]}") from None
 
-    async def wait_closed(self, timeout: float = 15.0) -> tuple[int, str]:
+    async def wait_closed(self, timeout: float = PATIENCE_S) -> tuple[int, str]:
         """Return the close code and reason that the server gave."""
         await asyncio.wait_for(asyncio.shield(self._reader), timeout)
         if self._fault is not None:

@@ -16,6 +16,7 @@ from typing import Any
 import httpx2
 
 from .developer import DeveloperApp
+from .waiting import PATIENCE_S
 
 __all__ = [
     "SipText",
@@ -151,7 +152,12 @@ class Trunk:
             self._writer.write(data)
 
     async def expect(
-        self, what: str, timeout: float = 15.0, *, after: float = 0.0, where: Callable[[SipText], bool] = bool
+        self,
+        what: str,
+        timeout: float = PATIENCE_S,
+        *,
+        after: float = 0.0,
+        where: Callable[[SipText], bool] = bool,
     ) -> SipText:
         """Return the first message that begins with `what` (`SIP/2.0 200`, `BYE `) and came after `after`."""
         try:
@@ -176,7 +182,7 @@ class Trunk:
         length = f"Content-Length: {len(body.encode())}"
         self.send("\r\n".join([f"SIP/2.0 {status}", *mirrored, *lines, length, "", body]))
 
-    async def wait_closed(self, timeout: float = 15.0) -> None:
+    async def wait_closed(self, timeout: float = PATIENCE_S) -> None:
         assert self._task is not None
         await asyncio.wait_for(asyncio.shield(self._task), timeout)
 
@@ -288,7 +294,7 @@ class TrunkCall:
         self.trunk.send(self.request(method, *lines, cseq=cseq, body=body))
         return self.cseq if cseq is None else cseq
 
-    async def ask(self, method: str, *lines: str, body: str = "", timeout: float = 15.0) -> SipText:
+    async def ask(self, method: str, *lines: str, body: str = "", timeout: float = PATIENCE_S) -> SipText:
         """Send a request in the dialog and return its final response."""
         number = self.send(method, *lines, body=body)
         return await self.trunk.expect(

@@ -28,6 +28,8 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from .waiting import PATIENCE_S
+
 __all__ = ["Handshake", "Upstream", "UpstreamSession"]
 
 Event = dict[str, Any]
@@ -167,7 +169,7 @@ class UpstreamSession:
     def of_type(self, event_type: str) -> list[Event]:
         return [event for event in self.received if event["type"] == event_type]
 
-    async def until(self, holds: Callable[[], Any], what: str, timeout: float = 15.0) -> None:
+    async def until(self, holds: Callable[[], Any], what: str, timeout: float = PATIENCE_S) -> None:
         """Wait for something that is true once an event came, or once the client is gone."""
         try:
             async with asyncio.timeout(timeout):
@@ -184,7 +186,7 @@ class UpstreamSession:
         where: Callable[[Event], bool] = lambda event: True,
         *,
         after: int = 0,
-        timeout: float = 15.0,
+        timeout: float = PATIENCE_S,
     ) -> Event:
         """Return the first such event at or after index `after`, past or to come."""
 
@@ -198,7 +200,7 @@ class UpstreamSession:
         assert event is not None
         return event
 
-    async def gone(self, timeout: float = 15.0) -> tuple[int, str]:
+    async def gone(self, timeout: float = PATIENCE_S) -> tuple[int, str]:
         """Return how the client closed."""
         await self.until(lambda: self.closed is not None, "close", timeout)
         assert self.closed is not None
@@ -520,7 +522,7 @@ class Upstream:
             faults = [fault for session in self.sessions for fault in session.faults]
             assert not faults, f"the upstream was sent what it does not take: {faults}"
 
-    async def opened(self, timeout: float = 15.0) -> UpstreamSession:
+    async def opened(self, timeout: float = PATIENCE_S) -> UpstreamSession:
         """Return the next connection that was taken."""
         try:
             return await asyncio.wait_for(self._opened.get(), timeout)

@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["PATIENCE_S", "eventually", "until"]
 
-PATIENCE_S = 15.0
+PATIENCE_S = 30.0
 _BETWEEN_S = 0.01
 
 

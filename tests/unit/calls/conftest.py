@@ -148,10 +148,10 @@ class Table:
             services=CallServices(
                 clock=SystemClock(),
                 announcer=self.announcer,
-                ports=PortPool("127.0.0.1", 31_000, 31_098),
+                ports=PortPool("127.0.0.1", 32_300, 32_498),
                 pacer=self.pacer,
                 engines=self.engines,
-                settings=CallSettings(media_host="127.0.0.1", media_ports=(31_000, 31_098)),
+                settings=CallSettings(media_host="127.0.0.1", media_ports=(32_300, 32_498)),
                 journal=self.journal,
             ),
         )

@@ -16,6 +16,8 @@ from offhook.realtime.engines.scripted import ScriptedFactory
 from offhook.tenants import Fallback, Project
 
 PROJECT = Project("proj_a")
+FIRST = 32_180
+"Ports that neither a node of the tests nor the system gives out, and no other test takes."
 
 
 class Room:
@@ -26,7 +28,7 @@ class Room:
         self.engines = EngineDirectory(
             {"one": self.one, "other": self.other}, default="one", models={"second": "other"}
         )
-        self.ports = PortPool("127.0.0.1", 31_100, 31_100 + 2 * pairs - 1)
+        self.ports = PortPool("127.0.0.1", FIRST, FIRST + 2 * pairs - 1)
         self.seats = Seats(self.ports, self.engines)
 
     def take(self, project=PROJECT):
@@ -52,7 +54,7 @@ async def test_a_promised_port_is_bound_on_accept_and_taken_from_nobody():
     assert room.ports.free == 0
     with pytest.raises(NoFreePort, match="promised"):
         await room.ports.open()
-    for number in range(31_100, 31_104):
+    for number in range(FIRST, FIRST + 4):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as program:
             program.bind(("127.0.0.1", number))
     one = await first.open_port()

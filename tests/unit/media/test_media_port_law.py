@@ -65,7 +65,7 @@ async def joined(request):
     """A started port, its peer, and what was heard."""
     pacer = Pacer()
     pacer.start()
-    port, peer, heard = await PortPool("127.0.0.1", 37100, 37198).open(), Peer(), []
+    port, peer, heard = await PortPool("127.0.0.1", 32_160, 32_178).open(), Peer(), []
     port.start(
         peer.plan(request.param, port),
         pacer=pacer,
