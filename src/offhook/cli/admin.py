@@ -62,8 +62,9 @@ def connect_as_admin(url: str, key: str, data_dir: Path) -> AdminApi:
         try:
             key = (data_dir / "admin_key").read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "no text"
             fail(
-                f"no admin key: {error}. Run this where `offhook serve` runs, or give --data-dir, or --admin-key "
-                "(OFFHOOK_SERVER__ADMIN_KEY)"
+                f"no admin key: {data_dir / 'admin_key'}: {reason}. Run this where `offhook serve` runs, or give "
+                "--data-dir, or --admin-key (OFFHOOK_SERVER__ADMIN_KEY)"
             )
     return AdminApi(url, key)

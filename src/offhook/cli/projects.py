@@ -175,8 +175,10 @@ def _ask(api: AdminApi, method: str, path: str, body: dict[str, Any] | None = No
 def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        fail(f"--settings: {path}: {error}")
+    except OSError as error:
+        fail(f"--settings: {path}: {error.strerror}")
+    except ValueError as error:
+        fail(f"--settings: {path}: no JSON: {error}")
     if not isinstance(found, dict):
         fail(f"--settings: {path}: not a JSON object")
     return found

@@ -40,7 +40,7 @@ def _judge_sound(facts: AddressFacts, outside: str) -> Iterator[Finding]:
     elif facts.outside and _is(sdp, "private"):
         yield fault(
             "addresses",
-            f"SDP names {sdp}, a private address that {outside} cannot send sound to: callers would not be heard",
+            f"SDP names {sdp}, not a public address, so {outside} cannot send sound there: callers would not be heard",
             "Set media.public_ip to the address that the internet sees of this machine, and let the router forward "
             "media.ports (UDP) to it.",
         )
@@ -68,7 +68,7 @@ def _judge_contact(facts: AddressFacts, outside: str) -> Iterator[Finding]:
         if told is not None and _is(told, "private"):
             yield fault(
                 "addresses",
-                f"Contact names {told}, a private address: {outside} cannot send ACK and BYE there",
+                f"Contact names {told}, not a public address, so {outside} cannot send ACK and BYE there",
                 "Set sip.public_host to the name or address that they reach this machine by.",
             )
         elif told is not None:
@@ -90,7 +90,7 @@ def _judge_unspecified(facts: AddressFacts, told: str) -> Finding:
         return ok("addresses", f"sip.listen is {told}; Contact names the address that a call came to")
     return fault(
         "addresses",
-        f"sip.listen is {told}, this machine has private addresses alone, and sip.public_host is not set: Contact "
+        f"sip.listen is {told}, this machine has no public address, and sip.public_host is not set: Contact "
         "names an address that carriers cannot reach",
         "Set sip.public_host to the name or address that they reach this machine by.",
     )
