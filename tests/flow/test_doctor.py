@@ -142,7 +142,7 @@ async def test_much_that_is_wrong_at_once(tmp_path: Path) -> None:
     for check, text in (
         ("ports", "is taken by"),
         ("ports", "does not have that address"),
-        ("addresses", "10.9.9.9, a private address"),
+        ("addresses", "10.9.9.9, not a public address"),
         ("dns", "sip.nowhere.invalid has no address"),
         ("certificate", "cannot be used"),
         ("database", "not a database"),

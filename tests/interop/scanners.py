@@ -14,7 +14,6 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 import socket
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx2
+from served import Served, serving
 
 KEY, SECRET = "sk-scan", "whsec_c2lwcC1zaXBwLXNpcHAtc2lwcC1zaXBwLXNpcHA="
 SCANNER, OTHER = "127.0.0.1", "127.0.0.2"
@@ -155,48 +155,18 @@ def check(holds: bool, what: str) -> None:
         faults.append(what)
 
 
-class Served:
-    """A running `offhook serve`."""
-
-    def __init__(self, process: asyncio.subprocess.Process, http: str, sip: int) -> None:
-        self.process, self.http, self.sip = process, http, sip
-
-    @property
-    def rss_mb(self) -> float:
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
-
-    async def refused(self) -> dict[str, dict]:
-        async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {KEY}"}) as client:
-            body = (await client.get(f"{self.http}/v1/realtime/refused_sources")).json()
-        return {entry["address"]: entry for entry in body["data"]}
+async def refused(node: Served) -> dict[str, dict]:
+    async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {KEY}"}) as client:
+        body = (await client.get(f"{node.http}/v1/realtime/refused_sources")).json()
+    return {entry["address"]: entry for entry in body["data"]}
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path, name: str, project: str, trunk: str) -> AsyncIterator[Served]:
-    config = folder / f"{name}.toml"
-    config.write_text(CONFIG.format(key=KEY, project=project, trunk=trunk))
-    env = os.environ | {"OFFHOOK_SERVER__DATA_DIR": str(folder / "data")}
-    with (folder / f"{name}.log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "offhook", "serve", "--config", str(config)),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=log,
-            env=env,
-        )
-        try:
-            async with asyncio.timeout(60):
-                while not (line := (await process.stdout.readline()).decode()).startswith("offhook ready"):
-                    if not line:
-                        raise SystemExit(
-                            f"offhook serve ended: {(folder / f'{name}.log').read_text()[-2000:]}"
-                        )
-            http = re.search(r"http://\S+", line)[0]
-            yield Served(process, http, int(re.search(r"udp:127\.0\.0\.1:(\d+)", line)[1]))
-        finally:
-            if process.returncode is None:
-                process.send_signal(signal.SIGTERM)
-            check(await asyncio.wait_for(process.wait(), 30) == 0, f"{name}: offhook serve ended in order")
+async def listening_for(folder: Path, name: str, project: str, trunk: str) -> AsyncIterator[Served]:
+    config = CONFIG.format(key=KEY, project=project, trunk=trunk)
+    async with serving(folder, config, name=name) as node:
+        yield node
+    check(node.ended == 0, f"{name}: offhook serve ended in order")
 
 
 async def run(*command: str, seconds: float = 20, env: dict[str, str] | None = None) -> tuple[int, str]:
@@ -261,7 +231,7 @@ async def by_address(folder: Path) -> None:
 
     listening = await asyncio.start_server(app, "127.0.0.1", 0)
     webhook = WEBHOOK.format(port=listening.sockets[0].getsockname()[1], secret=SECRET)
-    async with serving(folder, "stranger", webhook, f'sources = ["{OTHER}/32"]') as node:
+    async with listening_for(folder, "stranger", webhook, f'sources = ["{OTHER}/32"]') as node:
         port = str(node.sip)
         check(await options_ms(node.sip, OTHER) < 500, "a listed source is answered")
         before = node.rss_mb
@@ -277,7 +247,7 @@ async def by_address(folder: Path) -> None:
             check(found is None, f"{command[0]} of a stranger finds nothing")
         for _ in range(2):
             await scan_by_hand(node.sip)
-        entries = await node.refused()
+        entries = await refused(node)
         check(set(entries) == {SCANNER}, f"one entry for the stranger: {list(entries)}")
         entry = entries.get(SCANNER, {})
         check(
@@ -292,11 +262,11 @@ async def by_address(folder: Path) -> None:
         delay = min([await options_ms(node.sip, OTHER) for _ in range(3)])
         check(delay < 50, f"OPTIONS of a listed source takes {delay:.1f} ms")
         check(told == 0, f"{told} webhooks")
-    async with serving(folder, "listed", webhook, f'sources = ["{SCANNER}/32"]') as node:
+    async with listening_for(folder, "listed", webhook, f'sources = ["{SCANNER}/32"]') as node:
         port = str(node.sip)
         _, output = await run("svwar", "-p", port, "--force", "-e100-149", "-m", "INVITE", "127.0.0.1")
         check(not re.search(r"\| 1\d\d +\|", output), "svwar of a listed source cannot tell users apart")
-        entry = (await node.refused()).get(SCANNER, {})
+        entry = (await refused(node)).get(SCANNER, {})
         check(set(entry.get("reasons", {})) == {"unknown_project"}, f"and is counted: {entry.get('reasons')}")
         code, _ = await run("sipsak", "-s", f"sip:ping@127.0.0.1:{port}")
         check(code == 0, "sipsak's OPTIONS is answered 200")
@@ -340,7 +310,7 @@ async def scan_by_hand(port: int) -> None:
 async def by_password(folder: Path) -> None:
     """One trunk has a password and no sources."""
     both, md5 = '["SHA-256", "MD5"]', '["MD5"]'
-    async with serving(folder, "by-password", ANSWERS, BY_PASSWORD.format(algorithms=both)) as node:
+    async with listening_for(folder, "by-password", ANSWERS, BY_PASSWORD.format(algorithms=both)) as node:
         port = str(node.sip)
         command = (
             "svwar",
@@ -366,9 +336,9 @@ async def by_password(folder: Path) -> None:
                 env={"OFFHOOK_CALL_PASSWORD": password},
             )
             check(code == expected, f"offhook call with the password {password!r}: exit {code}")
-        reasons = (await node.refused()).get(SCANNER, {}).get("reasons", {})
+        reasons = (await refused(node)).get(SCANNER, {}).get("reasons", {})
         check(reasons.get("wrong_credentials") == 1, f"the wrong one is counted: {reasons}")
-    async with serving(folder, "by-md5", ANSWERS, BY_PASSWORD.format(algorithms=md5)) as node:
+    async with listening_for(folder, "by-md5", ANSWERS, BY_PASSWORD.format(algorithms=md5)) as node:
         for password, expected in (("s3cret", 0), ("wrong", 1)):
             scenario = folder / "call.xml"
             scenario.write_text(SIPP_CALL.replace("{password}", password))

@@ -16,7 +16,6 @@ import csv
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from pathlib import Path
 import httpx2
 import uvicorn
 from openai import OpenAI
+from served import serving
 
 from offhook.cli.demo.site import free_ports, free_sip_ports
 
@@ -101,45 +101,22 @@ async def run_case(
 
     Returns what was wrong, nothing when all went well.
     """
-    config = folder / "offhook.toml"
-    config.write_text(CONFIG)
-    env = os.environ | {"OFFHOOK_SERVER__DATA_DIR": str(folder / "data")}
-    log = (folder / f"{name}.log").open("wb")
-    pinned = () if core is None else ("taskset", "-c", str(core))
-    server = await asyncio.create_subprocess_exec(
-        *pinned, sys.executable, "-m", "offhook", "serve", "--config", str(config),
-        stdout=log, stderr=log, env=env,
-    )  # fmt: skip
     app = App()
     web = QuietServer(
         uvicorn.Config(
             app, host="127.0.0.1", port=APP_PORT, log_level="warning", lifespan="off", access_log=False
         )
     )
-    serving = asyncio.create_task(web.serve())
+    answering = asyncio.create_task(web.serve())
     try:
-        await wait_until_ready(server)
-        output = await call_with_sipp(name, transport, calls, rate, folder)
-        live = await calls_that_live_on()
+        pinned = () if core is None else ("taskset", "-c", str(core))
+        async with serving(folder, CONFIG, name=name, before=pinned) as node:
+            output = await call_with_sipp(name, transport, calls, rate, folder)
+            live = await calls_that_live_on()
     finally:
         web.should_exit = True
-        await serving
-        if server.returncode is None:
-            server.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(server.wait(), 30)
-        log.close()
-    return judge(name, calls, app, output, live, server.returncode)
-
-
-async def wait_until_ready(server: asyncio.subprocess.Process) -> None:
-    async with asyncio.timeout(60), httpx2.AsyncClient() as client:
-        while True:
-            if server.returncode is not None:
-                raise SystemExit(f"offhook serve ended with {server.returncode}")
-            with contextlib.suppress(httpx2.TransportError):
-                if (await client.get(f"http://127.0.0.1:{HTTP_PORT}/readyz")).status_code == 200:
-                    return
-            await asyncio.sleep(0.1)
+        await answering
+    return judge(name, calls, app, output, live, node.ended)
 
 
 async def call_with_sipp(name: str, transport: str, calls: int, rate: int, folder: Path) -> dict[str, str]:

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import contextlib
-import os
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx2
+from served import serving
 
 from offhook.cli.demo.site import free_ports, free_sip_ports, media_range
 
@@ -84,16 +81,7 @@ CASES = {
 
 async def main() -> list[str]:
     folder = Path(tempfile.mkdtemp(prefix="offhook-offers-"))
-    config = folder / "offhook.toml"
-    config.write_text(CONFIG)
-    log = (folder / "offhook.log").open("wb")
-    server = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "offhook", "serve", "--config", str(config), stdout=log, stderr=log,
-        env=os.environ | {"OFFHOOK_SERVER__DATA_DIR": str(folder / "data")},
-    )  # fmt: skip
-    log.close()
-    try:
-        await wait_until_ready(server)
+    async with serving(folder, CONFIG) as node:
         outcomes = await asyncio.gather(
             *(play(name, case, number, folder) for number, (name, case) in enumerate(CASES.items()))
         )
@@ -101,28 +89,13 @@ async def main() -> list[str]:
         faults = [fault for outcome in outcomes for fault in outcome]
         for name, case in CASES.items():
             faults += await judge(name, case)
-    finally:
-        if server.returncode is None:
-            server.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(server.wait(), 30)
-    if server.returncode:
-        faults.append(f"offhook serve ended with {server.returncode}")
+    if node.ended:
+        faults.append(f"offhook serve ended with {node.ended}")
     if faults:
         print(f"logs are in {folder}", flush=True)
     else:
         shutil.rmtree(folder)
     return faults
-
-
-async def wait_until_ready(server: asyncio.subprocess.Process) -> None:
-    async with asyncio.timeout(60), httpx2.AsyncClient() as client:
-        while True:
-            if server.returncode is not None:
-                raise SystemExit(f"offhook serve ended with {server.returncode}")
-            with contextlib.suppress(httpx2.TransportError):
-                if (await client.get(f"http://127.0.0.1:{HTTP_PORT}/readyz")).status_code == 200:
-                    return
-            await asyncio.sleep(0.1)
 
 
 async def play(name: str, case: Case, number: int, folder: Path) -> list[str]:

@@ -174,6 +174,12 @@ class Node:
         assert self._process is not None
         self._process.send_signal(number)
 
+    def processor_s(self) -> float:
+        """Return how much processor time it has had."""
+        assert self._process is not None
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     async def ended(self, timeout: float) -> int:
         """Wait for its end, and return the exit code."""
         assert self._process is not None

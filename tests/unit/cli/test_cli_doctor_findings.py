@@ -153,12 +153,12 @@ def test_what_a_running_node_says() -> None:
     [
         ({"listen": (("udp", "127.0.0.1"),)}, "come from outside", "0.0.0.0"),
         ({"sdp_host": "127.0.0.1", "bind": "127.0.0.1"}, "nobody would hear", "media.public_ip"),
-        ({"sdp_host": "10.0.0.5", "bind": "10.0.0.5"}, "a private address", "media.public_ip"),
+        ({"sdp_host": "10.0.0.5", "bind": "10.0.0.5"}, "not a public address", "media.public_ip"),
         ({"bind": "127.0.0.1"}, "no packet from outside", "media.bind"),
         ({"listen": (("udp", "10.0.0.5"),)}, "Contact names 10.0.0.5", "sip.public_host"),
         (
             {"listen": (("udp", "0.0.0.0"),), "interfaces": frozenset({"127.0.0.1", "10.0.0.5"})},
-            "private addresses alone",
+            "no public address",
             "sip.public_host",
         ),
         ({"public_host": "127.0.0.1"}, "to themselves", "reach this machine"),
