@@ -205,7 +205,8 @@ async def test_noise_has_no_words(talk):
     assert len((await ear.wait(Transcribed)).text) < 20
 
 
-async def test_long_speech_is_transcribed_to_its_end(talk, brain):
+async def test_long_speech_is_transcribed_to_its_end(talk, brain, monkeypatch):
+    monkeypatch.setattr("offhook.realtime.engines.local.engine.TRANSCRIPT_S", PATIENCE_S)
     audio = await speech(talk, brain, STORY)
     assert len(audio) > 32 * 8000
     engine, ear = await talk()

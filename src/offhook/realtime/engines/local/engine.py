@@ -40,6 +40,9 @@ from .workers import Job, JobError, JobPool
 
 __all__ = ["LocalEngine", "LocalFactory"]
 
+TRANSCRIPT_S = 30.0
+"How long one utterance may take to be transcribed; nobody waits longer for its words."
+
 log = logging.getLogger("offhook.realtime")
 
 # How far below the event loop each worker runs. A caller notices a late first word most, a late transcript least.
@@ -242,7 +245,7 @@ class LocalEngine:
             self._transcriptions.pop(command.item_id, None)
             self._emit(TranscriptionFailed(command.item_id, command.revision, failure.code, str(failure)))
 
-        job = Job(header, command.audio, done, failed, timeout_s=30.0)
+        job = Job(header, command.audio, done, failed, timeout_s=TRANSCRIPT_S)
         self._transcriptions[command.item_id] = job
         pool.submit(job)
 
