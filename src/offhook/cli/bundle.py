@@ -30,6 +30,7 @@ _SECRETS: Final = (
     (re.compile(r"\b(sk|ek)([-_])[A-Za-z0-9_-]{3,}"), r"\1\2" + _REDACTED),
     (re.compile(r"\b(Bearer|Basic)[ \t]+[A-Za-z0-9+/=._~-]+"), r"\1 " + _REDACTED),
     (re.compile(r"([a-z][a-z0-9+.-]{0,20}://)[^/\s@\"'<>]{1,300}@", re.I), r"\1" + _REDACTED + "@"),
+    (re.compile(r"\b(sips?:[^\s:@<>\"']{1,200}):[^\s@<>\"',;?]{1,200}@", re.I), r"\1:" + _REDACTED + "@"),
     (re.compile(r"((?:https?|wss?)://[^\s?\"'<>]{1,2000}\?)[^\s\"'<>]+", re.I), r"\1" + _REDACTED),
     (re.compile(r"^(X-Twilio-CallToken[ \t]*:)[^\r\n]*", re.I | re.M), r"\1 " + _REDACTED),
 )

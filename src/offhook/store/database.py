@@ -158,10 +158,11 @@ def _open(url: str, data_dir: Path) -> Engine:
         url = f"sqlite:///{data_dir / 'offhook.db'}"
     try:
         shown = make_url(url).render_as_string(hide_password=True)
-    except SQLAlchemyError as error:
+    except SQLAlchemyError:
         raise StoreError(
-            f"server.database = {url!r} is no database: give sqlite, or a URL such as sqlite:////var/lib/offhook.db"
-        ) from error
+            # What was given may have a password in it, wherever it stands.
+            "server.database is no database: give sqlite, or a URL such as sqlite:////var/lib/offhook.db"
+        ) from None
     try:
         if in_data_dir:
             data_dir.mkdir(parents=True, exist_ok=True)

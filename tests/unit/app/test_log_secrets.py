@@ -23,6 +23,7 @@ from offhook.trace import WireMessage
 API_KEY = "key/7Qp+Zk3w==Xy"
 WEBHOOK = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 OLD_WEBHOOK = WEBHOOK.replace("M", "N")
+URL_TOKEN = "t0ken-of-the-app-0123"
 QUOTED = "pass\"word\\of'the trunk"
 SRTP = "WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz"
 
@@ -150,8 +151,13 @@ def test_every_secret_of_a_configuration_is_known(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("REG", "register-pass-1")
     config = Config.model_validate(
         {
-            "server": {"admin_key": "admin-key-0123456789"},
-            "engine": {"brain": {"api_key": "brain-key-1"}},
+            "server": {
+                "admin_key": "admin-key-0123456789",
+                "database": "postgresql://offhook:db%2Fpass-1@db.example/offhook",
+            },
+            "engine": {
+                "brain": {"api_key": "brain-key-1", "base_url": "https://u:brain-pass-1@b.example/v1"}
+            },
             "upstreams": {"up": UpstreamTable(url="https://u.example/v1", api_key_env="UP_KEY")},
             "projects": [
                 {
@@ -166,16 +172,23 @@ def test_every_secret_of_a_configuration_is_known(monkeypatch: pytest.MonkeyPatc
                         }
                     ],
                     "webhooks": [
-                        {"url": "https://a.example/", "secret": WEBHOOK, "old_secrets": [OLD_WEBHOOK]}
+                        {
+                            "url": f"https://a.example/?app=main&token={URL_TOKEN}",
+                            "secret": WEBHOOK,
+                            "old_secrets": [OLD_WEBHOOK],
+                        }
                     ],
                 }
             ],
         }
     )
-    known = {*secrets_of(config), *secrets_of_project(config.projects[0].to_project())}
+    known = {*secrets_of(config), *secrets_of_project(config.projects[0].to_project())} - {""}
     assert known == {
         "admin-key-0123456789",
+        "db/pass-1",
         "brain-key-1",
+        "brain-pass-1",
+        URL_TOKEN,
         "upstream-key-1",
         "app-key-1",
         "digest-pass-1",

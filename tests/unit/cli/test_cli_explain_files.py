@@ -295,6 +295,9 @@ def test_no_word_of_an_unknown_name_in_a_configuration_gets_through(secret: str,
     assert secret not in json.dumps(redact_config({"a": {name: [secret], "b": {name: secret}}}))
 
 
-@given(WORDS, st.sampled_from(["sk-{}", "whsec_{}=", "Bearer {}", "https://u:{}@h/", "wss://h/p?x={}"]))
+SHAPES = ["sk-{}", "whsec_{}=", "Bearer {}", "https://u:{}@h/", "wss://h/p?x={}", "<sip:bob:{}@h>"]
+
+
+@given(WORDS, st.sampled_from(SHAPES))
 def test_no_secret_of_a_known_shape_gets_through(secret: str, shape: str) -> None:
     assert secret not in json.dumps(scrub({"title": f"it said {shape.format(secret)} to us"}))

@@ -165,6 +165,15 @@ async def test_a_full_disk_is_said_and_what_may_be_lost_is_given_up_first(tmp_pa
     assert "were not written before the end" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "url", ["postgresql//u:pass-w0rd@h/x", "://u:pass-w0rd@h", "nothing://u:pass-w0rd@h/x"]
+)
+async def test_a_url_that_cannot_be_used_is_refused_without_its_password(tmp_path, url):
+    with pytest.raises(StoreError, match=r"server\.database") as refused:
+        await Database.open(url, tmp_path)
+    assert "pass-w0rd" not in str(refused.value)
+
+
 async def test_a_file_that_is_no_database_is_said_with_the_remedy(tmp_path):
     (tmp_path / "offhook.db").write_bytes(b"not a database, but long enough to be looked at" * 100)
     with pytest.raises(StoreError, match=r"offhook\.db cannot be used: .*not a database.*written"):
