@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -170,6 +171,45 @@ async def test_both_sides_are_silent_while_the_call_is_on_hold(
     assert sound.loud_ms(sound.caller, ends + 60) == 0
     assert sound.loud_ms(sound.agent, 0, ends + 900) == 0
     assert sound.loud_ms(sound.agent, ends + 900) > 200
+
+
+async def test_a_change_of_codec_is_not_heard_in_the_recording(
+    recording_node: Node, recorded: DeveloperApp
+) -> None:
+    """A-law's silence would be noise in a file of mu-law, and the other way round."""
+    async with Trunk(recording_node.sip["udp"], "udp") as udp, Rtp() as rtp:
+        invite = write(PLAIN, udp, recorded.seat.project, rtp=rtp.port)
+        call, call_id = await establish(udp, recorded, invite)
+        await rtp.speak(call.media, 600, loud=True)
+        await rtp.speak(call.media, 200, loud=False)
+        body = re.sub(r"(m=audio \d+ RTP/AVP).*", r"\1 8", sdp_of(call.invite)).replace("o=- 1 1", "o=- 1 2")
+        contact = f"Contact: <sip:caller@{udp.local[0]}:{udp.local[1]}>"
+        changed = await call.ask("INVITE", contact, body=body)
+        assert "RTP/AVP 8" in changed.body
+        call.send("ACK", cseq=changed.cseq)
+        async with Sideband(recorded.client, call_id) as sideband:
+            await sideband.connection.response.create()
+            await speak_in_a_law(rtp, call.media, 400, b"\xd5\x55")
+            await speak_in_a_law(rtp, call.media, 800, b"\x10\x90")
+            await speak_in_a_law(rtp, call.media, 600, b"\xd5\x55")
+        assert await post(recorded, call_id, "hangup") == 200
+        data, sound = await saved(recorded)
+    assert sound.law == "PCMU"
+    first = sound.first_ms(sound.caller)
+    assert 540 <= sound.loud_ms(sound.caller, first, first + 700) <= 660
+    assert 740 <= sound.loud_ms(sound.caller, first + 700) <= 860
+    greeted = sound.first_ms(sound.agent)
+    assert greeted >= first + 700
+    assert 0 < sound.loud_ms(sound.agent) < data.duration_ms - greeted
+
+
+async def speak_in_a_law(rtp: Rtp, to: tuple[str, int], ms: int, codes: bytes) -> None:
+    """Send that much of a square wave between two codes, in real time."""
+    started = time.monotonic()
+    for number in range(ms // 20):
+        await asyncio.sleep(max(0.0, started + number * 0.02 - time.monotonic()))
+        wave = bytes(codes[at // 8 % 2] for at in range(160))
+        rtp.send_raw(rtp.packet(wave, payload_type=8), to)
 
 
 async def test_a_pause_is_silent_and_time_goes_on(phone: Phone, asking: DeveloperApp) -> None:
