@@ -97,6 +97,7 @@ class Call(LegListener):
             on_expired=weakly(self._session_expired),
             on_failed=weakly(self._engine_failed),
         )
+        self._news.publish = weakly(self._agent.publish)
         self._media = CallMedia(
             offer,
             self._settings,

@@ -38,6 +38,8 @@ class CallNews:
         self._announcer = announcer
         self._timeline = timeline
         self._clock = clock
+        self.publish: Callable[..., None] = _unpublished
+        "Told the type and the fields of what sidebands may hear of the attempts."
         self._incoming: Announcement | None = None
         self._on_undeliverable: Callable[[str], None] | None = None
         self._last_attempt: WebhookAttempt | None = None
@@ -127,20 +129,27 @@ class CallNews:
         )
 
     def _record(self, event_type: str, attempt: WebhookAttempt) -> None:
+        said = {
+            "attempt": attempt.number,
+            "endpoint": attempt.endpoint,
+            "status": attempt.status,
+            "duration_ms": round(attempt.duration_ms, 1),
+            "error": attempt.error,
+            "will_retry": attempt.will_retry,
+        }
         self._timeline.record(
             "webhook",
             f"attempt {attempt.number} to {attempt.endpoint}: {_outcome(attempt)}",
             at=attempt.started_at,
             type=event_type,
-            attempt=attempt.number,
-            endpoint=attempt.endpoint,
-            status=attempt.status,
-            duration_ms=round(attempt.duration_ms, 1),
-            error=attempt.error,
-            will_retry=attempt.will_retry,
-            **({"fault": attempt.kind} if attempt.kind else {}),
+            **said,
             **({"unstored": True} if attempt.unstored else {}),
         )
+        self.publish("call.webhook.attempted", event=event_type, **said)
+
+
+def _unpublished(event_type: str, **fields: Any) -> None:
+    return
 
 
 def recording_data(described: Mapping[str, Any]) -> dict[str, Any]:
