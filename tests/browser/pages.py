@@ -239,6 +239,7 @@ def test_the_open_pages_name_is_in_sight(browser: Browser, page: str) -> None:
             "const at = document.querySelector('nav [aria-current]').getBoundingClientRect();"
             "return at.left >= 0 && at.right <= innerWidth"
         ), f"{page} at {size}"
+        assert browser.one(".brand").size["height"] < 30, f"the name of the node's maker is broken at {size}"
 
 
 def test_colours_are_as_one_chooses(browser: Browser) -> None:

@@ -73,11 +73,12 @@ async def client(wire, tmp_path):
         project_desk=await projects.open_desk(store, clock),
         webhooks=WebhookServices(desk, outbox, wire.redeliver),
     )
-    transport = httpx2.ASGITransport(app=create_app(services))
+    app = create_app(services)
+    transport = httpx2.ASGITransport(app=app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as browser:
         await browser.post("/login", data={"key": KEY})
         browser.endpoints, browser.outbox = endpoints, outbox
-        browser.store = store
+        browser.store, browser.app, browser.known = store, app, projects.known
         browser.written = lambda: store.write(lambda connection: None)
         yield browser
     await store.close()
@@ -148,6 +149,36 @@ async def test_forms_want_the_token_of_the_login(client, wire, what):
     assert (await client.post(path + what, data={})).headers["location"] == "/login"
     assert client.endpoints.of("proj_file") == before
     assert wire.sent == []
+
+
+def forms_of(app):
+    """Return the paths of all forms: what takes POST and is no part of the API."""
+    return [
+        route.path
+        for route in app.routes
+        if "POST" in (getattr(route, "methods", None) or ()) and not getattr(route, "include_in_schema", True)
+    ]
+
+
+async def test_no_form_does_anything_without_its_token(client, wire):
+    """Whatever forms there are, and will be."""
+    forms = [path for path in forms_of(client.app) if path != "/login"]
+    assert {"/logout", "/projects", "/webhooks", "/deliveries/{delivery_id}/redeliver"} <= set(forms)
+    delivery_id = await keep(client, 1)
+    path, _, _ = await make(client)
+    before = (client.endpoints.of("proj_file"), [one.id for one in client.known.all()])
+    names = {
+        "delivery_id": delivery_id, "endpoint_id": path.rpartition("/")[2], "project_id": "proj_file", "key_id": "k",
+    }  # fmt: skip
+    for form in forms:
+        for token in ({}, {"csrf": "0" * 64}):
+            refused = await client.post(
+                form.format(**names), data={"id": "proj_x", "project": "proj_file", **token}
+            )
+            assert refused.status_code == 403, form
+            assert "not of your present login" in refused.text
+    assert (client.endpoints.of("proj_file"), [one.id for one in client.known.all()]) == before
+    assert (wire.sent, wire.again) == ([], [])
 
 
 async def test_a_secret_is_shown_once(client):
