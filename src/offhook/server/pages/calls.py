@@ -27,7 +27,7 @@ from . import call_view
 from .logins import Login
 from .playback import Playback
 from .sequence import LANES, ROW_PX, number_of, sequence
-from .shell import HEADERS, LongResponse, NavItem, Shell
+from .shell import HEADERS, LongResponse, NavItem, Shell, list_link
 
 __all__ = ["Calls"]
 
@@ -179,10 +179,8 @@ class Wanted:
 
     def link(self, **more: str) -> str:
         """Return the address of this search."""
-        fields = {"q": self.text, "state": self.state, "since": self.since, "until": self.until, **more}
-        return "/calls?" + "&".join(
-            f"{name}={quote(value, safe='')}" for name, value in fields.items() if value
-        )
+        fields = {"q": self.text, "state": self.state, "since": self.since, "until": self.until}
+        return list_link("/calls", {**fields, **more})
 
 
 def _moment(text: str) -> float | None:

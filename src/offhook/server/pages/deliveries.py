@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import NoReturn
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,7 +17,7 @@ from ..services import ServerServices, WebhookServices
 from ..webhook_deliveries import STATES, describe_attempt, describe_delivery
 from .forms import Form
 from .logins import Login
-from .shell import NavItem, Shell
+from .shell import NavItem, Shell, list_link
 
 __all__ = ["Deliveries"]
 
@@ -55,7 +55,7 @@ class Deliveries:
             )
         rows = [describe_delivery(event, delivery) for event, delivery in (found or [])[:PAGE]]
         desk = self._services.project_desk
-        here = {name: value for name, value in wanted.items() if value}
+        older = {**wanted, "after": rows[-1]["id"]} if len(found or []) > PAGE else None
         return await self._shell.render(
             request,
             login,
@@ -63,13 +63,13 @@ class Deliveries:
             is_kept=kept is not None,
             deliveries=rows,
             wanted=wanted,
-            is_filtered=bool(here),
+            is_filtered=any(wanted.values()),
             after=after,
             states=STATES,
             event_types=EVENT_TYPES,
             projects=[one["id"] for one in desk.all()] if desk is not None else [],
-            newest=_link(here),
-            older=_link({**here, "after": rows[-1]["id"]}) if len(found or []) > PAGE else "",
+            newest=list_link("/deliveries", wanted),
+            older=list_link("/deliveries", older) if older else "",
         )
 
     async def show(self, request: Request, login: Login) -> Response:
@@ -98,7 +98,3 @@ class Deliveries:
 
 def _none() -> NoReturn:
     raise CallError(404, "There is no such delivery.", code="webhook_delivery_not_found")
-
-
-def _link(fields: dict[str, str]) -> str:
-    return "/deliveries" + (f"?{urlencode(fields)}" if fields else "")

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from fastapi import FastAPI
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
@@ -33,7 +33,7 @@ from .logins import LASTS_S, Login, Logins, Throttle
 from .static import StaticFiles
 from .text import FILTERS
 
-__all__ = ["FormHandler", "Handler", "LongResponse", "NavItem", "Shell"]
+__all__ = ["FormHandler", "Handler", "LongResponse", "NavItem", "Shell", "list_link"]
 
 COOKIE = "offhook_login"
 ONCE = "once"
@@ -257,6 +257,12 @@ class LongResponse(Response):
             await send({"type": "http.response.body", "body": piece, "more_body": True})
             await asyncio.sleep(0)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def list_link(path: str, fields: Mapping[str, str]) -> str:
+    """Return the address of a list, narrowed down by those fields that say something."""
+    asked = urlencode({name: value for name, value in fields.items() if value}, quote_via=quote)
+    return f"{path}?{asked}" if asked else path
 
 
 def _is_secure(request: Request) -> bool:
