@@ -26,7 +26,7 @@ from testbed.upstream import Upstream
 KEY = "sk-upstream-verdicts-5Qx1"
 TARGET = "tel:+14155550123"
 INTERVAL_S = 3
-FUSSY_SEAT = 0
+FUSSY_SEAT, COVERED_SEAT = range(2)
 
 
 async def verdict(node: Node, app: DeveloperApp, call_id: str = "") -> dict[str, Any]:
@@ -66,9 +66,12 @@ def relaying(tmp_path_factory: pytest.TempPathFactory, bound: socket.socket) -> 
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TEST_KEY_VERDICTS", KEY)
-        lines = {FUSSY_SEAT: "fallback = { status = 488 }"}
+        lines = {
+            FUSSY_SEAT: "fallback = { status = 488 }",
+            COVERED_SEAT: 'fallback = { accept = { type = "realtime", model = "of-this-node" } }',
+        }
         with Node(tmp_path_factory.mktemp("relaying"), engine=engine, seats=20, seat_lines=lines) as running:
-            running.seats[FUSSY_SEAT].taken = True
+            running.seats[FUSSY_SEAT].taken = running.seats[COVERED_SEAT].taken = True
             yield running
 
 
@@ -110,6 +113,18 @@ async def test_a_fallback_of_488_says_nothing_of_the_offer(relaying: Node) -> No
         assert (await call.refused()).status == 488
         found = await verdict(relaying, app)
         assert (codes(found), found["blame"]) == (["upstream_unreachable"], "upstream")
+
+
+async def test_a_fallback_stands_in_for_an_upstream_that_is_gone(relaying: Node) -> None:
+    """The app has accepted; what it asked for cannot be had, and the caller hears a voice all the same."""
+    async with DeveloperApp(relaying, relaying.seats[COVERED_SEAT]) as app, Phone(relaying) as phone:
+        call = await phone.dial(app.seat.project)
+        await app.accept((await app.incoming()).call_id)
+        await call.answered()
+        await call.hears_sound()
+        call.hang_up()
+        found = await verdict(relaying, app)
+        assert (codes(found), found["blame"]) == (["fallback_stood_in"], "upstream")
 
 
 @pytest.mark.parametrize("comes_back", [True, False])

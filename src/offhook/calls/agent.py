@@ -64,6 +64,7 @@ class CallAgent:
         self._engine: dict[str, Any] | None = None
         self._last_session: dict[str, Any] | None = None
         self._usage: Mapping[str, Any] | None = None
+        self._is_dismissed = False
 
     @property
     def is_relayed(self) -> bool:
@@ -99,8 +100,8 @@ class CallAgent:
             clock=self._clock,
             playout=playout,
             on_note=weakly(self._noted),
-            on_expired=self._on_expired,
-            on_failed=self._on_failed,
+            on_expired=weakly(self._session_expired),
+            on_failed=weakly(self._engine_failed),
         )
         self._start = EngineStart(session_id, audio_format, config.model or "", given)
 
@@ -118,6 +119,11 @@ class CallAgent:
         """Nobody needs the engine any more: `warm` need not go on."""
         if self._warming is not None and not self._warming.expired():
             self._warming.reschedule(asyncio.get_running_loop().time())
+
+    async def dismiss(self) -> None:
+        """Another agent has the call now: nobody is to hear of this one's end."""
+        self._is_dismissed = True
+        await self.close("failed")
 
     def speak_first(self) -> None:
         """Ask for a first response, as an app does that greets: nobody else will."""
@@ -154,6 +160,14 @@ class CallAgent:
             # An ended call is kept to be looked at: its story, not its buffers.
             self._last_session = runner.session.describe()
             self.runner = self._start = None
+
+    def _session_expired(self) -> None:
+        if not self._is_dismissed:
+            self._on_expired()
+
+    def _engine_failed(self, reason: str) -> None:
+        if not self._is_dismissed:
+            self._on_failed(reason)
 
     def _noted(self, note: SessionNote) -> None:
         details = dict[str, Any](note.details)

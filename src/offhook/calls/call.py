@@ -89,15 +89,8 @@ class Call(LegListener):
         self._ringing = Ringing(
             leg, self._news, self._settings.ring_timeout_s, on_unanswered=weakly(self._use_fallback)
         )
-        self._agent = CallAgent(
-            call_id,
-            self.timeline,
-            services.clock,
-            session_limit_s=self._settings.session_limit_s,
-            on_expired=weakly(self._session_expired),
-            on_failed=weakly(self._engine_failed),
-        )
-        self._news.publish = weakly(self._agent.publish)
+        self._agent = self._make_agent()
+        self._may_fall_back = project.fallback is not None and project.fallback.accept is not None
         self._media = CallMedia(
             offer,
             self._settings,
@@ -128,6 +121,18 @@ class Call(LegListener):
         self._dialog = DialogKeeper(call_id, leg, services.journal)
         leg.listener = self
         leg.trace = self.timeline.trace
+
+    def _make_agent(self) -> CallAgent:
+        agent = CallAgent(
+            self.id,
+            self.timeline,
+            self._services.clock,
+            session_limit_s=self._settings.session_limit_s,
+            on_expired=weakly(self._session_expired),
+            on_failed=weakly(self._engine_failed),
+        )
+        self._news.publish = weakly(agent.publish)
+        return agent
 
     @property
     def state(self) -> CallState:
@@ -241,10 +246,12 @@ class Call(LegListener):
     async def _be_answered(self, what: str) -> None:
         """Raise `CallError` unless the phone was answered; wait for that when the app has accepted."""
         self._life.check_accepted(what)
-        if self.state is CallState.ACCEPTED and self._establishing is not None:
-            # The app was told 200 and cannot see how long the phone still rings.
-            await asyncio.wait((self._establishing,))
+        while self.state is CallState.ACCEPTED and self._establishing is not None:
+            # The app was told 200 and cannot see how long the phone still rings, nor that a fallback stands in.
+            await asyncio.wait((establishing := self._establishing,))
             self._life.check_accepted(what)
+            if establishing is self._establishing:
+                return
 
     async def hangup(self, *, repeated: bool = False) -> None:
         """End the call: BYE when answered, else 480 (API rows R20, R21)."""
@@ -359,6 +366,7 @@ class Call(LegListener):
             return
         fallback = self.project.fallback
         if fallback is not None and fallback.accept is not None:
+            self._may_fall_back = False
             self.timeline.record("call", f"fallback accepts: {cause}")
             try:
                 self._accept(*self._services.engines.judge(dict(fallback.accept)))
@@ -385,23 +393,26 @@ class Call(LegListener):
         factory = self._services.engines.select(config.model)
         engine = self._seat.create_engine(factory, config.model)
         self._agent.reserve(factory, engine, config, given, law=self._media.law, playout=self._sound.playout)
-        self._life.accept()
-        self._ringing.end()
+        if self.state is CallState.RINGING:
+            self._life.accept()
+            self._ringing.end()
+            self._decided.set()
         self.timeline.record("call", "accepted", model=config.model)
-        self._decided.set()
         limit_s = factory.opening_s or self._settings.engine_timeout_s
-        self._establishing = self._tasks.spawn(self._establish(limit_s))
+        self._establishing = self._tasks.spawn(self._establish(self._agent, limit_s))
 
-    async def _establish(self, limit_s: float) -> None:
-        """Warm the engine while it rings, then answer."""
+    async def _establish(self, agent: CallAgent, limit_s: float) -> None:
+        """Warm the agent's engine while it rings, then answer."""
         if self.state is not CallState.ACCEPTED or self._seat is None:
             return
         try:
-            port = await open_line(self._agent, self._seat, limit_s)
+            port = await open_line(agent, self._seat, limit_s)
         except NotServed as error:
-            self._fail(Termination(error.result, EndReason.FAILED, None, str(error), error.fault), error.said)
+            end = Termination(error.result, EndReason.FAILED, None, str(error), error.fault)
+            if agent is self._agent and not self._stand_in(end):
+                self._fail(end, error.said)
             return
-        if self.state is not CallState.ACCEPTED or self._leg.state == "ended":
+        if self.state is not CallState.ACCEPTED or self._leg.state == "ended" or agent is not self._agent:
             # The leg is ahead of its news: a CANCEL may have come that we are told of in a moment.
             port.close()
             return
@@ -410,6 +421,26 @@ class Call(LegListener):
         except BaseException:
             port.close()
             raise
+
+    def _stand_in(self, end: Termination) -> bool:
+        """Before an accepted call fails for want of its engine, let the fallback's agent have it: once."""
+        fallback = self.project.fallback
+        if self.state is not CallState.ACCEPTED or end.fault is Fault.NODE_FULL or not self._may_fall_back:
+            return False
+        assert fallback is not None
+        assert fallback.accept is not None
+        self._may_fall_back = False
+        gone, self._agent = self._agent, self._make_agent()
+        self._tasks.spawn(gone.dismiss())
+        self.timeline.record("call", f"fallback stands in: {end.cause}", fault=end.fault)
+        try:
+            self._accept(*self._services.engines.judge(dict(fallback.accept)))
+        except (EngineUnavailable, ConfigError) as error:
+            failed = replace(end, cause=f"{end.cause}; the fallback failed: {error}")
+            self._fail(failed, "the fallback failed")
+        else:
+            self._agent.speak_first()
+        return True
 
     def _answer(self, port: MediaPort) -> None:
         agent = self._agent
@@ -453,9 +484,9 @@ class Call(LegListener):
     def _engine_failed(self, cause: str) -> None:
         result = Result.UPSTREAM_ERROR if self._agent.is_relayed else Result.SERVER_ERROR
         cause = f"the engine failed: {cause}"
-        self._broken(
-            Termination(result, EndReason.FAILED, None, cause, Fault.ENGINE_FAILED), "the engine failed"
-        )
+        end = Termination(result, EndReason.FAILED, None, cause, Fault.ENGINE_FAILED)
+        if not self._stand_in(end):
+            self._broken(end, "the engine failed")
 
     def _broken(self, end: Termination, said: str) -> None:
         """End the call for a fault of this node, or of an upstream, before its answer or after."""

@@ -16,6 +16,10 @@ class EngineSlot:
         self.factory = factory
         self._slots: EngineSlots | None = slots
 
+    @property
+    def is_held(self) -> bool:
+        return self._slots is not None
+
     def give_back(self) -> None:
         slots, self._slots = self._slots, None
         if slots is not None:
@@ -45,7 +49,7 @@ class EngineSlots:
 
         Raises `EngineUnavailable`; the promise stands then.
         """
-        is_promised = promise is not None and promise.factory is factory
+        is_promised = promise is not None and promise.is_held and promise.factory is factory
         if not is_promised and not self._has_room(factory):
             raise EngineUnavailable(
                 f"all free sessions of engine {factory.kind} are promised to calls that ring"

@@ -10,8 +10,10 @@ import pytest
 from offhook.calls import manager as manager_module
 from offhook.calls.errors import CallError
 from offhook.calls.ports import WebhookAttempt
-from offhook.realtime.engine import EngineFailed
+from offhook.realtime.engine import EngineFailed, EngineUnavailable
+from offhook.realtime.engines.scripted import ScriptedEngine
 from offhook.tenants import Fallback
+from testbed.waiting import until
 
 ACCEPT = {"type": "realtime"}
 ATTEMPT = WebhookAttempt("http://127.0.0.1:1/", 3, 0.0, 1.0, None, "connection refused", True)
@@ -287,6 +289,62 @@ async def test_an_engine_that_dies_before_the_answer_leaves_the_caller_with_503(
         "sip_status": 503,
         "cause": "the engine failed: its worker died",
     }
+
+
+STANDS_IN = {"project": {"fallback": Fallback(accept={"type": "realtime", "instructions": "I stand in."})}}
+
+
+@pytest.mark.parametrize("table", [STANDS_IN], indirect=True)
+@pytest.mark.parametrize("trouble", ["dies", "is late", "is not to be had"])
+async def test_the_fallback_stands_in_for_an_engine_that_was_accepted_and_cannot_be_had(
+    table, monkeypatch, trouble
+):
+    """Design section 1: an engine that is not ready 5 s after the accept is the project's fallback's turn."""
+    leg, call = table.invite()
+    starts, start = [], ScriptedEngine.start
+
+    async def fails_first(self, given, emit):
+        starts.append(given)
+        if len(starts) > 1:
+            await start(self, given, emit)
+        elif trouble == "dies":
+            emit(EngineFailed("its worker died"))
+        elif trouble == "is late":
+            raise TimeoutError
+        else:
+            raise EngineUnavailable("it is gone")
+
+    monkeypatch.setattr(ScriptedEngine, "start", fails_first)
+    await call.accept(ACCEPT)
+    await until(lambda: leg.asked[-1][0] in ("answer", "refuse"))
+    assert [asked[0] for asked in leg.asked] == ["ring", "answer"]
+    runner = await call.session()
+    assert runner.session.config.instructions == "I stand in."
+    assert any(title.startswith("fallback stands in: ") for title in titles(call))
+    call.leg_confirmed(leg)
+    await call.hangup()
+    await call.wait_closed()
+    assert table.announcer.types.count("realtime.call.ended") == 1
+
+
+@pytest.mark.parametrize("table", [STANDS_IN], indirect=True)
+async def test_a_fallback_that_fails_too_is_503_and_is_tried_once(table, monkeypatch):
+    leg, call = table.invite()
+    starts = []
+
+    async def fails(self, given, emit):
+        starts.append(given)
+        raise EngineUnavailable("it is gone")
+
+    monkeypatch.setattr(ScriptedEngine, "start", fails)
+    await call.accept(ACCEPT)
+    await until(lambda: call.state == "ended")
+    await _settled(call)
+    assert leg.asked[-1][:2] == ("refuse", 503)
+    assert len(starts) == 2
+    assert table.manager.live == 0
+    ports = table.manager._services.ports
+    assert ports.free == ports.total
 
 
 async def test_the_peer_of_an_ipv6_call_is_shown_in_brackets(table):

@@ -168,6 +168,14 @@ def test_an_accepted_call_that_no_upstream_took(kinds, code):
     assert cause in found.sentence
 
 
+@pytest.mark.parametrize(("fault", "blame"), [("engine_slow", "node"), ("upstream_unavailable", "upstream")])
+def test_the_fallback_stood_in_for_an_engine_that_could_not_be_had(fault, blame):
+    tale = Tale().accepted(1).add(6, "call", "fallback stands in: not ready within 5 s", fault=fault)
+    found = tale.answered(6.1, accept=False).said(7).ended(9, "remote_hangup").judge()
+    assert (codes(found), found.blame) == (["fallback_stood_in"], blame)
+    assert "not ready within 5 s" in found.sentence
+
+
 def test_the_fallback_fails_too_and_why_it_was_needed_is_said():
     cause = "nobody accepted within 30 s; the fallback failed: node is full, all 2 slots are taken"
     tale = Tale().webhook(0, 9, 500, "not a 2xx")

@@ -178,6 +178,11 @@ CATALOGUE: Final[dict[str, Kind]] = {
     "fallback_failed": Kind(
         "node", "Nobody accepted, and the project's fallback failed too.", "Correct the fallback."
     ),
+    "fallback_stood_in": Kind(
+        "node",
+        "The engine that your app's accept asked for could not be had, and the project's fallback took the call.",
+        "Look at that engine, or name a second one in [models].",
+    ),
     "upstream_unreachable": Kind(
         "upstream",
         "No upstream could be reached.",

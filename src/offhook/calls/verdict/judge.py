@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .catalogue import Blame
 from .endings import ending
 from .hosted import hosted
 from .record import Finding, Verdict, Weight, find
@@ -24,7 +25,7 @@ def judge(story: Story) -> Verdict:
     if story.is_hosted:
         found = [*hosted(story), *voice(story)]
     else:
-        found = [*ending(story), *transfers(story), *sound(story), *_fallback(story)]
+        found = [*ending(story), *transfers(story), *sound(story), *_fallback(story), *_stand_in(story)]
         if not any(each.weight >= Weight.HARM and each.code in _MUTE for each in found):
             # With no sound from the caller there was nothing to answer.
             found += voice(story)
@@ -70,6 +71,17 @@ def _fallback(story: Story) -> list[Finding]:
         find("fallback_answered", Weight.HARM, text, taken),
         *undecided(story, taken, taken.at, Weight.HARM, "the fallback took the call"),
     ]
+
+
+def _stand_in(story: Story) -> list[Finding]:
+    """The project's fallback took a call whose own engine could not be had."""
+    taken = story.first("call", "fallback stands in: ")
+    if taken is None or story.reason == "failed":
+        return []
+    why = taken.title.removeprefix("fallback stands in: ")[:300]
+    text = f"the engine that was asked for did not take the call, so the project's fallback did: {why}"
+    blame: Blame = "upstream" if taken.text("fault") == "upstream_unavailable" else "node"
+    return [find("fallback_stood_in", Weight.HARM, text, taken, blame=blame)]
 
 
 def _lost_events(story: Story) -> list[Finding]:
