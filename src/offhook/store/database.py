@@ -154,25 +154,27 @@ def _upsert_of(dialect: str, table: Table, names: tuple[str, ...]) -> Executable
 
 def _open(url: str, data_dir: Path) -> Engine:
     in_data_dir = url == "sqlite"
-    if in_data_dir:
-        url = f"sqlite:///{data_dir / 'offhook.db'}"
     try:
-        shown = make_url(url).render_as_string(hide_password=True)
+        place = make_url(f"sqlite:///{data_dir / 'offhook.db'}" if in_data_dir else url)
     except SQLAlchemyError:
         raise StoreError(
             # What was given may have a password in it, wherever it stands.
             "server.database is no database: give sqlite, or a URL such as sqlite:////var/lib/offhook.db"
         ) from None
+    shown = place.render_as_string(hide_password=True)
+    is_file = place.get_backend_name() == "sqlite"
     try:
         if in_data_dir:
             data_dir.mkdir(parents=True, exist_ok=True)
+        if is_file and place.database and place.database != ":memory:":
             # Signing secrets are in it. Its -wal file gets the same mode.
-            os.close(os.open(data_dir / "offhook.db", os.O_RDONLY | os.O_CREAT, 0o600))
+            os.close(os.open(place.database, os.O_RDONLY | os.O_CREAT, 0o600))
         engine = create_engine(
-            url,
-            connect_args=_connect_args(make_url(url).get_backend_name()),
+            place,
+            connect_args=_connect_args(place.get_backend_name()),
             json_serializer=Json.of,
             json_deserializer=orjson.loads,
+            hide_parameters=True,  # errors are logged, and rows have secrets in them
         )
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _configure)
@@ -189,10 +191,13 @@ def _open(url: str, data_dir: Path) -> Engine:
         raise StoreError(f"server.database {shown} needs the package {error.name}: install it.") from error
     except (SQLAlchemyError, OSError, sqlite3.Error) as error:
         fault = getattr(error, "orig", None) or error
-        raise StoreError(
-            f"server.database {shown} cannot be used: {fault}. Check that the file and its folder can be written and "
-            "are not damaged; a copy of it with its -wal file is a backup."
-        ) from error
+        remedy = (
+            "Check that the file and its folder can be written and are not damaged; a copy of it with its -wal file is "
+            "a backup."
+            if is_file
+            else "Check that it can be reached, and the name and password in the URL."
+        )
+        raise StoreError(f"server.database {shown} cannot be used: {str(fault).strip()}. {remedy}") from error
     return engine
 
 

@@ -9,7 +9,7 @@ from offhook.calls.journal import CallTimes
 from offhook.calls.timeline import TimelineEntry
 
 from . import schema
-from .json_text import Json
+from .json_text import Json, plain
 from .writer import Writer
 
 __all__ = ["StoreJournal"]
@@ -36,11 +36,11 @@ class StoreJournal:
             "answered_at": times.answered_at,
             "ended_at": times.ended_at,
             "state": described["state"],
-            "from_user": described["from"] or "",
-            "to_user": described["to"] or "",
-            "request_uri": described["request_uri"],
-            "sip_call_id": described["sip_call_id"],
-            "carrier_call_id": described["carrier_call_id"],
+            "from_user": plain(described["from"] or ""),
+            "to_user": plain(described["to"] or ""),
+            "request_uri": plain(described["request_uri"]),
+            "sip_call_id": plain(described["sip_call_id"]),
+            "carrier_call_id": plain(described["carrier_call_id"] or "") or None,
             "result": end.get("result"),
             "reason": end.get("reason"),
             "sip_status": end.get("sip_status"),
@@ -63,7 +63,7 @@ class StoreJournal:
             "number": number,
             "at": at,
             "kind": entry.kind,
-            "title": entry.title,
+            "title": plain(entry.title),
             "details": details,
         }
         self._writer.append(schema.timeline, row)

@@ -11,6 +11,7 @@ from offhook.calls.timeline import TimelineEntry, timeline_body
 
 from . import schema
 from .database import Database
+from .json_text import plain
 
 __all__ = ["StorePastCalls"]
 
@@ -71,7 +72,7 @@ def _row(row: Any) -> CallRow:
 def _conditions(query: CallQuery, after: Place | None) -> list[ColumnElement[bool]]:
     table = schema.calls.c
     conditions = [
-        column == wanted
+        column == plain(wanted)
         for column, wanted in (
             (table.project_id, query.project_id),
             (table.state, query.state),
@@ -82,7 +83,7 @@ def _conditions(query: CallQuery, after: Place | None) -> list[ColumnElement[boo
     ]
     if query.number is not None:
         named = (table.from_user, table.to_user, table.request_uri)
-        conditions.append(or_(*(column.icontains(query.number, autoescape=True) for column in named)))
+        conditions.append(or_(*(column.icontains(plain(query.number), autoescape=True) for column in named)))
     if query.created_after is not None:
         conditions.append(table.created_at > query.created_after)
     if query.created_before is not None:

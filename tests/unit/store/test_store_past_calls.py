@@ -182,3 +182,21 @@ async def test_whatever_is_handed_over_becomes_json_that_can_be_read_back(tmp_pa
     for _ in range(2_000):
         nested = {"in": nested}
     assert isinstance(orjson.loads(str(Json.of(nested))), dict)
+
+
+async def test_a_nul_in_a_callers_header_costs_no_row(tmp_path):
+    """PostgreSQL takes none, and says so of the whole row."""
+    async with opened(tmp_path) as kept:
+        names = ("from", "to", "request_uri", "sip_call_id", "carrier_call_id")
+        kept.call("rtc_1", **dict.fromkeys(names, "a\0b"))
+        timeline = Timeline("rtc_1", FixedClock(), kept.journal.entry)
+        timeline.record("sip", "INVITE a\0b", message="\0 \\\\u0000 \\\0")
+        await kept.written()
+        (row,) = await kept.past.list(CallQuery(), after=None, limit=1)
+        assert {row.described[name] for name in names} == {"a\ufffdb"}
+        ((entry),) = (await kept.past.timeline("rtc_1"))["data"]
+        assert (entry["title"], entry["message"]) == ("INVITE a\ufffdb", "\ufffd \\\\u0000 \\\ufffd")
+        columns = [tables.calls.c[name] for name in ("from_user", "to_user", *names[2:])]
+        texts = await kept.database.read(lambda c: [*c.execute(select(*columns)).one()])
+        assert set(texts) == {"a\ufffdb"}
+        assert await kept.ids(number="A\0B") == ["rtc_1"]

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, event, insert, select, text
 from offhook.store import Database, StoreError
 from offhook.store.database import upsert
 from offhook.store.json_text import Json
-from offhook.store.schema import dialogs, metadata, timeline
+from offhook.store.schema import dialogs, metadata, timeline, webhook_endpoints
 from offhook.store.writer import NotStoredError, WriterLimits
 
 QUICK = WriterLimits(group_s=0.001, lazy_s=0.01, retry_s=0.02)
@@ -204,6 +204,40 @@ async def test_nobody_else_may_read_the_secrets_in_it(tmp_path):
         files = sorted(tmp_path.iterdir())
         assert [file.name for file in files] == ["offhook.db", "offhook.db-shm", "offhook.db-wal"]
         assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+
+
+async def test_nor_when_it_is_elsewhere(tmp_path):
+    path = tmp_path / "elsewhere.db"
+    async with database(tmp_path, f"sqlite:///{path}") as store:
+        await store.write(dialog("rtc_1"))
+        assert {file.stat().st_mode & 0o777 for file in tmp_path.glob("elsewhere*")} == {0o600}
+
+
+async def test_what_a_refused_row_holds_is_not_logged(tmp_path, caplog):
+    """It may be a signing secret."""
+    async with database(tmp_path) as store:
+        secret = {"id": "wh_1", "secret": "whsec_verysecret"}
+        with pytest.raises(NotStoredError) as refused:
+            await store.write(lambda connection: upsert(connection, webhook_endpoints, secret))
+    assert "could not be written" in caplog.text
+    assert "verysecret" not in caplog.text
+    assert "verysecret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql//me:verysecret@h/d", r"^server\.database is no database: give sqlite, or a URL"),
+        (
+            "sqlite:////no/such/folder/me.db",
+            r"No such file or directory.*\. Check that the file and its folder",
+        ),
+    ],
+)
+async def test_what_names_no_database_is_said_without_its_password(tmp_path, url, said):
+    with pytest.raises(StoreError, match=said) as caught:
+        await Database.open(url, tmp_path)
+    assert "verysecret" not in str(caught.value)
 
 
 async def test_rows_that_are_refused_are_said_once_a_minute_not_each(tmp_path, caplog):

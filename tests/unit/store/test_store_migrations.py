@@ -1,0 +1,83 @@
+"""A database of the first version becomes one of this version with all that is in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, MetaData, create_engine, event, func, select, text
+
+import offhook.store
+from offhook.store import StoreError, schema
+from offhook.store.endpoints import StoredEndpoints
+from offhook.store.past import StorePastCalls
+from testbed.database import URL, opened_database
+
+OF_KIND = {str: "x", int: 7, float: 5.0, bytes: b"{}", bool: True, object: {"id": "rtc_1"}}
+
+
+def of_the_first_version(folder: Path) -> set[str]:
+    """Make one, with a row in each table, and return the tables' names."""
+    engine = create_engine(f"sqlite:///{folder / 'offhook.db'}")
+    config = Config()
+    config.set_main_option("script_location", str(Path(offhook.store.__file__).parent / "migrations"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        tables = MetaData()
+        tables.reflect(connection, only=lambda name, _: name != "alembic_version")
+        for table in tables.sorted_tables:
+            connection.execute(
+                table.insert(), {column.name: OF_KIND[column.type.python_type] for column in table.columns}
+            )
+    engine.dispose()
+    return set(tables.tables)
+
+
+@pytest.mark.skipif(URL != "sqlite", reason="it is made as a file")
+async def test_nothing_of_the_first_version_is_lost(tmp_path):
+    names = of_the_first_version(tmp_path)
+    assert "calls" in names
+    async with opened_database(tmp_path) as database:
+        for name in names:
+            query = select(func.count()).select_from(schema.metadata.tables[name])
+            assert await database.read(lambda c, query=query: c.execute(query).scalar()) == 1, name
+        differences = await database.read(
+            lambda c: compare_metadata(MigrationContext.configure(c), schema.metadata)
+        )
+        assert differences == []
+        call = await StorePastCalls(database).find("x", "x")
+        assert call is not None
+        assert call.described == {"id": "rtc_1"}
+        ((project_id, endpoint),) = await StoredEndpoints(database).load()
+        assert (project_id, endpoint.url) == ("x", "x")
+        assert "x" in str(endpoint.secrets)
+
+
+@pytest.mark.skipif(URL != "sqlite", reason="it is made as a file")
+async def test_a_migration_that_is_cut_off_is_undone_and_the_next_start_does_it(tmp_path):
+    of_the_first_version(tmp_path)
+
+    def disk_full(connection, cursor, statement, *_):
+        if "DROP COLUMN" in statement:
+            raise OSError("database or disk is full")
+
+    event.listen(Engine, "before_cursor_execute", disk_full)
+    try:
+        with pytest.raises(StoreError, match="disk is full"):
+            async with opened_database(tmp_path):
+                pass
+    finally:
+        event.remove(Engine, "before_cursor_execute", disk_full)
+    engine = create_engine(f"sqlite:///{tmp_path / 'offhook.db'}")
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == "0002"
+        made = connection.execute(text("SELECT sql FROM sqlite_master WHERE name = 'webhook_endpoints'"))
+        assert "old_secrets" not in made.scalar_one()
+    engine.dispose()
+    async with opened_database(tmp_path) as database:
+        assert len(await StoredEndpoints(database).load()) == 1
