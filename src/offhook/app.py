@@ -94,7 +94,7 @@ class Node:
     def not_ready(self) -> list[str]:
         """Return why a call would not be taken now; nothing when it would (`/readyz`)."""
         reasons = {
-            "SIP sockets are not bound yet": not (self._ready or self._stopping),
+            "SIP sockets are not bound yet": not (self._endpoint.addresses or self._stopping),
             "the engine is not warm": not self._engines.ready,
             "the node is draining": self._stopping,
         }
@@ -265,24 +265,19 @@ class Node:
             if self._recordings is not None:
                 url = config.server.public_url or next(iter(self._addresses), "")
                 await self._recordings.start(url, config.server.node)
-            await self._engines.start()
             self._pacer.start()
             await self._recovery.find(self._database)
             await self._endpoint.start()
+            # Until the engines are warm INVITEs get 503. Who sits in dead air since a crash need not wait for that.
+            self._endpoint.take_calls(False)
+            await self._end_orphans(projects)
+            await self._engines.start()
         except (OSError, EngineUnavailable, StartError) as error:
             await self.stop()
             raise StartError(str(error)) from error
         self._ready = True
+        self._endpoint.take_calls(True)
         self._store.start()
-        orphans = Orphans(
-            endpoint=self._endpoint,
-            projects=projects,
-            announcer=self._announcer,
-            journal=self._store.journal,
-            clock=self._clock,
-        )
-        for _ in self._recovery.end(orphans):
-            await asyncio.sleep(0)
         self._registrations.follow(projects.all())
         desk.on_change = self._registrations.follow
         self._looking = asyncio.create_task(self._look_at_certificate())
@@ -305,7 +300,7 @@ class Node:
         if self._looking is not None:
             self._looking.cancel()
         grace_s = self._config.server.shutdown_grace_s
-        self._endpoint.drain()
+        self._endpoint.take_calls(False)
         log.info(
             "draining: no new calls; the %d present ones have %g s", self._manager.live, grace_s,
             extra={"event": "node.draining", "calls": self._manager.live},
@@ -373,6 +368,17 @@ class Node:
             f"; what else changed takes a restart: {', '.join(fixed)}" if fixed else "",
             extra={"event": "node.reloaded", "projects": [project.id for project in projects]},
         )
+
+    async def _end_orphans(self, projects: Projects) -> None:
+        orphans = Orphans(
+            endpoint=self._endpoint,
+            projects=projects,
+            announcer=self._announcer,
+            journal=self._store.journal,
+            clock=self._clock,
+        )
+        for _ in self._recovery.end(orphans):
+            await asyncio.sleep(0)
 
     def _claim(self) -> None:
         server = self._config.server

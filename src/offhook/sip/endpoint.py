@@ -248,9 +248,9 @@ class Endpoint:
             return False
         return True
 
-    def drain(self) -> None:
-        """Answer OPTIONS outside of calls 503 from now on: dispatchers take a node out that says so."""
-        self._stack.draining = True
+    def take_calls(self, does: bool) -> None:
+        """Answer OPTIONS outside of calls as an INVITE would be from now on: dispatchers take a node out by its 503."""
+        self._stack.draining = not does
 
     async def close(self) -> None:
         """Stop listening and close every socket. Sends nothing: hang up, and `settle`, first."""

@@ -2,13 +2,19 @@
 
 import asyncio
 import json
+import socket
 import threading
+import time
 
 import pytest
 
 from offhook import app
 from offhook.app import Node, StartError
 from offhook.config import Config, generated_project, load
+from offhook.realtime.directory import EngineDirectory
+from offhook.store import Database
+from offhook.store.database import upsert
+from offhook.store.schema import dialogs
 
 
 def node(data_dir):
@@ -101,6 +107,87 @@ async def test_two_processes_cannot_be_one_node(tmp_path):
     again = made()
     await again.start()
     await again.stop()
+
+
+async def test_after_a_crash_nobody_waits_for_the_engine_to_be_hung_up_on(tmp_path, monkeypatch):
+    """The embedded voice may take many seconds; who was on the line hears nothing all that time."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as phone:
+        phone.bind(("127.0.0.1", 0))
+        phone.settimeout(20)
+        host, port = phone.getsockname()
+        store = await Database.open("sqlite", tmp_path)
+        snapshot = _snapshot(host, port)
+        await store.write(
+            lambda c: upsert(c, dialogs, {"call_id": "rtc_1", "node": "u0", "snapshot": snapshot})
+        )
+        await store.close()
+        warm = asyncio.Event()
+
+        async def slowly(engines):
+            await warm.wait()
+
+        monkeypatch.setattr(EngineDirectory, "start", slowly)
+        config = Config(
+            server={"data_dir": tmp_path, "http": "", "https": ""},
+            sip={"listen": ["udp:127.0.0.1:0"]},
+            engine={"kind": "scripted"},
+        )
+        node = Node(config)
+        starting = asyncio.create_task(node.start())
+        bye, address = await asyncio.to_thread(phone.recvfrom, 4096)
+        assert bye.startswith(b"BYE sip:alice@127.0.0.1")
+        assert not starting.done()
+        phone.sendto(_answer(bye), address)
+
+        async def asked() -> bytes:
+            lines = f"""OPTIONS sip:{host} SIP/2.0
+Via: SIP/2.0/UDP {host}:{port};branch=z9hG4bK{time.monotonic_ns()}
+From: <sip:a@b>;tag=o
+To: <sip:{host}>
+Call-ID: o{time.monotonic_ns()}
+CSeq: 1 OPTIONS
+Content-Length: 0
+
+"""
+            phone.sendto(lines.replace("\n", "\r\n").encode(), address)
+            return (await asyncio.to_thread(phone.recv, 4096))[:11]
+
+        assert await asked() == b"SIP/2.0 503"
+        warm.set()
+        await starting
+        assert await asked() == b"SIP/2.0 200"
+        await node.stop()
+
+
+def _snapshot(host: str, port: int) -> dict[str, object]:
+    headers = {
+        "From": "<sip:alice@example.com>;tag=a",
+        "To": "<sip:proj@example.net>",
+        "Call-ID": "c1",
+        "CSeq": "1 INVITE",
+        "Contact": f"<sip:alice@{host}:{port}>",
+    }
+    return {
+        "version": 1,
+        "early": False,
+        "transport": "udp",
+        "local": [host, 5060],
+        "remote": [host, port],
+        "moved_to": None,
+        "tls_hostname": "",
+        "uri": "sip:proj@example.net",
+        "headers": [*headers.items()],
+        "local_tag": "t",
+        "remote_target": f"sip:alice@{host}:{port}",
+        "local_seq": 1,
+        "remote_seq": 1,
+    }
+
+
+def _answer(request: bytes) -> bytes:
+    lines = request.split(b"\r\n")
+    kept = [line for line in lines if line.startswith((b"Via", b"From", b"To", b"Call-ID", b"CSeq"))]
+    return b"\r\n".join([b"SIP/2.0 200 OK", *kept, b"Content-Length: 0", b"", b""])
 
 
 @pytest.mark.parametrize(
