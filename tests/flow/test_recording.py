@@ -403,6 +403,10 @@ async def test_sigterm_saves_what_is_recorded(tmp_path: Path) -> None:
             webhook = await app.next(SAVED)
             assert (webhook.call_id, webhook.event.data.state) == (call_id, "saved")
             assert await node.ended(30) == 0
+            ended = [webhook for webhook in app.webhooks if webhook.type == "realtime.call.ended"]
+            assert [(webhook.call_id, webhook.event.data.reason) for webhook in ended] == [
+                (call_id, "shutdown")
+            ]
             (file,) = (node.data_dir / "recordings").glob("rec_*.wav")
             sound = parse_wav(file.read_bytes())
             assert sound.loud_ms(sound.caller) >= 400

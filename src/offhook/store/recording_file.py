@@ -77,11 +77,14 @@ def mend(path: Path) -> tuple[int, int] | None:
         law = is_header(os.pread(descriptor, HEADER_SIZE, 0))
         if law is None:
             return None
-        data = min(os.fstat(descriptor).st_size - HEADER_SIZE, MAX_DATA) // BLOCK * BLOCK
+        before = os.fstat(descriptor)
+        data = min(before.st_size - HEADER_SIZE, MAX_DATA) // BLOCK * BLOCK
         if data < 0:
             return None
         os.ftruncate(descriptor, HEADER_SIZE + data)
         _write(descriptor, create_header(law, data), 0)
+        # How long it is kept counts from when it was recorded, however late the next start is.
+        os.utime(descriptor, ns=(before.st_atime_ns, before.st_mtime_ns))
     finally:
         os.close(descriptor)
     return data * 1000 // (BLOCK * SAMPLE_RATE), HEADER_SIZE + data

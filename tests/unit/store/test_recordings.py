@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import resource
 import struct
 import threading
@@ -189,6 +190,16 @@ async def test_what_a_crash_has_cut_off_is_finished_at_the_next_start(
     assert data_size(written) == 4 * SECOND == len(written) - HEADER_SIZE
     await next_run.store.close()
     await kept.store.close()
+
+
+def test_what_is_mended_late_is_kept_no_longer_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "rec_1.wav"
+    file = RecordingFile(path, "PCMU", min_free=0)
+    file.append(HEARD, SENT)
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+    assert mend(path) == (1000, HEADER_SIZE + 2 * SECOND)
+    assert path.stat().st_mtime == 1_700_000_000
+    file.close()
 
 
 async def test_a_recording_of_a_living_node_is_left_alone(
