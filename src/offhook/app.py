@@ -174,7 +174,9 @@ class Node:
         self._announcer = self._webhooks.announcer
         desk.on_deleted = self._webhooks.endpoints.forget
         self._outbound = outbound
-        self._recordings = open_recordings(config, self._database, self._announcer, projects, self._clock)
+        self._recordings = open_recordings(
+            config, self._database, self._announcer, projects, self._clock, self._metrics
+        )
         self._engines = create_engines(config, client_context(certificates.ca))
         destinations = passthrough_destinations(config, client_context(certificates.ca))
         served = model_destinations(config, client_context(certificates.ca))

@@ -88,6 +88,10 @@ FAMILIES: dict[str, Family] = {
         ("direction",),
         (1.5, 2.0, 2.5, 3.0, 3.5, 3.8, 4.0, 4.2),
     ),
+    "offhook_recordings_ended": Family(
+        "Recordings of calls that are over: saved, failed (disk) or interrupted (found at the start).",
+        ("state",),
+    ),
     "offhook_turn_seconds": Family(
         "From the caller's last word to each stage of the answer; first_played is what is heard.",
         ("stage",),

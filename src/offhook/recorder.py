@@ -7,9 +7,10 @@ from pathlib import Path
 from offhook import ids
 from offhook.calls.news import RECORDING_SAVED, recording_data
 from offhook.calls.ports import Announcer, WebhookEvent
-from offhook.calls.recording import Recording
+from offhook.calls.recording import Recording, RecordingState
 from offhook.clock import Clock
 from offhook.config import Config
+from offhook.metrics import Metrics
 from offhook.store import Database
 from offhook.store.recordings import RecordingSettings, RecordingStore
 from offhook.tenants import Projects
@@ -18,7 +19,12 @@ __all__ = ["open_recordings"]
 
 
 def open_recordings(
-    config: Config, database: Database | None, announcer: Announcer, projects: Projects, clock: Clock
+    config: Config,
+    database: Database | None,
+    announcer: Announcer,
+    projects: Projects,
+    clock: Clock,
+    metrics: Metrics,
 ) -> RecordingStore | None:
     """Return what keeps this node's recordings, not yet started; `None` without a database."""
     if database is None:
@@ -43,5 +49,12 @@ def open_recordings(
             on_exhausted=lambda reason: None,
         )
 
-    store = RecordingStore(database, settings, clock, on_interrupted=interrupted)
+    for state in RecordingState:
+        if state.is_over:  # a rate has no beginning to be told from, if the first failure makes the series
+            metrics.count("offhook_recordings_ended", state.value, by=0)
+
+    def over(recording: Recording) -> None:
+        metrics.count("offhook_recordings_ended", recording.state.value)
+
+    store = RecordingStore(database, settings, clock, on_interrupted=interrupted, on_over=over)
     return store

@@ -52,7 +52,8 @@ class RecordingStore:
     """
     Keeps what calls record; the calls' `Recordings`.
 
-    `on_interrupted` is told of what an earlier run of the node has left unfinished, once `start` was called.
+    `on_interrupted` is told of what an earlier run of the node has left unfinished, once `start` was called; `on_over`
+    of every recording whose end is known, those among them.
     """
 
     def __init__(
@@ -62,12 +63,14 @@ class RecordingStore:
         clock: Clock,
         *,
         on_interrupted: Callable[[Recording], None],
+        on_over: Callable[[Recording], None],
     ) -> None:
         self._base_url = ""
         self._database = database
         self._settings = settings
         self._clock = clock
         self._on_interrupted = on_interrupted
+        self._on_over = on_over
         self._open: dict[str, _Sink] = {}
         self._thread = _FileThread()
         self._looking: asyncio.Task[None] | None = None
@@ -179,6 +182,7 @@ class RecordingStore:
         with contextlib.suppress(NotStoredError):
             await self._save(sink.recording)
         self._open.pop(sink.recording.call_id, None)
+        self._on_over(sink.recording)
         on_over(sink.recording, trouble)
 
     async def _recover(self, node: str) -> None:
@@ -210,6 +214,7 @@ class RecordingStore:
                 bytes=size,
             )
             self._save(recording)
+            self._on_over(recording)
             if size:
                 self._on_interrupted(recording)
 

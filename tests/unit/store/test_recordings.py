@@ -46,8 +46,13 @@ class Kept:
         self.over: asyncio.Queue[tuple[Recording, str]] = asyncio.Queue()
         self.interrupted: list[Recording] = []
         self.folder = folder
+        self.counted: list[RecordingState] = []
         self.store = RecordingStore(
-            database, RecordingSettings(folder, 30, min_free), clock, on_interrupted=self.interrupted.append
+            database,
+            RecordingSettings(folder, 30, min_free),
+            clock,
+            on_interrupted=self.interrupted.append,
+            on_over=lambda recording: self.counted.append(recording.state),
         )
 
     async def record(self, call_id: str, *, seconds: int = 2) -> tuple[Recording, str]:
@@ -92,6 +97,7 @@ async def test_both_sides_are_in_the_file(kept: Kept) -> None:
     recording, trouble = await kept.record("rtc_1")
     assert trouble == ""
     assert recording.state is RecordingState.SAVED
+    assert kept.counted == [RecordingState.SAVED]
     assert (recording.duration_ms, recording.bytes) == (2000, HEADER_SIZE + 4 * SECOND)
     path = kept.store.file_of(recording)
     assert path.name == f"{recording.id}.wav"
@@ -150,6 +156,7 @@ async def test_a_full_disk_ends_it_and_says_so(database: Database, tmp_path: Pat
     await kept.store.start("", "u0")
     recording, trouble = await kept.record("rtc_1")
     assert recording.state is RecordingState.FAILED
+    assert kept.counted == [RecordingState.FAILED]
     assert "No space left on device" in trouble
     assert str(tmp_path / "full") in trouble
     file = kept.store.file_of(recording).read_bytes()
@@ -182,6 +189,7 @@ async def test_what_a_crash_has_cut_off_is_finished_at_the_next_start(
     await database.write(lambda connection: None)
     await next_run.store.start("", "u0")
     assert [recording.id for recording in next_run.interrupted] == [sink.recording.id]
+    assert next_run.counted == [RecordingState.INTERRUPTED]
     found = next_run.interrupted[0]
     assert (found.state, found.duration_ms) == (RecordingState.INTERRUPTED, 2000)
     assert found.ended_at == found.started_at + 2.0
