@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 
+from offhook.store import Database
+from offhook.store.endpoints import StoredEndpoints
+from offhook.store.projects import StoredTenants
+from offhook.tenants import WebhookEndpoint
 from offhook.webhooks.signature import sign
 from testbed import DeveloperApp, Node
 
@@ -161,6 +165,24 @@ async def test_no_secret_is_shown(tmp_path: Path) -> None:
         shown += out
     for secret in (KEY, SECRET, SECRET.removeprefix("whsec_")):
         assert secret not in shown
+
+
+async def test_what_was_made_by_api_is_looked_at_like_the_configuration(tmp_path: Path) -> None:
+    """A trunk from outside, and an endpoint where nobody listens and none made by API may point."""
+    (tmp_path / "data").mkdir()
+    database = await Database.open("sqlite", tmp_path / "data")
+    trunk = {"name": "carrier", "sources": ["198.51.100.0/24"]}
+    assert await StoredTenants(database).save_project("proj_made", "", 1.0, {"trunks": [trunk]})
+    endpoint = WebhookEndpoint("wh_1", "https://127.0.0.1:1/", (SECRET,), configured=False)
+    assert await StoredEndpoints(database).save("proj_made", endpoint)
+    await database.close()
+    config = write(tmp_path, healthy(tmp_path))
+    found = await findings("--config", str(config), "--no-call", cwd=tmp_path)
+    assert "1 project, 1 webhook endpoint" in of(found, "projects")[0]["text"]
+    assert "carrier (proj_made)" in of(found, "addresses")[0]["text"]
+    (tried,) = of(found, "webhooks")
+    assert "proj_made, https://127.0.0.1:1/" in tried["text"]
+    assert "webhooks.allow_loopback" in tried["remedy"]
 
 
 @pytest.fixture

@@ -64,6 +64,7 @@ async def test_one_in_order_is_left_as_it_was(kept: Path) -> None:
     before = {file.name: file.read_bytes() for file in kept.iterdir()}
     (finding,) = found(config(kept))
     assert (finding.level, "can be used" in finding.text) == ("ok", True)
+    assert find_stored(config(kept), find_database(config(kept))).facts is not None
     assert {file.name: file.read_bytes() for file in kept.iterdir()} == before
 
 
@@ -98,6 +99,16 @@ async def test_a_lock_that_another_program_keeps(
         assert "locked" in finding.text
         assert "End what holds it" in finding.remedy
     assert [one.level for one in found(config(kept))] == ["ok"]
+
+
+async def test_a_program_that_lets_nobody_even_read(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offhook.cli.doctor.database.BUSY_MS", 50)
+    with contextlib.closing(sqlite3.connect(kept / "offhook.db", isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("INSERT INTO projects VALUES ('proj_x', '', 1.0, '{}')")
+        (finding,) = found(config(kept))
+        assert finding.level == "fault"
+        assert "locked" in finding.text
 
 
 async def test_damage_inside_a_file_that_opens(kept: Path) -> None:

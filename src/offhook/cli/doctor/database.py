@@ -119,7 +119,7 @@ def _look_at(path: Path, shown: str) -> DatabaseFacts:
         shown,
         path=str(path),
         exists=path.exists(),
-        writable=os.access(folder, os.W_OK) and (not path.exists() or os.access(path, os.W_OK)),
+        writable=all(os.access(one, os.W_OK, effective_ids=True) for one in (folder, path) if one.exists()),
         newest=scripts.get_current_head() or "",
         free_bytes=shutil.disk_usage(folder).free,
         bytes=path.stat().st_size if path.is_file() else 0,
@@ -129,22 +129,31 @@ def _look_at(path: Path, shown: str) -> DatabaseFacts:
         return facts
     known = {None, *(one.revision for one in scripts.walk_revisions())}
     try:
-        return _look_into(path, wal.exists(), facts, known)
+        with contextlib.closing(_read_only(path)) as reading:
+            revision = _revision(reading)
+            return replace(
+                facts,
+                revision=revision,
+                known=revision in known,
+                error=_damage(reading),
+                # Whoever closes last moves the -wal file into the database. That stays the node's to do, which is why
+                # the reader is open for longer.
+                locked=facts.writable and _is_locked(path),
+            )
     except (OSError, sqlite3.Error) as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+            return replace(facts, locked=True)
         return replace(facts, error=str(error))
 
 
-def _look_into(path: Path, in_use: bool, facts: DatabaseFacts, known: set[str | None]) -> DatabaseFacts:
-    with contextlib.closing(_open(path, "ro")) as reading:
-        revision = _revision(reading)
-        facts = replace(facts, revision=revision, known=revision in known, error=_damage(reading))
-        if in_use and facts.writable:
-            # Whoever closes last moves the -wal file into the database: that stays the node's to do.
-            facts = replace(facts, locked=_is_locked(path))
-    if not in_use and facts.writable:
-        # Here the writer closes last, and takes away the files that reading made.
-        facts = replace(facts, locked=_is_locked(path))
-    return facts
+def _read_only(path: Path) -> sqlite3.Connection:
+    """
+    Open it so that nothing is left behind: a file of another user's beside it would keep the node from writing.
+
+    Without a `-wal` file no program is at work on it, and it is read as it stands.
+    """
+    at_work = path.with_name(path.name + "-wal").exists()
+    return _open(path, "ro" if at_work else "ro&immutable=1")
 
 
 def _open(path: Path, mode: str) -> sqlite3.Connection:
@@ -192,7 +201,7 @@ def _damage(connection: sqlite3.Connection) -> str:
 
 
 def _read(path: Path, query: Callable[[Connection], T]) -> T:
-    engine = create_engine("sqlite://", creator=lambda: _open(path, "ro"), json_deserializer=orjson.loads)
+    engine = create_engine("sqlite://", creator=lambda: _read_only(path), json_deserializer=orjson.loads)
     try:
         with engine.connect() as connection:
             return query(connection)
