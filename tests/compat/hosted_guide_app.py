@@ -55,7 +55,7 @@ def create_app(
                 f"{base}/realtime/calls/{call_id}/accept",
                 headers={**authorization, "Content-Type": "application/json"},
                 json=CALL_ACCEPT,
-                timeout=10,
+                timeout=30,
             )
             accept.raise_for_status()
             threading.Thread(target=lambda: asyncio.run(talk(call_id)), daemon=True).start()

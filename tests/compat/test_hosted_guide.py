@@ -59,7 +59,7 @@ async def _until(got: Frames, event_type: str) -> list[dict[str, Any]]:
     """Return the events up to the first of this type, each one valid by the SDK's types."""
     events: list[dict[str, Any]] = []
     while not events or events[-1]["type"] != event_type:
-        frame = await asyncio.to_thread(got.get, timeout=5)
+        frame = await asyncio.to_thread(got.get, timeout=30)
         events.append(validate(frame.encode(), Strictness()))
     return events
 
@@ -93,7 +93,7 @@ async def test_the_guides_app_refuses_a_webhook_that_was_not_signed_with_the_sec
     )
     headers = {"webhook-id": "evt_1", "webhook-timestamp": "1", "webhook-signature": "v1,AAAA"}
 
-    answer = await asyncio.to_thread(requests.post, seat.url, body, headers=headers, timeout=5)
+    answer = await asyncio.to_thread(requests.post, seat.url, body, headers=headers, timeout=30)
 
     assert answer.status_code == 400
     assert frames.empty()

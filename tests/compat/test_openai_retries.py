@@ -33,7 +33,7 @@ class LossyWay:
             api_key=self._app.seat.api_key,
             base_url=f"http://127.0.0.1:{port}/v1",
             max_retries=2,
-            timeout=10,
+            timeout=30,
             default_headers={"connection": "close"},
         )
         return self

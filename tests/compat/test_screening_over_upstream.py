@@ -17,6 +17,7 @@ from testbed import Node, Phone, PhoneCall, Seat
 from testbed.screening import TARGET, messages_of, screening_app
 from testbed.upstream import Upstream, UpstreamSession
 from testbed.upstream_model import UpstreamModel, sound_ms
+from testbed.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -102,7 +103,9 @@ class Screened:
 
     async def hears_to_the_end(self, text: str, since: float = 0.0) -> None:
         """Wait until a sentence was heard whole, and then silence."""
-        await self.call.hears_sound(int(sound_ms(text) * 0.9), timeout=sound_ms(text) / 1000 + 3, since=since)
+        await self.call.hears_sound(
+            int(sound_ms(text) * 0.9), timeout=sound_ms(text) / 1000 + PATIENCE_S, since=since
+        )
         await self.call.hears_silence(200)
 
     async def timeline(self) -> list[dict[str, Any]]:
@@ -115,8 +118,8 @@ class Screened:
 
     async def over(self) -> dict[str, Any]:
         """Wait for the end; return what the API says of the call."""
-        await self.call.ended(10)
-        async with asyncio.timeout(15):
+        await self.call.ended()
+        async with asyncio.timeout(PATIENCE_S):
             while not (call := await self.described()).get("termination"):
                 await asyncio.sleep(0.02)
         return call
@@ -249,7 +252,7 @@ async def test_a_transfer_that_fails_leaves_caller_and_model_together(
         await screen.hears_to_the_end(QUESTION, spoke)
         spoke = await screen.speaks()
         await screen.hears_to_the_end(ALLOW[0]["says"], spoke)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE_S):
             while not [
                 refer for refer in (await screen.described())["refers"] if refer["status"] == "failed"
             ]:

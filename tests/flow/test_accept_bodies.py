@@ -152,7 +152,7 @@ class Ringing:
 async def ringing(app: DeveloperApp, phone: Phone):
     call = await phone.dial(app.seat.project)
     call_id = (await app.incoming()).call_id
-    async with httpx2.AsyncClient(timeout=5) as http:
+    async with httpx2.AsyncClient(timeout=30) as http:
         yield Ringing(app, call, call_id, http)
 
 

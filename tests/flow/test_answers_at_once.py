@@ -51,7 +51,7 @@ async def send_burst(count):
         for number in range(count):
             text = INVITE.format(number=number, port=trunk.getsockname()[1])
             trunk.sendto(text.replace("\n", "\r\n").encode(), ("127.0.0.1", endpoint.addresses[0].port))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(statuses) < 2 * count:
                 answer = await asyncio.get_running_loop().sock_recv(trunk, 4096)
                 statuses.append(answer.split()[1].decode())
@@ -105,7 +105,7 @@ async def test_a_call_that_came_in_and_is_over_needs_no_collector(who_hangs_up):
             f"sip:proj@127.0.0.1:{called.addresses[0].port}", from_uri="sip:a@127.0.0.1", sdp=OFFER
         )
         calling = Holder(leg)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while leg.state != "confirmed" or not callees or callees[0].leg.state != "confirmed":
                 await asyncio.sleep(0.005)
             (leg if who_hangs_up == "caller" else callees[0].leg).hangup()
@@ -113,7 +113,7 @@ async def test_a_call_that_came_in_and_is_over_needs_no_collector(who_hangs_up):
             await callees[0].ended.wait()
         watched = [weakref.ref(thing) for thing in (callees[0], callees[0].leg, callees[0].leg._usage)]
         callees.clear()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while any(ref() is not None for ref in watched):
                 await asyncio.sleep(0.01)
     finally:

@@ -84,7 +84,7 @@ class Conversation:
         """Speak, and wait until the reply has been heard. Returns how many events came before."""
         before = self.seen
         self.call.speak(ms)
-        await self.sideband.wait_for("output_audio_buffer.stopped", after=before, timeout=8)
+        await self.sideband.wait_for("output_audio_buffer.stopped", after=before, timeout=30)
         done = await self.sideband.wait_for("response.output_audio_transcript.done", after=before)
         assert done["transcript"].strip() == reply
         return before

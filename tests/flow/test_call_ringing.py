@@ -14,7 +14,7 @@ from testbed import DeveloperApp, Node, Phone, Sideband, Webhook
 
 
 def _anonymous(node: Node, api_key: str) -> AsyncOpenAI:
-    return AsyncOpenAI(api_key=api_key, base_url=node.base_url, max_retries=0, timeout=10)
+    return AsyncOpenAI(api_key=api_key, base_url=node.base_url, max_retries=0, timeout=30)
 
 
 async def test_nothing_is_answered_before_the_app_accepts(app: DeveloperApp, phone: Phone) -> None:

@@ -55,7 +55,7 @@ def shown(address: tuple[str, int], *, name: str | None = None) -> str:
     """Return the fingerprint of the certificate that is shown, after a handshake that must succeed."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    plain = socket.create_connection(address, timeout=5)
+    plain = socket.create_connection(address, timeout=30)
     with plain, context.wrap_socket(plain, server_hostname=name) as connection:
         certificate = connection.getpeercert(binary_form=True)
         assert certificate is not None
@@ -83,7 +83,7 @@ def try_version(address: tuple[str, int], version: ssl.TLSVersion) -> str:
     # OpenSSL itself refuses old versions unless it is told not to.
     context.set_ciphers("ALL:@SECLEVEL=0")
     context.minimum_version = context.maximum_version = version
-    with socket.create_connection(address, timeout=5) as plain, context.wrap_socket(plain) as connection:
+    with socket.create_connection(address, timeout=30) as plain, context.wrap_socket(plain) as connection:
         return connection.version() or ""
 
 

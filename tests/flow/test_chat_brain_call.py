@@ -78,7 +78,7 @@ class Talk:
         return time.monotonic()
 
     async def done(self) -> dict[str, Any]:
-        event = await self.sideband.wait_for("response.done", timeout=10)
+        event = await self.sideband.wait_for("response.done", timeout=30)
         response: dict[str, Any] = event["response"]
         return response
 

@@ -37,7 +37,7 @@ def rows(node: Node, query: str, *values: str) -> list[tuple[Any, ...]]:
 
 async def stored(node: Node, query: str, value: str, expected: object) -> None:
     """Wait until a query about one call gives this."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (found := rows(node, query, value)) != expected:
             assert isinstance(found, list)
             await asyncio.sleep(0.02)

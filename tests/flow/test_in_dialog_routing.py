@@ -387,7 +387,7 @@ async def test_sigterm_sends_bye_on_a_new_connection_before_the_node_is_gone(own
             routes = f"Record-Route: <sip:127.0.0.1:{edge.port};transport=tcp;lr>"
             await establish(trunk, app, write(TWILIO, trunk, app.seat.project, routes=routes))
         own_node._process.send_signal(signal.SIGTERM)
-        arrival = await edge.next(timeout=10)
+        arrival = await edge.next()
         assert arrival.request.start.startswith("BYE ")
 
 

@@ -291,7 +291,7 @@ async def test_loss_shows_in_the_call_and_on_the_sideband(app: DeveloperApp, udp
             for _ in range(56):
                 await rtp.speak(call.media, 80, loud=False)
                 rtp.packet(bytes(160))  # every fifth packet is made and never sent
-            update = await sideband.wait_for("call.media.updated", timeout=8)
+            update = await sideband.wait_for("call.media.updated", timeout=30)
         assert update["call_id"] == call_id
         inbound = update["media"]["inbound"]
         assert inbound["loss_percent"] == pytest.approx(20, abs=3)

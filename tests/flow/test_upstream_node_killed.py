@@ -86,7 +86,7 @@ class Talk:
             "response.output_audio_transcript.done",
             lambda event: event["transcript"] == text,
             after=after,
-            timeout=10,
+            timeout=30,
         )
 
     async def stopped(self, said: dict[str, Any]) -> None:
@@ -94,7 +94,7 @@ class Talk:
         await self.sideband.wait_for(
             "output_audio_buffer.stopped",
             lambda event: event["response_id"] == said["response_id"],
-            timeout=10,
+            timeout=30,
         )
 
     async def notes(self) -> list[str]:

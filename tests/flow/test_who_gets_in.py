@@ -302,7 +302,7 @@ async def test_with_several_projects_no_key_opens_the_operators_list(strict: Nod
     async with at(strict, "127.0.0.11") as scanner, at(strict, "127.0.0.1") as listed:
         scanner.send(write(PLAIN, scanner, "100"))
         assert (await ask(listed, "100")).status == 404
-    async with asyncio.timeout(10):  # the log is written by a thread of its own
+    async with asyncio.timeout(30):  # the log is written by a thread of its own
         while not told_of(strict, "127.0.0.11"):
             await asyncio.sleep(0.05)
     assert ["127.0.0.11/32" in line["text"] for line in told_of(strict, "127.0.0.11")] == [True]

@@ -181,7 +181,7 @@ class HostedApi:
             await receive()
         if step == "hang":
             with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait_for(receive(), 10)  # until the client goes away
+                await asyncio.wait_for(receive(), 30)  # until the client goes away
             return
         if step is not None:
             status, body, headers = step

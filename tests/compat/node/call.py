@@ -85,7 +85,7 @@ class NodeApp:
 
     async def told(self, what: str, **fields: Any) -> dict[str, Any]:
         """Wait for the app to tell this; return the line."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 changed = self._changed
                 for line in self.lines:

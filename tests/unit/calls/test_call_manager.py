@@ -398,7 +398,7 @@ async def test_the_node_waits_for_what_calls_that_just_ended_have_to_tell(table,
     await asyncio.sleep(0.05)
     assert not closing.done()
     told.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await closing
     assert runner.closed
 

@@ -98,7 +98,7 @@ async def test_a_refer_that_waits_for_the_answer_ends_with_the_call(table, warmi
 async def test_digits_before_the_ack_has_answered_our_offer(table):
     leg, call = table.invite(sdp="")
     await call.accept(ACCEPT)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while leg.state != "answered":
             await asyncio.sleep(0.01)
     with pytest.raises(CallError) as refused:

@@ -125,7 +125,7 @@ async def test_a_call_ends_once_and_leaves_nothing(table, first, monkeypatch, ca
         assert asked.count("hangup") <= 1, (seed, asked)
         assert call._agent.runner is None, seed
         assert table.manager.live == 0, seed
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         ports = table.manager._services.ports
         while ports.free < ports.total or asyncio.all_tasks() != before:
             await asyncio.sleep(0.01)

@@ -30,7 +30,7 @@ async def started(folder: Path, code: str) -> Process:
     process = Process("child", [sys.executable, "-c", code], folder / f"{time.monotonic_ns()}.log")
     up = asyncio.Event()
     await process.start(on_stdout=lambda line, at: up.set())
-    await asyncio.wait_for(up.wait(), 10)
+    await asyncio.wait_for(up.wait(), 30)
     return process
 
 

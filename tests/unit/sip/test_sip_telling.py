@@ -63,7 +63,7 @@ async def test_what_comes_while_something_is_told_is_told_after_it() -> None:
     queue = Telling(tell)
     queue.add("first")
     queue.add("second")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(told) < MOST_WAITING + 4:
             await asyncio.sleep(0)
     assert told[:3] == ["first", "second", "caused by the first"]

@@ -62,7 +62,7 @@ class Kept:
         for _ in range(seconds):
             sink.write(HEARD, SENT)
         sink.end()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             return await self.over.get()
 
 
@@ -118,7 +118,7 @@ async def test_another_project_does_not_find_it(kept: Kept) -> None:
 async def test_one_that_goes_on_is_found_with_its_length(kept: Kept) -> None:
     sink = kept.store.begin("rtc_1", "proj_a", "PCMA", lambda *_: None)
     sink.write(HEARD, SENT)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while sink.recording.duration_ms < 1000:
             await asyncio.sleep(0.005)
     sink.mark(RecordingState.PAUSED)
@@ -179,7 +179,7 @@ async def test_what_a_crash_has_cut_off_is_finished_at_the_next_start(
     kept = Kept(database, tmp_path / "recordings", clock)
     sink = kept.store.begin(call_of("u0"), "proj_a", "PCMU", lambda *_: None)
     sink.write(HEARD, SENT)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while sink.recording.duration_ms < 1000:
             await asyncio.sleep(0.005)
     path = kept.store.file_of(sink.recording)
@@ -217,7 +217,7 @@ async def test_a_recording_of_a_living_node_is_left_alone(
     kept = Kept(database, tmp_path / "recordings", clock)
     sink = kept.store.begin(call_of("u0"), "proj_a", "PCMU", lambda *_: None)
     sink.write(HEARD, SENT)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while sink.recording.duration_ms < 1000:
             await asyncio.sleep(0.005)
     path = kept.store.file_of(sink.recording)
@@ -328,7 +328,7 @@ async def test_a_disk_that_stands_still_costs_the_recording_and_nothing_else(kep
     for _ in range(MAX_BACKLOG + 10):
         sink.write(HEARD, SENT)
     goes.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         recording, trouble = await kept.over.get()
     assert (recording.state, recording.duration_ms) == (RecordingState.FAILED, MAX_BACKLOG * 1000)
     assert trouble == f"the disk is {MAX_BACKLOG} s behind"
@@ -341,14 +341,14 @@ async def test_what_is_over_is_freed_without_the_collector(kept: Kept) -> None:
     )
     sink.write(HEARD, SENT)
     sink.end()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await over.get()
     await kept.record("rtc_2")  # the thread and the loop have let go of what they did before
     held = weakref.ref(sink)
     gc.disable()
     try:
         del sink
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while held() is not None:
                 await asyncio.sleep(0.01)
     finally:

@@ -134,7 +134,7 @@ async def test_it_looks_by_itself_and_outlives_a_database_in_trouble(tmp_path, c
 
         monkeypatch.setattr(retention, "sweep", failing_once)
         retention.start()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while await ids(database, tables.calls.c.id):
                 await asyncio.sleep(0.01)
         retention.close()

@@ -136,7 +136,7 @@ async def test_while_another_process_locks_it_nothing_waits_and_it_recovers_by_i
             assert len(said) == 1
             assert "calls go on" in said[0].getMessage()
             other.execute("ROLLBACK")
-        await asyncio.wait_for(written, 10)
+        await asyncio.wait_for(written, 30)
         assert store.writer.trouble is None
         assert await store.read(count) == 1
 
