@@ -19,7 +19,7 @@ from testbed import DeveloperApp, Node, Phone, PhoneCall, Sideband
 from testbed.language_model import Exchange, LanguageModel
 from testbed.line import Heard, Line
 
-pytestmark = pytest.mark.models
+pytestmark = [pytest.mark.models, pytest.mark.alone]
 
 QUESTION = "When do you open on Monday?"
 INTERRUPTION = "Hold on, I have another question."

@@ -23,7 +23,7 @@ from testbed.rtp import Rtp
 from testbed.trunk import Trunk, TrunkCall, establish
 
 TARGET = "tel:+14155550123"
-WAVES, OF_EACH = 4, 4
+WAVES, OF_EACH = 5, 3
 
 Talk = Callable[[DeveloperApp, PhoneCall], Awaitable[None]]
 
