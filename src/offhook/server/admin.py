@@ -142,7 +142,7 @@ def _add_node(add: Callable[..., None], services: ServerServices) -> None:
 def _add_projects(add: Callable[..., None], desk: ProjectDesk) -> None:
     async def list_projects() -> Response:
         """List all projects, the configuration's first."""
-        return _list(desk.all())
+        return _list(await desk.all())
 
     async def create_project(request: Request) -> Response:
         """Make a project: `id` and `name` if you like, and what `[[projects]]` of the configuration holds."""

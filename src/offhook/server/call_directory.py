@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from offhook.calls.errors import CallError, call_not_found
 from offhook.calls.hosted import HostedCalls
@@ -15,14 +14,13 @@ from offhook.calls.verdict import Story, judge
 
 from .errors import unreadable
 from .services import ServerServices
+from .slowly import slowly
 
 if TYPE_CHECKING:
     from offhook.calls.call import Call
     from offhook.calls.hosted import HostedCall
 
-__all__ = ["CallDirectory", "CallPage", "slowly"]
-
-T = TypeVar("T")
+__all__ = ["CallDirectory", "CallPage"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,14 +160,6 @@ class CallDirectory:
 
 def _place(call: CallRow | Call | HostedCall) -> Place:
     return call.place if isinstance(call, CallRow) else (call.created_at, call.id)
-
-
-async def slowly(calls: Iterable[T]) -> AsyncIterator[T]:
-    """Let packets be sent in between: to describe a call takes up to 0.1 ms, and thousands may be looked at."""
-    for number, call in enumerate(calls):
-        if number % 8 == 7:
-            await asyncio.sleep(0)
-        yield call
 
 
 def _fits(call: Call | HostedCall, query: CallQuery) -> bool:

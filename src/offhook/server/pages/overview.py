@@ -7,8 +7,9 @@ from starlette.responses import Response
 
 from offhook.calls.past import CallQuery
 
-from ..call_directory import CallDirectory, slowly
+from ..call_directory import CallDirectory
 from ..services import ServerServices
+from ..slowly import slowly
 from .call_view import CallLine, call_line
 from .logins import Login
 from .shell import NavItem, Shell

@@ -48,8 +48,8 @@ class Projects:
             login,
             "projects.html",
             status=error.status if error else 200,
-            projects=self._desk.all(),
-            keys={one["id"]: _open_keys(self._desk.keys(one["id"])) for one in self._desk.all()},
+            projects=await self._desk.all(),
+            keys=self._desk.open_keys(),
             live=live,
             form=form or {},
             fault=error.message if error else "",
@@ -126,10 +126,6 @@ class Projects:
         calls = self._services.capacity().get("calls")
         live = calls.get("projects", {}) if isinstance(calls, Mapping) else {}
         return {str(name): count for name, count in live.items()}
-
-
-def _open_keys(keys: list[dict[str, Any]]) -> int:
-    return sum(key["revoked_at"] is None for key in keys)
 
 
 def _id(form: Form) -> dict[str, str]:

@@ -15,6 +15,7 @@ from offhook.tenants import DeliveryQuery
 
 from ..endpoint_desk import EndpointDesk
 from ..services import ServerServices
+from ..slowly import slowly
 from ..webhook_deliveries import describe_delivery
 from .forms import Form
 from .logins import Login
@@ -51,7 +52,7 @@ class Webhooks:
         names = self._project_names()
         groups = [
             (project_id, name, [self._desk.describe(one) for one in self._desk.all_of(project_id)])
-            for project_id, name in names.items()
+            async for project_id, name in slowly(names.items())
         ]
         return await self._shell.render(
             request,
@@ -150,7 +151,7 @@ class Webhooks:
     def _project_names(self) -> dict[str, str]:
         """Return the projects by their ids, each with what people call it."""
         desk = self._services.project_desk
-        return {one["id"]: one["name"] for one in desk.all()} if desk is not None else {}
+        return desk.names() if desk is not None else {}
 
 
 def _place(request: Request) -> tuple[str, str]:
