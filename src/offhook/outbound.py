@@ -20,6 +20,8 @@ from typing import Literal, NamedTuple
 import httpcore2
 import httpx2
 
+from offhook.lookup import Lookups
+
 __all__ = [
     "OPERATOR",
     "STRANGER",
@@ -128,6 +130,7 @@ class OutboundClient:
         self._tls = tls or ssl.create_default_context()
         self._idle: dict[_Key, list[httpcore2.AsyncHTTP11Connection]] = {}
         self._active: set[httpcore2.AsyncHTTP11Connection] = set()
+        self._lookups = Lookups()
         self._closed = False
 
     async def post(
@@ -253,7 +256,7 @@ class OutboundClient:
         if self._closed:
             raise OutboundError("connect", "the client is closed")
         host = key.host.decode("ascii")
-        addresses = await resolve(host, key.port, key.policy)
+        addresses = await resolve(host, key.policy, self._lookups)
         stream = await _connect_first(host, addresses, key.port)
         progress.connected = True
         if key.scheme == b"https":
@@ -270,7 +273,7 @@ class OutboundClient:
         )
 
 
-async def resolve(host: str, port: int, policy: OutboundPolicy) -> list[str]:
+async def resolve(host: str, policy: OutboundPolicy, lookups: Lookups) -> list[str]:
     """
     Return up to three addresses of a name that the policy allows. Connect to these, not to the name.
 
@@ -278,12 +281,11 @@ async def resolve(host: str, port: int, policy: OutboundPolicy) -> list[str]:
     forbidden address is enough, since nobody needs a name that points both ways.
     """
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = [literal] if (literal := _literal(host)) is not None else await lookups.find(host)
     except OSError as error:
         raise OutboundError("dns", f"cannot resolve {host}: {error.strerror or error}") from error
     except UnicodeError as error:
         raise OutboundError("url", f"{host[:80]} is not the name of a host: {error}") from error
-    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     if not addresses:
         raise OutboundError("dns", f"{host} has no address")
     for address in addresses:

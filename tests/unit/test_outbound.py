@@ -4,9 +4,13 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import threading
+import time
 
 import pytest
+import uvloop
 
+from offhook.lookup import MOST
 from offhook.outbound import (
     OPERATOR,
     STRANGER,
@@ -16,6 +20,7 @@ from offhook.outbound import (
     check_url,
     judge_address,
 )
+from testbed.waiting import until
 
 LOOPBACK = OutboundPolicy(loopback=True)
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nset-cookie: a=b\r\n\r\nok"
@@ -175,15 +180,32 @@ def answers(monkeypatch, *rounds):
     """Make DNS answer with these lists of addresses, one after the other; return the names that were asked."""
     asked, left = [], list(rounds)
 
-    async def getaddrinfo(host, port, **kwargs):
+    def getaddrinfo(host, port, **kwargs):
         asked.append(host)
         addresses = left.pop(0)
         if not addresses:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     return asked
+
+
+@pytest.fixture
+def silence(monkeypatch):
+    """Names of `.silent` get no answer while the test lasts."""
+    over, asked, real = threading.Event(), [], socket.getaddrinfo
+
+    def getaddrinfo(host, port, **kwargs):
+        asked.append(host)
+        if not host.endswith(".silent"):
+            return real(host, port, **kwargs)
+        over.wait(60)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    yield asked
+    over.set()
 
 
 async def test_the_request_is_sent_as_given(client):
@@ -341,14 +363,55 @@ async def test_silence_ends_with_the_timeout(client):
     assert caught.value.kind == "timeout"
 
 
-async def test_a_name_server_that_never_answers_is_not_held_against_the_server(client, monkeypatch):
-    async def getaddrinfo(host, port, **kwargs):
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+async def test_a_name_server_that_never_answers_is_not_held_against_the_server(client, silence):
     with pytest.raises(OutboundError, match=r"no connection within 0\.05 s") as caught:
-        await post(client, "http://app.example/", timeout=0.05)
+        await post(client, "http://app.silent/", timeout=0.05)
     assert caught.value.kind == "connect"
+
+
+async def test_names_without_an_answer_hold_up_no_others(client, silence):
+    """One project's dead names must not keep another's webhooks: the loop has four threads for all of them."""
+    dead = [asyncio.create_task(post(client, f"http://app{number}.silent/")) for number in range(40)]
+    await until(lambda: len(silence) == 40)
+    async with serving() as (port, _):
+        assert (await post(client, f"http://localhost:{port}/", timeout=20)).status == 200
+    for task in dead:
+        task.cancel()
+    await asyncio.gather(*dead, return_exceptions=True)
+
+
+async def test_a_name_is_looked_up_once_for_all_who_want_it_now(client, silence):
+    dead = [asyncio.create_task(post(client, "http://app.silent/")) for _ in range(40)]
+    await until(lambda: silence)
+    for _ in range(5):
+        await asyncio.sleep(0.01)
+    assert silence == ["app.silent"]
+    for task in dead:
+        task.cancel()
+    await asyncio.gather(*dead, return_exceptions=True)
+
+
+async def test_names_without_an_answer_are_bounded(client, silence):
+    dead = [asyncio.create_task(post(client, f"http://app{number}.silent/")) for number in range(MOST)]
+    await until(lambda: len(silence) == MOST)
+    with pytest.raises(OutboundError, match="names are being looked up") as caught:
+        await post(client, "http://one-more.silent/")
+    assert (caught.value.kind, caught.value.permanent) == ("dns", False)
+    for task in dead:
+        task.cancel()
+    await asyncio.gather(*dead, return_exceptions=True)
+
+
+def test_a_loop_can_be_closed_while_a_name_gets_no_answer(silence):
+    async def ask():
+        client = OutboundClient()
+        with pytest.raises(OutboundError):
+            await post(client, "http://app.silent/", timeout=0.05)
+        await client.close()
+
+    began = time.monotonic()
+    uvloop.run(ask())
+    assert time.monotonic() - began < 30  # or it waits for the end of the silence
 
 
 async def test_a_closed_client_sends_nothing(client):
