@@ -169,7 +169,8 @@ class RecordingStore:
         sink.on_change = sink.on_closed = _told  # they hold the sink, which is not to wait for the collector
         if trouble:
             log.error(
-                "a recording ends before its time: %s",
+                "a recording ends before its time: %s: %s",
+                self._settings.folder,
                 trouble,
                 extra={"event": "recording.failed", "call_id": sink.recording.call_id},
             )
@@ -295,7 +296,8 @@ class _Sink:
         self._tell(lambda: self._told(duration_ms, size, self._trouble))
 
     def _fail(self, error: OSError) -> None:
-        self._trouble = f"{self._path.parent}: {error.strerror or error}"
+        # The app reads it, too: where the node keeps its files is the operator's affair, who has the log.
+        self._trouble = error.strerror or type(error).__name__
 
     def _close(self, trouble: str) -> None:
         duration_ms, size = self._measure()

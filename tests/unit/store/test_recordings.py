@@ -151,14 +151,17 @@ async def test_old_ones_are_deleted_and_others_stay(kept: Kept, clock: Wall) -> 
     assert (kept.folder / "notes.txt").exists()
 
 
-async def test_a_full_disk_ends_it_and_says_so(database: Database, tmp_path: Path, clock: Wall) -> None:
+async def test_a_full_disk_ends_it_and_says_so(
+    database: Database, tmp_path: Path, clock: Wall, caplog: pytest.LogCaptureFixture
+) -> None:
     kept = Kept(database, tmp_path / "full", clock, min_free=2**62)
     await kept.store.start("", "u0")
     recording, trouble = await kept.record("rtc_1")
     assert recording.state is RecordingState.FAILED
     assert kept.counted == [RecordingState.FAILED]
-    assert "No space left on device" in trouble
-    assert str(tmp_path / "full") in trouble
+    assert trouble == "No space left on device"
+    # The app is told why, and the operator where.
+    assert f"{tmp_path / 'full'}: No space left on device" in caplog.text
     file = kept.store.file_of(recording).read_bytes()
     assert data_size(file) == 0 == len(file) - HEADER_SIZE
     await kept.store.close()
