@@ -87,6 +87,8 @@ class CallNews:
         self._announce(RECORDING_SAVED, recording_data(recording))
 
     def ended(self, termination: Mapping[str, Any]) -> None:
+        """Tell how the call ended. `call.ended` is the last event of sidebands: they hear of no more attempts."""
+        self.publish = _unpublished
         self._announce("realtime.call.ended", termination)
 
     def silence(self) -> str:

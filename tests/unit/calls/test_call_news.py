@@ -1,0 +1,64 @@
+"""What sidebands hear of a call's webhooks, and until when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from offhook.calls.news import CallNews
+from offhook.calls.ports import WebhookAttempt, WebhookEvent
+from offhook.calls.timeline import Timeline
+from offhook.clock import SystemClock
+from offhook.tenants import Project
+
+URL = "https://app.example/hook"
+
+
+class Told:
+    """An announcer that keeps what it was given, so that attempts can be made by hand."""
+
+    def __init__(self) -> None:
+        self.attempts: list[Callable[[WebhookAttempt], None]] = []
+
+    def announce(
+        self,
+        project: Project,
+        event: WebhookEvent,
+        *,
+        urgent: bool,
+        on_attempt: Callable[[WebhookAttempt], None],
+        on_exhausted: Callable[[str], None],
+    ) -> None:
+        self.attempts.append(on_attempt)
+
+    def attempt(self, which: int, status: int | None, error: str | None) -> None:
+        self.attempts[which](WebhookAttempt(URL, 2, 1.0, 12.34, status, error, error is not None))
+
+
+def test_attempts_are_published_until_the_call_is_over() -> None:
+    announcer, clock = Told(), SystemClock()
+    timeline = Timeline("rtc_u0_1", clock)
+    news = CallNews("rtc_u0_1", Project(id="proj_x"), announcer, timeline, clock)
+    published: list[tuple[str, dict[str, Any]]] = []
+    news.publish = lambda event_type, **fields: published.append((event_type, fields))
+    news.answered()
+    announcer.attempt(0, 503, "not a 2xx")
+    assert published == [
+        (
+            "call.webhook.attempted",
+            {
+                "event": "realtime.call.answered",
+                "attempt": 2,
+                "endpoint": URL,
+                "status": 503,
+                "duration_ms": 12.3,
+                "error": "not a 2xx",
+                "will_retry": True,
+            },
+        )
+    ]
+    news.ended({"reason": "hangup"})
+    announcer.attempt(0, 200, None)
+    announcer.attempt(1, 200, None)
+    assert len(published) == 1
+    assert [entry.details["status"] for entry in timeline.entries()] == [503, 200, 200]
