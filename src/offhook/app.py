@@ -414,7 +414,8 @@ class Node:
     def _find_admin_key(self) -> AdminKey:
         key, path, made = find_admin_key(self._config.server.admin_key, self._config.server.data_dir)
         if made:
-            self._notices += [f"made the admin key; kept in {path}:", f"  OFFHOOK_SERVER__ADMIN_KEY={key}"]
+            said = f"made the admin key, which opens the pages at /; kept in {path}:"
+            self._notices += [said, f"  OFFHOOK_SERVER__ADMIN_KEY={key}"]
         elif path is not None:
             self._notices.append(f"the admin key, which opens the pages at /, is in {path}")
         SECRETS.learn((key,))

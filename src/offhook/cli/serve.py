@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
+SWITCH_S = 0.0005
+"""
+How long a thread that computes, for the database or for a page, may keep the interpreter from the event loop. Python's
+own 5 ms would be heard.
+"""
+
 
 class LogLevel(enum.StrEnum):
     DEBUG = "DEBUG"
@@ -64,6 +70,7 @@ def serve(
         print(f"offhook serve: --log-file: {log_file}: {error.strerror}", file=sys.stderr)
         raise typer.Exit(2) from None
     log = logs.start(log_level.value, stream)
+    sys.setswitchinterval(SWITCH_S)
     try:
         uvloop.run(_run(Node(settings, config)))
     except StartError as error:

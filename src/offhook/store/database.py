@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -34,8 +33,6 @@ BUSY_MS = 2_000
 "How long a statement waits for another process's lock before it counts as refused."
 PATIENCE_S = 5.0
 "How long whoever asked for a change waits for its commit."
-SWITCH_S = 0.0005
-"How long the store's threads may keep the interpreter from the event loop; Python's own 5 ms would be heard."
 
 
 class StoreError(Exception):
@@ -62,7 +59,6 @@ class Database:
 
         Raises `StoreError`.
         """
-        sys.setswitchinterval(SWITCH_S)
         return cls(await asyncio.to_thread(_open, url, data_dir), limits)
 
     async def read(self, query: Callable[[Connection], T]) -> T:

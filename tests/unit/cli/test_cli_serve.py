@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,3 +86,17 @@ def test_an_address_for_sound_that_is_not_ours_is_found_at_the_start_and_not_by_
     assert result.exit_code == 1
     assert "media.bind = '192.0.2.1'" in result.stderr
     assert "This machine does not have that address" in result.stderr
+
+
+def test_threads_give_way_to_the_loop_whether_or_not_there_is_a_database(tmp_path: Path) -> None:
+    """Pages are written in threads: Python's own 5 ms between two packets would be heard."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.005)
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            path = config(tmp_path, sip=f"tcp:127.0.0.1:{taken.getsockname()[1]}")
+            path.write_text(path.read_text().replace("[server]", '[server]\ndatabase = "none"'))
+            assert CliRunner().invoke(app, ["--config", str(path), "--log-level", "ERROR"]).exit_code == 1
+        assert sys.getswitchinterval() <= 0.001
+    finally:
+        sys.setswitchinterval(before)
