@@ -24,8 +24,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
+
+from served import Served, serving
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -33,7 +34,7 @@ ENVIRONMENT = ROOT / ".venv-pjsua2"
 WHEEL = "pjsua2-python==2.15.1.post1"
 KEY, SECRET = "sk-pjsua", "whsec_cGpzdWEtcGpzdWEtcGpzdWEtcGpzdWEtcGpzdWE="
 MEDIA = (32000, 32200)
-LASTS_S, READY_S = 50.0, 120.0
+LASTS_S = 50.0
 
 CONFIG = """
 [server]
@@ -169,52 +170,16 @@ def make_environment() -> Path:
     return python
 
 
-@dataclass(frozen=True)
-class Node:
-    """A node that is ready for calls."""
-
-    process: asyncio.subprocess.Process
-    sip: int
-    http: int
-
-
-async def start_node(folder: Path, number: int, min_se: int) -> Node:
-    import httpx2
-
+def a_node(folder: Path, number: int, min_se: int) -> contextlib.AbstractAsyncContextManager[Served]:
+    """Run a node on ports of its own."""
     from offhook.cli.demo.site import free_ports, free_sip_ports
 
     (sip, _), (http,) = free_sip_ports(), free_ports(1)
-    path = folder / f"{number}.toml"
     media = MEDIA[number]
-    path.write_text(
-        CONFIG.format(
-            http=http,
-            sip=sip,
-            min_se=min_se,
-            media=media,
-            media_end=media + 98,
-            key=KEY,
-        )
-    )
-    env = os.environ | {"OFFHOOK_SERVER__DATA_DIR": str(folder / f"data{number}")}
-    log = (folder / f"{number}.log").open("wb")
-    node = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "offhook", "serve", "--config", str(path), stdout=log, stderr=log, env=env
-    )
-    log.close()
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(READY_S), httpx2.AsyncClient() as client:
-            while node.returncode is None:
-                with contextlib.suppress(httpx2.TransportError):
-                    if (await client.get(f"http://127.0.0.1:{http}/readyz")).status_code == 200:
-                        return Node(node, sip, http)
-                await asyncio.sleep(0.1)
-    if node.returncode is None:
-        node.kill()
-        await node.wait()
-    raise SystemExit(
-        f"offhook serve ended with {node.returncode} before it was ready; its log is in {folder}"
-    )
+    config = CONFIG.format(http=http, sip=sip, min_se=min_se, media=media, media_end=media + 98, key=KEY)
+    place = folder / str(number)
+    place.mkdir()
+    return serving(place, config)
 
 
 class OurCall:
@@ -261,12 +226,12 @@ class OurCall:
         return state
 
 
-async def timelines(node: Node) -> list[tuple[str, list[str], list[str]]]:
+async def timelines(node: Served) -> list[tuple[str, list[str], list[str]]]:
     """Return state, lines of the session timer and SIP messages of each of a node's calls."""
     import httpx2
 
     found = []
-    url = f"http://127.0.0.1:{node.http}/v1/realtime/calls"
+    url = f"{node.http}/v1/realtime/calls"
     async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {KEY}"}) as client:
         for call in (await client.get(url)).json()["data"]:
             entries = (await client.get(f"{url}/{call['id']}/timeline")).json()["data"]
@@ -278,7 +243,11 @@ async def timelines(node: Node) -> list[tuple[str, list[str], list[str]]]:
 
 
 async def run(folder: Path, python: Path, credentials: str) -> list[str]:
-    nodes = await asyncio.gather(start_node(folder, 0, 90), start_node(folder, 1, 120))
+    async with a_node(folder, 0, 90) as first, a_node(folder, 1, 120) as second:
+        return await call_from_pjsip((first, second), python, credentials)
+
+
+async def call_from_pjsip(nodes: tuple[Served, Served], python: Path, credentials: str) -> list[str]:
     peer = await asyncio.create_subprocess_exec(
         str(python), __file__, "--peer", *(str(node.sip) for node in nodes), "--credentials", credentials,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -298,11 +267,9 @@ async def run(folder: Path, python: Path, credentials: str) -> list[str]:
         async with asyncio.timeout(15):
             report = json.loads((await peer.stdout.read()).decode().strip().splitlines()[-1])
     finally:
-        processes = [*(node.process for node in nodes), peer]
-        for process in processes:
-            if process.returncode is None:
-                process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(asyncio.gather(*(process.wait() for process in processes)), 30)
+        if peer.returncode is None:
+            peer.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(peer.wait(), 30)
     return judge(of_nodes, our_state, ours.said, report)
 
 

@@ -46,7 +46,7 @@ async def run(folder: Path, python: Path) -> None:
     script = folder / "peer.py"
     script.write_text(PEER)
     trunk = scanners.BY_PASSWORD.format(algorithms='["SHA-256", "MD5"]')
-    async with scanners.serving(folder, "pjsua-digest", scanners.ANSWERS, trunk) as node:
+    async with scanners.listening_for(folder, "pjsua-digest", scanners.ANSWERS, trunk) as node:
         for password, answered in (("s3cret", True), ("wrong", False)):
             uri = f"sip:proj_100@127.0.0.1:{node.sip}"
             _, output = await scanners.run(str(python), str(script), uri, password)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 __all__ = ["Served", "serving"]
 
-READY_S = 60
+READY_S = 120
 END_S = 30
 
 
