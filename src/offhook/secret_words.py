@@ -31,33 +31,44 @@ class SecretWords:
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, set[str]] = {}
-        self._beginnings: re.Pattern[str] | None = None
+        # By their first characters. Another thread reads while more are learned, so nothing in here is taken out.
+        self._known: dict[str, list[str]] = {}
+        self._all: set[str] = set()
+        # What may stand at each of the first places; `_may_begin` finds where all of them fit.
+        self._places: list[set[str]] = [set() for _ in range(_PREFIX)]
+        self._may_begin: re.Pattern[str] | None = None
 
     def learn(self, secrets: Iterable[str]) -> None:
         """Take these out from now on, too."""
         for secret in secrets:
-            for form in _forms(secret):
+            for form in _forms(secret) - self._all:
                 if len(form) >= SHORTEST:
-                    self._known.setdefault(form[:_PREFIX], set()).add(form)
-        if self._known:
-            beginnings = sorted(map(re.escape, self._known))
-            self._beginnings = re.compile("|".join(beginnings))
+                    self._all.add(form)
+                    self._known.setdefault(form[:_PREFIX], []).append(form)
+                    self._expect(form)
+
+    def _expect(self, form: str) -> None:
+        # A pattern of the keys themselves would be slow to make and to use; this one has little to learn soon.
+        if self._may_begin is None or self._may_begin.match(form) is None:
+            for place, char in zip(self._places, form, strict=False):
+                place.add(char)
+            classes = "".join(f"[{re.escape(''.join(place))}]" for place in self._places)
+            self._may_begin = re.compile(f"(?={classes})")
 
     def redact(self, text: str) -> str:
         """Return the text without secrets."""
-        if self._beginnings is not None:
-            text = self._redact_known(text, self._beginnings)
-        return _SHAPES.sub(_keep_name, text)
+        return _SHAPES.sub(_keep_name, self._redact_known(text))
 
-    def _redact_known(self, text: str, beginnings: re.Pattern[str]) -> str:
-        # A pattern of thousands of whole keys would be slow: their few beginnings are looked for, and then the keys.
-        pieces, done = [], 0
-        for found in beginnings.finditer(text):
+    def _redact_known(self, text: str) -> str:
+        if self._may_begin is None:
+            return text
+        known, pieces, done = self._known, [], 0
+        for found in self._may_begin.finditer(text):
             at = found.start()
-            if at < done:
+            forms = known.get(text[at : at + _PREFIX])
+            if forms is None or at < done:
                 continue
-            fits = [form for form in self._known[found.group()] if text.startswith(form, at)]
+            fits = [form for form in forms if text.startswith(form, at)]
             if fits:
                 pieces += [text[done:at], _REDACTED]
                 done = at + len(max(fits, key=len))
