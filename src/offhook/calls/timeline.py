@@ -24,7 +24,7 @@ What is kept of a call: its beginning and its end. One of an hour with a turn ev
 of one that has more, the middle of the story is left out.
 """
 MAX_KEPT = 20_000
-"Entries that are handed on to be kept for good."
+"Entries that are handed on to be kept for good, and after them how the call ended."
 MAX_MESSAGES = 4 * 1024 * 1024
 "Characters of SIP messages kept for one call. A usual call has some 10,000; a peer that floods a dialog has no end."
 MAX_TITLE = 500
@@ -74,7 +74,8 @@ class Timeline:
             title = title[:MAX_TITLE] + "..."
         at = self._clock.monotonic() if at is None else at
         entry = TimelineEntry(at, kind, title, details, self._count)
-        if self._keep is not None and self._count < MAX_KEPT:
+        # However long the story, its end is kept: verdicts and metrics are made of it.
+        if self._keep is not None and (self._count < MAX_KEPT or (kind == "call" and "result" in details)):
             self._keep(self._call_id, self._count, entry.at + self._wall_offset, entry)
         self._count += 1
         if len(self._first) < FIRST_ENTRIES:

@@ -1,6 +1,6 @@
 import logging
 
-from offhook.calls.timeline import Timeline
+from offhook.calls.timeline import MAX_KEPT, Timeline
 from offhook.trace import RoutingDecision, StateChange, WireMessage
 
 
@@ -32,6 +32,16 @@ def test_entries_are_on_one_clock_and_in_order_of_time(caplog):
     assert shown["started_at"] == "2023-11-14T22:13:20.250Z"
     assert shown["data"][0]["message"] == INVITE.decode()
     assert shown["data"][1]["model"] == "m"
+
+
+def test_the_end_of_a_call_is_kept_however_many_entries_a_peer_makes():
+    kept = []
+    timeline = Timeline("rtc_u0_1", FixedClock(), lambda call_id, number, at, entry: kept.append(entry.title))
+    for number in range(MAX_KEPT + 500):
+        timeline.record("call", f"INVITE {number}: confirmed")
+    timeline.record("call", "ended: the caller hung up", result="success", reason="remote_hangup")
+    assert len(kept) == MAX_KEPT + 1
+    assert kept[-1] == "ended: the caller hung up"
 
 
 def test_a_body_that_is_made_later_is_that_of_now():
