@@ -66,6 +66,8 @@ class OwnAddresses:
         return None if local is None else Flow("udp", local, (hop.host, port))
 
     def _udp_socket(self, is_ipv6: bool, near: Flow | None) -> Address | None:
+        if self._listening and all(each.transport != "udp" for each in self._listening):
+            return None  # the call is of an earlier process, which had one
         if near is not None and near.transport == "udp":
             return near.local if (":" in near.local[0]) == is_ipv6 else None
         for listening in self._listening:

@@ -8,7 +8,7 @@ import pytest
 from offhook.sip.flow import Flow
 from offhook.sip.message import create_response, parse_message
 from offhook.sip.outputs import Incoming, Released, Transmit
-from offhook.sip.route import Way
+from offhook.sip.route import Attempt, Way
 from offhook.sip.snapshot import SnapshotError, revive, take_snapshot
 from offhook.sip.stack import Stack, StackConfig
 from offhook.sip.ways import Reach
@@ -22,10 +22,11 @@ ROUTES = ("<sip:198.51.100.7;lr;Hint=%41b>", "<sip:10.0.0.1;lr>;x=y")
 class Process:
     """A user agent's stack and what it asked of its driver."""
 
-    def __init__(self, *, port=5060):
+    def __init__(self, *, port=5060, has_udp=True):
         tokens = itertools.count(1)
         self.stack = Stack(StackConfig(), new_token=lambda: f"{next(tokens):08x}")
-        self.stack.listen("udp", US[0], port)
+        if has_udp:
+            self.stack.listen("udp", US[0], port)
         self.stack.listen("tls", US[0], 5061)
         self.usage, self.reaches, self.sent, self.released = None, [], [], 0
 
@@ -131,6 +132,16 @@ def test_another_port_of_ours_will_do():
     flow, bye = new.take().sent[-1]
     assert flow.local == (US[0], 5090)
     assert bye.top_via.port == 5090
+
+
+def test_without_a_udp_socket_the_driver_is_asked_and_says_so():
+    """It was configured away: nothing may be said to be sent that never left."""
+    new = after_crash(answered(), has_udp=False)
+    new.usage.hangup(now=100.0)
+    (reach,) = new.take().reaches
+    assert not new.sent
+    new.stack.reached(reach.key, Way(None, (Attempt("udp", "", "no UDP listener for IPv4"),)), now=100.1)
+    assert new.take().released == 1
 
 
 def test_over_tls_a_new_connection_is_made_by_the_routing_rules():
