@@ -98,6 +98,9 @@ async def test_a_project_and_its_keys_from_first_to_last(
         assert await endpoints_of(node, again["key"]) == []
         assert await status_of(node, made["key"]) == 401
         assert made["key"] not in node.log_path.read_text()
+    kept = b"".join(file.read_bytes() for file in node.data_dir.glob("offhook.db*"))
+    assert again["id"].encode() in kept
+    assert not any(one["key"].encode() in kept for one in (made, second, again))
 
 
 async def test_without_the_admin_key_the_remedy_is_said(tmp_path: Path) -> None:
