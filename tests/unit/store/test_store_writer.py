@@ -194,8 +194,8 @@ async def test_a_database_of_a_newer_version_is_said(tmp_path):
 
 
 async def test_a_database_whose_driver_is_missing_is_said(tmp_path):
-    with pytest.raises(StoreError, match=r"postgresql\+pg8000://h/d needs the package pg8000"):
-        await Database.open("postgresql+pg8000://h/d", tmp_path)
+    with pytest.raises(StoreError, match=r"postgresql\+psycopg2cffi://h/d needs the package psycopg2cffi"):
+        await Database.open("postgresql+psycopg2cffi://h/d", tmp_path)
 
 
 async def test_nobody_else_may_read_the_secrets_in_it(tmp_path):
