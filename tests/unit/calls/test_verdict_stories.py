@@ -255,6 +255,14 @@ def test_why_nothing_was_heard_of_the_caller(ours, theirs, counts, code, blame, 
     assert (codes(found), found.blame) == ([code], blame)
 
 
+def test_what_was_saved_of_the_sound_before_a_crash_is_not_what_came():
+    """The record is of the answer; the timeline has that sound came afterwards."""
+    tale = Tale().answered().add(1.4, "media", "first packet from 203.0.113.9:4000", event="receiving")
+    tale.call["media"] = {"inbound": {"packets": 0}}
+    found = tale.ended(40, "failed", "the node crashed", fault="node_crashed", sound=False).judge()
+    assert codes(found) == ["node_crashed"]
+
+
 def test_sound_that_stops_in_mid_call():
     tale = talk().add(90, "media", "no RTP for 30 s, after 2900 packets", event="media_timeout").sound(90)
     assert codes(tale.ended(90, "media_timeout", "no RTP for 30 s").judge()) == ["audio_stopped"]

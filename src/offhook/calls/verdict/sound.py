@@ -60,6 +60,8 @@ def _absent(
             return []
         text = f"{timed_out.title}; it was no hold, and no BYE came"
         return [find("audio_stopped", weight, text, timed_out, story.ending)]
+    if totals is None and any(e.text("event") == "receiving" for e in story.of_kind("media")):
+        return []  # a crash left what was saved at the answer
     if timed_out is None and (story.talked_s < DUE_S or _may_be_silent(story, quality)):
         return []
     lasted = f"no sound came from the caller in the {seconds(story.talked_s)} after the answer"
