@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import random
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import dns.asyncresolver
 import dns.exception
 import dns.resolver
+
+from offhook.lookup import Lookups
 
 from .responses import DEFAULT_PORTS
 from .route import MAX_TARGETS, Hop, Target
@@ -35,6 +36,7 @@ class UnresolvableError(OSError):
 class Resolver:
     def __init__(self, query: Query | None = None) -> None:
         self._query = query or _query_dns
+        self._lookups = Lookups()
 
     async def resolve(self, hop: Hop) -> list[Target]:
         """Return at most three targets, best first. Raises `UnresolvableError`."""
@@ -85,10 +87,17 @@ class Resolver:
             for records in await asyncio.gather(self._query(host, "A"), self._query(host, "AAAA")):
                 found += [str(record.address) for record in records]
         if not found:
-            found = await _look_up(host)
+            found = await self._look_up(host)
         if not found:
             raise UnresolvableError(f"{host} has no address")
         return [Target(transport, address, port, name) for address in found[:MAX_TARGETS]]
+
+    async def _look_up(self, host: str) -> list[str]:
+        """Ask the system, which also reads the hosts file."""
+        try:
+            return await self._lookups.find(host)
+        except (OSError, UnicodeError):
+            return []
 
 
 async def _query_dns(name: str, record_type: str) -> list[Any]:
@@ -98,15 +107,6 @@ async def _query_dns(name: str, record_type: str) -> list[Any]:
         # No such name, no answer, no server, no resolv.conf: each means nothing found here.
         return []
     return list(answer)
-
-
-async def _look_up(host: str) -> list[str]:
-    """Ask the system, which also reads the hosts file."""
-    try:
-        infos = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_DGRAM)
-    except (OSError, UnicodeError):
-        return []
-    return list(dict.fromkeys(str(info[4][0]) for info in infos))
 
 
 def _in_srv_order(records: list[Any]) -> list[Any]:
