@@ -20,7 +20,7 @@ from testbed import DeveloperApp, Node, Phone
 from testbed.invites import PLAIN, bend, write
 from testbed.rtp import Rtp
 from testbed.script import SCRIPT
-from testbed.trunk import Trunk, establish
+from testbed.trunk import Trunk, establish, ring
 from testbed.upstream import Upstream
 
 KEY = "sk-upstream-verdicts-5Qx1"
@@ -328,3 +328,50 @@ async def test_a_trunk_that_hangs_up_for_a_fault_of_its_own(short: Node, udp: Tr
         found = await verdict(short, app, call_id)
         assert (found["code"], found["blame"]) == ("cut_off_by_trunk", "trunk")
         assert "MEDIA_TIMEOUT" in found["sentence"]
+
+
+async def test_a_transferred_call_is_not_hung_up_again_at_the_next_start(tmp_path: Path) -> None:
+    """Its dialog is kept for a late NOTIFY, though its BYE was answered."""
+    with Node(tmp_path, script=SCRIPT) as node:
+        async with DeveloperApp(node) as app, Phone(node) as phone:
+            call = await phone.dial(app.seat.project)
+            call_id = (await app.incoming()).call_id
+            await app.accept(call_id)
+            await call.answered()
+            call.on_refer = (202, (100, 200))
+            await app.client.realtime.calls.refer(call_id, target_uri=TARGET)
+            await call.ended()
+            assert codes(await verdict(node, app, call_id)) == ["transferred"]
+            await asyncio.to_thread(node.__exit__)
+            node.__enter__()
+            titles = [entry["title"] for entry in await node.timeline(app.seat, call_id)]
+            assert [title for title in titles if "BYE" in title and not title.startswith("sent")] == [
+                next(title for title in titles if title.startswith("BYE "))
+            ]
+            assert codes(await verdict(node, app, call_id)) == ["transferred"]
+
+
+async def test_a_call_that_another_phone_took(short: Node, udp: Trunk) -> None:
+    """Though the app was slow: the trunk rang others too, and one of them answered."""
+    async with DeveloperApp(short) as app:
+        call, call_id = await ring(udp, app, write(PLAIN, udp, app.seat.project))
+        reason = 'CANCEL\r\nReason: SIP;cause=200;text="Call completed elsewhere"'
+        await asyncio.sleep(2.5)
+        udp.send(call.hop_request("CANCEL").replace(" CANCEL", f" {reason}", 1))
+        found = await verdict(short, app, call_id)
+        assert (codes(found), found["blame"]) == (["answered_elsewhere"], "nobody")
+
+
+async def test_a_refused_transfer_and_then_a_fault_of_the_trunks(short: Node, udp: Trunk) -> None:
+    """Two faults of one call: both are told."""
+    async with DeveloperApp(short) as app, Rtp() as rtp:
+        call, call_id = await establish(udp, app, write(PLAIN, udp, app.seat.project, rtp=rtp.port))
+        asked = asyncio.create_task(app.client.realtime.calls.refer(call_id, target_uri=TARGET))
+        refer = await udp.expect("REFER ", where=lambda message: message.one("Call-ID") == call.call_id)
+        udp.answer(refer, "403 Forbidden")
+        with pytest.raises(openai.APIStatusError):
+            await asked
+        await rtp.speak(call.media, 200, loud=True)
+        assert (await call.ask("BYE", "Reason: Q.850;cause=41")).status == 200
+        found = await verdict(short, app, call_id)
+        assert sorted(codes(found)) == ["cut_off_by_trunk", "refer_refused"]

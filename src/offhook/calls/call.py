@@ -353,6 +353,9 @@ class Call(LegListener):
             reason = EndReason.SESSION_EXPIRED if fault is Fault.SESSION_TIMER else EndReason.FAILED
             self._end(Termination(Result.CLIENT_ERROR, reason, None, ended.text or ended.cause, fault))
 
+    def leg_parted(self, leg: Leg) -> None:
+        self._dialog.drop()
+
     def leg_released(self, leg: Leg) -> None:
         # Each would hold the other until the collector comes.
         leg.listener = None

@@ -23,6 +23,7 @@ from .events import (
     LegEnded,
     LegEvent,
     Offered,
+    Parted,
     Provisional,
     ReferUpdated,
     Refreshed,
@@ -494,5 +495,7 @@ def _call_listener(listener: LegListener, leg: Leg, event: LegEvent) -> None:
             listener.leg_refreshed(leg, offer, answering)
         case Ended(ended):
             listener.leg_ended(leg, ended)
+        case Parted():
+            listener.leg_parted(leg)
         case Replied():
             raise AssertionError("replies go to whoever waits for them")

@@ -19,6 +19,7 @@ __all__ = [
     "LegEnded",
     "LegEvent",
     "Offered",
+    "Parted",
     "Provisional",
     "ReferUpdated",
     "Refreshed",
@@ -104,6 +105,11 @@ class ReferUpdated:
 
 
 @dataclass(frozen=True, slots=True)
+class Parted:
+    """Nothing is left to hang up, while news of a transfer may still come."""
+
+
+@dataclass(frozen=True, slots=True)
 class Refreshed:
     """A re-INVITE of the session timer's was answered; it offered the SDP that stood."""
 
@@ -135,6 +141,7 @@ LegEvent = (
     | Acknowledged
     | Offered
     | Requested
+    | Parted
     | ReferUpdated
     | Refreshed
     | Replied

@@ -67,6 +67,10 @@ class LegListener(Protocol):
     def leg_ended(self, leg: Leg, ended: LegEnded) -> None:
         """The leg is over: once, for every leg that was answered."""
 
+    def leg_parted(self, leg: Leg) -> None:
+        """After `leg_ended` and the answer to our BYE, if we sent one: only news of a transfer may still come."""
+        return
+
     def leg_released(self, leg: Leg) -> None:
         """Nothing will ever happen to this leg again; answered or not. Who holds it may let go."""
         return

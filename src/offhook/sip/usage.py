@@ -25,6 +25,7 @@ from .events import (
     LegEnded,
     LegEvent,
     Offered,
+    Parted,
     ReferUpdated,
     Replied,
     Requested,
@@ -344,6 +345,7 @@ class InviteUsage:
         if self._bye_pending or self.state != "ended":
             return
         if self._refers and self._release_at is None:
+            self.emit(Parted())
             self._release_at = now + 64 * self.stack.config.timers.t1
             self.stack.arm(self)
         elif not self._refers:

@@ -206,10 +206,15 @@ def test_a_carrier_that_cancels_while_the_engine_warms():
     assert found.sentence.startswith("accepted at 1.0 s, the engine was not ready 4.5 s later")
 
 
-def test_a_call_that_another_phone_took():
-    reason = 'Reason: SIP;cause=200;text="Call completed elsewhere"\r\n'
-    found = Tale().webhook(0, 20).cancelled(7, reason).judge()
+@pytest.mark.parametrize("reason", ['SIP;cause=200;text="Call completed elsewhere"', "Q.850;cause=26"])
+def test_a_call_that_another_phone_took(reason):
+    found = Tale().webhook(0, 20).cancelled(7, f"Reason: {reason}\r\n").judge()
     assert (codes(found), found.blame) == (["answered_elsewhere"], "nobody")
+
+
+@pytest.mark.parametrize("line", ["X-Said: answered elsewhere", "Reason: SIP;cause=487", "Reason: elsewhere"])
+def test_a_cancel_that_does_not_say_so_is_not_read_that_way(line):
+    assert codes(Tale().webhook(0, 20).cancelled(7, f"{line}\r\n").judge()) == ["never_accepted"]
 
 
 def test_no_engine_was_free_for_the_accept():
@@ -468,6 +473,16 @@ def test_what_the_other_end_says_when_it_hangs_up(reasons, code):
     assert codes(tale.ended(20, "remote_hangup").judge()) == [code]
 
 
+def test_a_caller_who_is_cut_off_before_the_first_word_has_not_hung_up():
+    tale = (
+        Tale()
+        .answered()
+        .sound(3, played_ms=0)
+        .sip(3, "in", BYE, "2 BYE", headers="Reason: Q.850;cause=41\r\n")
+    )
+    assert codes(tale.ended(3, "remote_hangup").judge()) == ["cut_off_by_trunk"]
+
+
 def test_a_bye_that_nobody_answers():
     tale = talk().ended(20, "hangup").sip(20, "out", BYE, "2 BYE").add(52, "call", "BYE: failed (no answer)")
     found = tale.judge()
@@ -480,6 +495,12 @@ def test_a_bye_after_a_transfer_need_not_be_answered():
         "transferred",
         "bye_not_answered",
     ]
+
+
+def test_a_bye_that_was_answered_and_is_repeated_after_a_restart():
+    tale = talk().ended(20, "hangup").sip(20, "out", BYE, "2 BYE").sip(20, "in", "SIP/2.0 200 OK", "2 BYE")
+    tale.sip(60, "out", BYE, "1002 BYE").add(60, "call", "BYE: failed (unreachable)")
+    assert codes(tale.judge()) == ["app_hung_up"]
 
 
 @pytest.mark.parametrize("glare", [False, True])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from .catalogue import Blame
-from .farewell import cut_off, unheard_bye
+from .farewell import cut_off, is_taken_elsewhere, unheard_bye
 from .record import Finding, Weight, find
 from .sdp_hosts import is_out_of_reach, peer_host
 from .story import Story, seconds
@@ -94,9 +94,7 @@ def _transferred(story: Story) -> Finding:
 def _cancelled(story: Story) -> list[Finding]:
     cancel = story.cancel
     at = cancel.at if cancel is not None else story.ended_at
-    if cancel is not None and (
-        "completed elsewhere" in cancel.message or "answered elsewhere" in cancel.message
-    ):
+    if cancel is not None and is_taken_elsewhere(cancel):
         text = f"another of the trunk's destinations answered at {seconds(at)}"
         return [find("answered_elsewhere", Weight.CAUSE, text, cancel)]
     accepted = story.accepted

@@ -46,6 +46,9 @@ _MUTE = frozenset(
 
 
 def _verdict(found: list[Finding]) -> Verdict:
+    if any(each.code == "cut_off_by_trunk" for each in found):
+        # It was not the caller who hung up.
+        found = [each for each in found if each.code != "hung_up_before_first_word"]
     distinct = list({each.code: each for each in reversed(found)}.values())[::-1]
     ranked = sorted(distinct, key=lambda each: -each.weight)
     first, *others = ranked
