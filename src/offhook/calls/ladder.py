@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
+from .verdict.story import listed, mapping, number, text
+
 __all__ = [
     "HOSTED_NAMES",
     "NAMES",
@@ -65,37 +67,37 @@ HOSTED_NAMES = ("upstream", "Offhook", "app")
 "The lanes of a call that another service answers: what is known of its caller is known there."
 
 
-def printable(text: str) -> str:
+def printable(shown: str) -> str:
     """Return text that a terminal shows and does not obey: no control, format or direction characters."""
-    if text.isprintable():  # nearly always, and many times faster than to look at each character
-        return text
-    shown = (" " if char in "\r\n\t" else char for char in text)
+    if shown.isprintable():  # nearly always, and many times faster than to look at each character
+        return shown
+    spaced = (" " if char in "\r\n\t" else char for char in shown)
     return "".join(
-        char for char in shown if unicodedata.category(char)[0] != "C" and char not in "\u2028\u2029"
+        char for char in spaced if unicodedata.category(char)[0] != "C" and char not in "\u2028\u2029"
     )
 
 
 def from_timeline(timeline: Mapping[str, Any]) -> list[Row]:
-    """Return the rows of a body of `GET /v1/realtime/calls/{id}/timeline`."""
+    """Return the rows of a body of `GET /v1/realtime/calls/{id}/timeline`; any JSON will do, as for the judge."""
     return [row for _, rows in numbered(timeline) for row in rows]
 
 
 def numbered(timeline: Mapping[str, Any]) -> Iterator[tuple[int, list[Row]]]:
     """Yield each entry's place in the body's `data` and its rows."""
     told: str | None = None
-    for number, entry in enumerate(timeline.get("data", ())):
+    for place, entry in enumerate(map(mapping, listed(timeline.get("data")))):
         rows = from_entry(entry)
         if entry.get("kind") == "webhook":
             error = entry.get("error")
             if error and error == told:
                 rows = rows[:1]  # a phone rings for ten attempts; one of them needs to say why
             told = error
-        yield number, rows
+        yield place, rows
 
 
 def from_entry(entry: Mapping[str, Any]) -> list[Row]:
     """Return the rows of one entry; an entry of a kind not known here is a note."""
-    at = float(entry.get("ms", 0.0)) / 1000
+    at = max(0.0, number(entry.get("ms")) or 0.0) / 1000
     title = str(entry.get("title", ""))
     match entry.get("kind"):
         case "sip":
@@ -110,7 +112,7 @@ def from_entry(entry: Mapping[str, Any]) -> list[Row]:
         case "sideband":
             return [_sideband(at, entry, title)]
         case "relay":
-            good = "no answer" not in title and int(entry.get("upstream_status") or 200) < 400
+            good = "no answer" not in title and (number(entry.get("upstream_status")) or 200) < 400
             return [Arrow(at, Lane.OFFHOOK, Lane.CALLER, title, "cyan" if good else "bold red")]
         case "heard":
             listener = "upstream" if entry.get("upstream") else "Offhook"
@@ -135,7 +137,7 @@ def from_entry(entry: Mapping[str, Any]) -> list[Row]:
 
 
 def _sip(at: float, entry: Mapping[str, Any], title: str) -> Row:
-    label = sip_label(str(entry.get("message") or title))
+    label = sip_label(text(entry.get("message")) or title)
     if entry.get("direction") == "in":
         return Arrow(at, Lane.CALLER, Lane.OFFHOOK, label)
     return Arrow(at, Lane.OFFHOOK, Lane.CALLER, label)
@@ -173,7 +175,7 @@ def _webhook(at: float, entry: Mapping[str, Any], title: str) -> list[Row]:
     status = entry.get("status")
     good = isinstance(status, int) and 200 <= status < 300
     outcome = "no answer" if status is None else str(status)
-    label = f"webhook: {outcome} in {float(entry.get('duration_ms') or 0):.0f} ms"
+    label = f"webhook: {outcome} in {number(entry.get('duration_ms')) or 0:.0f} ms"
     rows: list[Row] = [Arrow(at, Lane.OFFHOOK, Lane.APP, label, "yellow" if good else "bold red")]
     if not good and entry.get("error"):
         rows.append(Note(at, Lane.OFFHOOK, f"webhook: {entry['error']}", "red", wide=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-_WIDTH = (80, 120)
+_WIDTH = (60, 120)
+"Columns of a ladder: less cannot be read, more is no clearer."
 _MATCHES = 20
 "How many calls of a number are looked at."
 _COLOURS = {"nobody": "green", "unknown": "yellow"}
@@ -99,6 +101,8 @@ def _load(
 
 def _find(api: Api, wanted: str) -> str:
     """Return the id of the call that is meant."""
+    if not wanted.strip():
+        raise ApiError("that names no call: give an id, a number, or `last`")
     if wanted == "last":
         if not (found := api.calls(1)):
             raise ApiError("no calls yet")
@@ -107,17 +111,20 @@ def _find(api: Api, wanted: str) -> str:
         return wanted
     for name in ("sip_call_id", "carrier_call_id"):
         if found := [one for one in api.search(name, wanted, _MATCHES) if one.get(name) == wanted]:
-            return str(found[0]["id"])
+            return _newest(found, wanted)
     number = re.sub(r"[\s().-]", "", wanted) if re.fullmatch(r"[+\d][\d\s().-]*", wanted) else wanted
     if found := api.search("number", number, _MATCHES):
-        if len(found) > 1:
-            many = f"{len(found)}" if len(found) < _MATCHES else "many"
-            print(
-                f"{many} calls of {wanted}; this is the newest (`offhook calls` lists all)", file=sys.stderr
-            )
-        return str(found[0]["id"])
+        return _newest(found, wanted)
     # Ids are opaque, and another service's may look otherwise; if it is none, the node says so.
     return wanted
+
+
+def _newest(found: list[dict[str, Any]], wanted: str) -> str:
+    """Return the id of the first, and say that there are more: callers choose their Call-IDs and headers."""
+    if len(found) > 1:
+        many = f"{len(found)}" if len(found) < _MATCHES else "many"
+        print(f"{many} calls of {wanted}; this is the newest (`offhook calls` lists all)", file=sys.stderr)
+    return str(found[0]["id"])
 
 
 def _write_capture(path: Path, timeline: dict[str, Any]) -> None:
@@ -196,28 +203,23 @@ def _show(
     width = min(max(console.width, _WIDTH[0]), _WIDTH[1])
     _show_verdict(console, story, verdict)
     console.print(
-        Text(printable(f"{facts.get('id', '')}  began {timeline.get('started_at') or '?'}"), style="bold")
+        Text(printable(f"{facts.get('id', '')}  began {timeline.get('started_at') or '?'}"), style="bold"),
+        soft_wrap=True,
     )
     for name in ("from", "to", "transport", "remote", "codec", "upstream"):
         if facts.get(name):
-            console.print(
-                Text(f"{name:>9}  ", style="dim").append(printable(str(facts[name])), style="default")
-            )
+            _say(console, f"{name:>9}  ", str(facts[name]))
     console.print(header(width, HOSTED_NAMES if facts.get("hosted") else NAMES), soft_wrap=True)
     for line in draw(from_timeline(timeline), width):
         console.print(line, soft_wrap=True)
     if timeline.get("dropped"):
-        console.print(f"{timeline['dropped']} later entries were not kept")
-    if end := facts.get("termination"):
-        console.print(
-            Text(
-                printable(f"ended: {end.get('reason')} ({end.get('result')}): {end.get('cause')}"),
-                style="bold",
-            )
-        )
+        console.print(f"{printable(str(timeline['dropped']))} entries were not kept", markup=False)
+    if end := story.end:
+        said = f"ended: {end.get('reason')} ({end.get('result')}): {end.get('cause')}"
+        console.print(Text(printable(said), style="bold"), soft_wrap=True)
     if facts.get("hosted"):
         seen = f"{facts.get('state')}, as far as its API shows: the phone leg is {facts.get('upstream')}'s"
-        console.print(Text(printable(seen), style="bold"))
+        console.print(Text(printable(seen), style="bold"), soft_wrap=True)
     if svg is not None:
         drawn = console.export_svg(title=f"offhook explain {facts.get('id', '')}", theme=MONOKAI)
         try:
@@ -228,34 +230,36 @@ def _show(
 
 
 def _show_verdict(console: Console, story: Story, verdict: Verdict) -> None:
-    from rich.text import Text
-
-    from offhook.calls.ladder import printable
-
-    said = Text("verdict  ", style="bold").append(
-        printable(verdict.sentence), style=f"bold {_COLOURS.get(verdict.blame, 'red')}"
-    )
-    console.print(said, soft_wrap=True)
+    colour = f"bold {_COLOURS.get(verdict.blame, 'red')}"
+    _say(console, "verdict  ", verdict.sentence, name_style="bold", style=colour)
     _show_details(console, story, verdict)
     for other in verdict.also:
-        console.print(Text("   also  ", style="bold").append(printable(other.sentence)), soft_wrap=True)
+        _say(console, "   also  ", other.sentence, name_style="bold")
         _show_details(console, story, other)
     console.print()
 
 
 def _show_details(console: Console, story: Story, verdict: Verdict) -> None:
+    whose = {"nobody": "nobody's fault", "unknown": "nobody knows whose"}.get(
+        verdict.blame, f"the {verdict.blame}'s"
+    )
+    _say(console, "  whose  ", f"{whose} ({verdict.code})")
+    if verdict.remedy:
+        _say(console, " remedy  ", verdict.remedy)
+    entries = {entry.number: entry for entry in story.entries}
+    for entry in (entries[number] for number in verdict.evidence if number in entries):
+        _say(console, "  shown  ", f"{entry.at:.3f} {entry.title[:160]}")
+
+
+def _say(console: Console, name: str, said: str, *, name_style: str = "dim", style: str = "default") -> None:
+    """Print one thing: wrapped for people, in one line for what reads a pipe."""
     from rich.text import Text
 
     from offhook.calls.ladder import printable
 
-    whose = {"nobody": "nobody's fault", "unknown": "nobody knows whose"}.get(
-        verdict.blame, f"the {verdict.blame}'s"
-    )
-    lines = [("  whose  ", f"{whose} ({verdict.code})")]
-    if verdict.remedy:
-        lines.append((" remedy  ", verdict.remedy))
-    entries = {entry.number: entry for entry in story.entries}
-    shown = (entries[number] for number in verdict.evidence if number in entries)
-    lines += [("  shown  ", f"{entry.at:.3f} {entry.title[:160]}") for entry in shown]
-    for name, text in lines:
-        console.print(Text(name, style="dim").append(printable(text), style="default"), soft_wrap=True)
+    text = printable(said)
+    room = max(20, console.width - len(name))
+    lines = textwrap.wrap(text, room) if console.is_terminal or console.record else [text]
+    for number, line in enumerate(lines or [""]):
+        head = name if number == 0 else " " * len(name)
+        console.print(Text(head, style=name_style).append(line, style=style), soft_wrap=True)

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len, chop_cells, set_cell_size
 from rich.text import Text
 
 from offhook.calls.ladder import NAMES, Arrow, Lane, Note, Row, printable
@@ -73,11 +73,17 @@ def _note(row: Note, grid: _Grid) -> list[Text]:
         start, end = lanes[0] + 2, lanes[1] - 1
     else:
         start, end = lanes[1] + 2, lanes[2] - 1
-    pieces: Sequence[str] = textwrap.wrap(printable(row.text), max(8, end - start)) or [""]
+    pieces: Sequence[str] = list(_wrap(printable(row.text), max(8, end - start))) or [""]
     if row.lane is Lane.APP and not row.wide:
         longest = max(map(len, pieces))
         pieces = [piece.ljust(longest).rjust(end - start) for piece in pieces]
     return [_between_bars(grid, start, piece, row.style) for piece in pieces]
+
+
+def _wrap(text: str, cells: int) -> Iterator[str]:
+    """Yield lines of at most so many cells; of some scripts each character takes two, and no blank parts the words."""
+    for line in textwrap.wrap(text, cells):
+        yield from chop_cells(line, cells) if cell_len(line) > cells else (line,)
 
 
 def _between_bars(grid: _Grid, start: int, drawn: str, style: str) -> Text:

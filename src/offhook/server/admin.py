@@ -23,6 +23,7 @@ from .history import SPANS, history
 from .project_desk import ProjectDesk
 from .refers import find_refer
 from .services import ServerServices
+from .timeline_response import timeline_response
 
 __all__ = ["admin_router"]
 
@@ -89,7 +90,7 @@ def _add_calls(add: Callable[..., None], directory: CallDirectory) -> None:
 
     async def get_call_timeline(call_id: str) -> Response:
         """Return everything that happened to a call."""
-        return _json(await directory.timeline(None, call_id))
+        return await timeline_response(await directory.timeline(None, call_id), _PRIVATE)
 
     async def get_call_verdict(call_id: str) -> Response:
         """Say why a call went as it did."""
@@ -187,12 +188,13 @@ async def _object(request: Request) -> dict[str, Any]:
     return optional_object(await read_json(request))
 
 
+_PRIVATE = {"cache-control": "no-store"}
+"Keys are in some of the answers."
+
+
 def _list(data: list[dict[str, Any]], *, has_more: bool = False) -> Response:
     return _json({"object": "list", "data": data, "has_more": has_more})
 
 
 def _json(body: dict[str, Any]) -> Response:
-    # Keys are in some of them.
-    return Response(
-        orjson.dumps(body, default=str), media_type="application/json", headers={"cache-control": "no-store"}
-    )
+    return Response(orjson.dumps(body, default=str), media_type="application/json", headers=_PRIVATE)

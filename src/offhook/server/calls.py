@@ -26,6 +26,7 @@ from .passthrough import Screen
 from .refers import REFER_BODY, ReferAudit, find_refer, refer_target, refer_under_way, screen_refer
 from .rest_entry import rest_entry
 from .services import ServerServices
+from .timeline_response import timeline_response
 
 if TYPE_CHECKING:
     from offhook.calls.call import Call
@@ -223,7 +224,7 @@ class CallRoutes:
     async def timeline(self, request: Request, call_id: CallId) -> Response:
         """Return everything that happened to a call: SIP messages, webhook attempts, requests, turns, its end."""
         project = self._authenticate(request)
-        return _json(await self._directory.timeline(project.id, call_id))
+        return await timeline_response(await self._directory.timeline(project.id, call_id))
 
     async def verdict(self, request: Request, call_id: CallId) -> Response:
         """Say why the call went as it did: a sentence, whose affair it is, what would help, and what shows it."""

@@ -3,6 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from offhook.calls.ladder import from_timeline
 from offhook.calls.record import Fault
 from offhook.calls.verdict import Story, judge
 from offhook.calls.verdict.catalogue import CATALOGUE
@@ -148,8 +149,10 @@ CALL = st.fixed_dictionaries(
 
 @settings(max_examples=400, deadline=None)
 @given(CALL | JSON, st.fixed_dictionaries({"data": st.lists(ENTRY | JSON, max_size=12) | JSON}) | JSON)
-def test_the_judge_raises_at_no_story(described, timeline):
+def test_the_judge_and_the_ladder_raise_at_no_story(described, timeline):
     found = judge(Story.of(described, timeline))
+    for row in from_timeline(timeline if isinstance(timeline, dict) else {}):
+        assert row.at >= 0
     for each in (found, *found.also):
         assert each.code in CATALOGUE
         assert each.sentence

@@ -199,3 +199,35 @@ def test_a_drawing_that_cannot_be_written_is_said(asked: list[tuple[str, str]], 
     assert result.exit_code == 1
     assert "--svg: " in result.stderr
     assert "No such file or directory" in result.stderr
+
+
+def test_no_name_at_all_is_no_call(asked: list[tuple[str, str]]) -> None:
+    """As of a script whose variable is empty: any call would be the wrong one."""
+    result = CliRunner().invoke(app, ["explain", "", "--key", "sk-1"])
+    assert (result.exit_code, asked) == (1, [])
+    assert "names no call" in result.stderr
+
+
+@pytest.mark.parametrize("columns", ["40", "60", "75", "200"])
+def test_a_ladder_is_as_wide_as_the_terminal_and_a_pipes_lines_stay_whole(
+    asked: list[tuple[str, str]], columns: str
+) -> None:
+    result = CliRunner().invoke(app, ["explain", CALL, "--key", "sk-1"], env={"COLUMNS": columns})
+    lines = result.stdout.splitlines()
+    assert max(len(line) for line in lines if "│" in line) == min(max(int(columns), 60), 120) - 1
+    assert f"{CALL}  began 2026-11-21T12:00:00.000Z" in lines
+    assert "ended: transferred (success): the transfer was completed" in lines
+
+
+def test_in_a_terminal_a_long_verdict_goes_on_below_itself(
+    asked: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RECORD, "termination", {"reason": "remote_hangup"})
+    monkeypatch.setitem(RECORD, "from", "<sip:" + "word " * 40 + ">")
+    drawing = tmp_path / "a.svg"
+    result = CliRunner().invoke(app, ["explain", CALL, "--key", "sk-1", "--svg", str(drawing)])
+    lines = result.stdout.splitlines()
+    begin = next(number for number, line in enumerate(lines) if line.startswith("     from  "))
+    assert all(line.startswith(" " * 11 + "word") for line in lines[begin + 1 : begin + 3])
+    assert max(map(len, lines)) <= 80
+    assert "verdict" in drawing.read_text()

@@ -1,6 +1,7 @@
 """The ladder is a function of the timeline that the API gives."""
 
 import pytest
+from rich.cells import cell_len
 
 from offhook.calls.ladder import Arrow, Lane, Note, from_entry, from_timeline, printable, sip_label
 from offhook.cli.ladder import draw, header
@@ -163,3 +164,10 @@ def test_nothing_that_came_from_the_network_can_steer_the_terminal(text: str, sh
     for row in (Arrow(0, Lane.CALLER, Lane.OFFHOOK, text), Note(0, Lane.OFFHOOK, text, wide=True)):
         assert shown.split()[0] in "".join(lines(row))
         assert not any(ord(char) < 32 or 0x7F <= ord(char) < 0xA0 for line in lines(row) for char in line)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_scripts_of_wide_letters_without_blanks_stay_between_the_bars(width: int) -> None:
+    drawn = lines(*from_entry(entry("said", "日本語のとても長い文章です。" * 20)), width=width)
+    assert len(drawn) > 5
+    assert {cell_len(line) for line in drawn} == {width - 1}
