@@ -145,6 +145,7 @@ class CallNews:
             at=attempt.started_at,
             type=event_type,
             **said,
+            **({"fault": attempt.kind} if attempt.kind else {}),
             **({"unstored": True} if attempt.unstored else {}),
         )
         self.publish("call.webhook.attempted", event=event_type, **said)

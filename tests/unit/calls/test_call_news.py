@@ -62,3 +62,14 @@ def test_attempts_are_published_until_the_call_is_over() -> None:
     announcer.attempt(1, 200, None)
     assert len(published) == 1
     assert [entry.details["status"] for entry in timeline.entries()] == [503, 200, 200]
+
+
+def test_where_an_attempt_stopped_is_a_fact_on_the_timeline() -> None:
+    """What judges a call does not read errors' words."""
+    announcer, clock = Told(), SystemClock()
+    timeline = Timeline("rtc_u0_1", clock)
+    news = CallNews("rtc_u0_1", Project(id="proj_x"), announcer, timeline, clock)
+    news.answered()
+    announcer.attempts[0](WebhookAttempt(URL, 1, 1.0, 12.3, None, "no such host", True, kind="dns"))
+    announcer.attempt(0, 503, "not a 2xx")
+    assert [entry.details.get("fault") for entry in timeline.entries()] == ["dns", None]
