@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
 
 from .grammar import (
     LWS,
@@ -331,6 +333,10 @@ def parse_name_addr(text: str, header: str = "name-addr") -> NameAddr:
     around the URI are dropped. Without angle brackets, parameters belong to the header, and a `?` is refused
     (section 20.10). Raises `HeaderError` that names `header`.
     """
+    return _parse_again(text, header) if len(text) <= _REMEMBERED else _parse_name_addr(text, header)
+
+
+def _parse_name_addr(text: str, header: str) -> NameAddr:
     text = text.strip(LWS)
     name = ""
     if text.startswith('"'):
@@ -355,6 +361,12 @@ def parse_name_addr(text: str, header: str = "name-addr") -> NameAddr:
     if rest and not rest.startswith(";"):
         raise HeaderError(header, "text other than parameters after the URI", text)
     return NameAddr(name, _parse_uri(raw), parse_params(header, rest[1:], text) if rest else ())
+
+
+_parse_again = lru_cache(maxsize=1024)(_parse_name_addr)
+"What a call's ACK and BYE say in From, To and Contact is what its INVITE said."
+_REMEMBERED: Final = 256
+"Characters; what is longer is seldom said twice, and would take room."
 
 
 def parse_cseq(text: str) -> CSeq:
