@@ -41,7 +41,7 @@ from offhook.realtime.engines.upstream.hold import (
     load_failure_sentence,
 )
 from offhook.realtime.plain_sessions import PlainSessions
-from offhook.recorder import open_recordings
+from offhook.recorder import open_captures, open_recordings
 from offhook.registrations import TrunkRegistrations
 from offhook.server import (
     AdminKey,
@@ -177,6 +177,7 @@ class Node:
         self._recordings = open_recordings(
             config, self._database, self._announcer, projects, self._clock, self._metrics
         )
+        self._captures = open_captures(config, self._clock)
         self._engines = create_engines(config, client_context(certificates.ca))
         destinations = passthrough_destinations(config, client_context(certificates.ca))
         served = model_destinations(config, client_context(certificates.ca))
@@ -198,6 +199,7 @@ class Node:
                 pacer=self._pacer,
                 engines=self._engines,
                 recordings=self._recordings,
+                captures=self._captures,
                 settings=CallSettings(
                     media_host=config.media.sdp_host,
                     media_ports=config.media.port_range,
@@ -267,6 +269,7 @@ class Node:
             if self._recordings is not None:
                 url = config.server.public_url or next(iter(self._addresses), "")
                 await self._recordings.start(url, config.server.node)
+            self._captures.start()
             self._pacer.start()
             await self._recovery.find(self._database)
             await self._endpoint.start()
@@ -313,6 +316,7 @@ class Node:
         hurrying.cancel()
         if self._recordings is not None:
             await self._recordings.close()
+        await self._captures.close()
         await asyncio.gather(
             self._announcer.close(grace_s=1.0),
             self._endpoint.settle(timeout=_LAST_BYE_S if not self._hurried.is_set() else 0.2),
@@ -473,6 +477,7 @@ class Node:
                 past=self._store.past,
                 statistics=self._store.statistics,
                 recordings=self._recordings,
+                captures=self._captures,
                 metrics=self._metrics,
                 exposition=exposition.render,
                 metrics_for=self._config.server.metrics,

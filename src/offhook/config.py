@@ -35,7 +35,7 @@ from offhook.realtime.session_config import DEFAULT_MODEL, parse_accept
 from offhook.realtime.session_config import ConfigError as SessionConfigError
 from offhook.sip.transport import parse_listen
 from offhook.sip.uri import parse_host_port
-from offhook.tenants import Fallback, Project
+from offhook.tenants import CaptureMode, Fallback, Project
 
 __all__ = ["ENGINES", "Config", "ConfigError", "ProjectTable", "generated_project", "load"]
 
@@ -252,6 +252,8 @@ class ProjectTable(Table):
     srtp: Literal["off", "optional", "required"] = "optional"
     record: bool = False
     "Record its calls, from the answer on."
+    capture: CaptureMode = "off"
+    "Keep the packets of its calls as they were on the wire, and the keys of SRTP."
     refer_targets: tuple[str, ...] = ()
     "Where calls may be transferred to; empty: anywhere."
 
@@ -300,6 +302,7 @@ class ProjectTable(Table):
             passthrough=self.passthrough,
             srtp=self.srtp,
             record=self.record,
+            capture=self.capture,
             refer_targets=self.refer_targets,
         )
 

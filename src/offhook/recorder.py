@@ -1,4 +1,4 @@
-"""Joins what keeps recordings to the configuration, and to who is told of those that a crash has cut off."""
+"""Joins what keeps recordings and packets to the configuration, and to who is told of what a crash has cut off."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from offhook.clock import Clock
 from offhook.config import Config
 from offhook.metrics import Metrics
 from offhook.store import Database
+from offhook.store.captures import CaptureStore
 from offhook.store.recordings import RecordingSettings, RecordingStore
 from offhook.tenants import Projects
 
-__all__ = ["open_recordings"]
+__all__ = ["open_captures", "open_recordings"]
 
 
 def open_recordings(
@@ -58,3 +59,13 @@ def open_recordings(
 
     store = RecordingStore(database, settings, clock, on_interrupted=interrupted, on_over=over)
     return store
+
+
+def open_captures(config: Config, clock: Clock) -> CaptureStore:
+    """Return what keeps the packets of calls, not yet started. It writes nothing until a project's call wants it."""
+    return CaptureStore(
+        (config.server.data_dir / "captures").absolute(),
+        clock,
+        keep_days=config.server.keep_days,
+        min_free=config.recording.min_free_mb * 1024 * 1024,
+    )

@@ -120,7 +120,7 @@ class Call(LegListener):
         self._apology = Apology(services.apology, self.timeline)
         self._dialog = DialogKeeper(call_id, leg, services.journal)
         leg.listener = self
-        leg.trace = self.timeline.trace
+        leg.trace = self._sound.capture.traced()
 
     def _make_agent(self) -> CallAgent:
         agent = CallAgent(
@@ -451,6 +451,7 @@ class Call(LegListener):
         start = partial(
             self._sound.start, port, agent.runner, prompt=agent.hears_promptly, law=self._media.law
         )
+        self._sound.capture.watch(port, self._settings.media_host)
         sdp = self._media.open(port, start)
         self._life.answered()
         self._file.answered()
@@ -522,6 +523,7 @@ class Call(LegListener):
         self._sound.close()
         self._transfer.call_ended()
         self._media.close()
+        self._sound.capture.end()
         self.timeline.record("call", f"ended: {end.cause}", **end.details())
         data = end.to_api()
         self._agent.publish("call.ended", **data)

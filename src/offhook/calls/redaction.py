@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["redact"]
+__all__ = ["redact", "redact_credentials"]
 
 _REDACTED: Final = "(redacted)"
 _CREDENTIALS_NAME: Final = "authorization"
@@ -36,6 +36,11 @@ def redact(message: str) -> str:
     if "inline" not in lower and _ANY_SDP_KEY.search(lower) is None:
         return message
     return "".join(map(_redact_line, _LINE_ENDS.split(message)))
+
+
+def redact_credentials(message: str) -> str:
+    """Return a SIP message without digest credentials; its media keys are still in it."""
+    return _CREDENTIALS.sub(r"\1 (redacted)\r", message) if _CREDENTIALS_NAME in message.lower() else message
 
 
 def _redact_line(line: str) -> str:

@@ -12,6 +12,7 @@ from offhook.realtime.directory import EngineDirectory
 from offhook.realtime.relay_hold import HoldSentence
 
 from .journal import Journal, NoJournal
+from .packet_capture import Captures
 from .ports import Announcer
 from .recording import Recordings
 
@@ -57,6 +58,8 @@ class CallServices:
     journal: Journal = field(default_factory=NoJournal)
     recordings: Recordings | None = None
     "`None`: calls cannot be recorded."
+    captures: Captures | None = None
+    "`None`: no packets are kept, whatever a project says."
     apology: HoldSentence | None = None
     "What a caller hears before BYE when the voice has failed in mid-call."
     metrics: Metrics = field(default_factory=Metrics)

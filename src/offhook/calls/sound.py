@@ -16,6 +16,7 @@ from offhook.weak import weakly
 from .dtmf import CallDigits
 from .measured import MediaCounts
 from .monitor import MediaMonitor
+from .packet_capture import CallCapture
 from .playout import CallPlayout
 from .recording import CallRecording
 from .services import CallServices
@@ -58,6 +59,7 @@ class CallSound:
         self.recording = CallRecording(
             call_id, project.id, timeline, services.recordings, at_once=project.record, on_over=on_recorded
         )
+        self.capture = CallCapture(call_id, project.capture, timeline, services.captures)
         self._call_id = call_id
         self._timeline = timeline
         self._services = services

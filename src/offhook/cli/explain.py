@@ -51,9 +51,16 @@ def explain(
     pcap: Annotated[
         Path | None,
         typer.Option(
-            help="Write the SIP messages into this file, for Wireshark. Sound and keys are not in it."
+            help="Write the SIP messages into this file, for Wireshark. Sound and keys are in it only by choice."
         ),
     ] = None,
+    rtp: Annotated[
+        bool,
+        typer.Option("--rtp", help="With --pcap: RTP and RTCP too, where the project's capture keeps them."),
+    ] = False,
+    keys: Annotated[
+        bool, typer.Option("--keys", help="With --pcap: the a=crypto keys too, where capture keeps them.")
+    ] = False,
     bundle: Annotated[
         Path | None,
         typer.Option(
@@ -70,10 +77,15 @@ def explain(
 
     if config is not None and bundle is None:
         fail("--config goes into a bundle: give --bundle FILE too")
+    if (rtp or keys) and (pcap is None or from_bundle is not None):
+        name = "--rtp" if rtp else "--keys"
+        fail(f"{name} goes into a capture that a node makes: give --pcap FILE, and no --from")
     facts, timeline, version = _load(call, url, key, data_dir, from_bundle, ask_version=bundle is not None)
     story = Story.of(facts, timeline)
     verdict = judge(story)
-    if pcap is not None:
+    if pcap is not None and (rtp or keys):
+        _fetch_capture(pcap, connect(url, key, data_dir), str(facts.get("id")), rtp=rtp, keys=keys)
+    elif pcap is not None:
         _write_capture(pcap, timeline)
     if bundle is not None:
         _write_bundle(bundle, facts, timeline, verdict, version, config)
@@ -137,6 +149,14 @@ def _write_capture(path: Path, timeline: dict[str, Any]) -> None:
     except OSError as error:
         fail(f"--pcap: {path}: {error.strerror}")
     print(f"{path}: {NOT_INCLUDED}", file=sys.stderr)
+
+
+def _fetch_capture(path: Path, api: Api, call_id: str, *, rtp: bool, keys: bool) -> None:
+    try:
+        said = api.write_capture(call_id, path, rtp=rtp, keys=keys)
+    except (ApiError, OSError) as error:
+        fail(f"--pcap: {f'{path}: {error.strerror}' if isinstance(error, OSError) else error}")
+    print(f"{path}: {said}", file=sys.stderr)
 
 
 def _write_bundle(

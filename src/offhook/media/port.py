@@ -26,9 +26,12 @@ from offhook.media.stats import DigitReceived, Drained, MediaEvent, MediaStats
 from offhook.media.stream import MediaStream
 from offhook.media.tap import Tap
 
-__all__ = ["MediaPort", "NoFreePort", "PortPlace", "PortPool"]
+__all__ = ["MediaPort", "NoFreePort", "PortPlace", "PortPool", "Witness"]
 
 _log = logging.getLogger("offhook.media")
+
+Witness = Callable[[bool, int, bytes, tuple[Any, ...]], None]
+"Is told of each datagram: whether we sent it, our port, what is in it, and the peer's address."
 
 RECEIVE_BUFFER: Final = 65536
 """Room for half a second of packets while the process is held up."""
@@ -157,6 +160,7 @@ class MediaPort:
         "_stream",
         "_tap",
         "_transports",
+        "_witness",
         "host",
         "port",
     )
@@ -176,6 +180,7 @@ class MediaPort:
         self._closed = False
         self._failures = 0
         self._open_sockets = 2
+        self._witness: Witness | None = None
         self._tell_nobody()
 
     @classmethod
@@ -307,6 +312,10 @@ class MediaPort:
         stream.sender.tap = None
         self._adopt(stream.plan, held=self._hushed)
 
+    def watch(self, witness: Witness) -> None:
+        """Show each datagram as it is on the wire, in and out, until `close`. It may neither wait nor raise."""
+        self._witness = witness
+
     def close(self) -> None:
         """Say goodbye by RTCP and give the ports back, a turn of the loop later. Safe to call twice."""
         if self._closed:
@@ -327,7 +336,7 @@ class MediaPort:
         self._on_digit = _unpressed
         self._on_drained = _undrained
         self._on_event = None
-        self._tap = None
+        self._tap = self._witness = None
         if self._stream is not None:
             self._stream.sender.tap = None
 
@@ -379,6 +388,8 @@ class MediaPort:
         if packet is not None:
             try:
                 self._rtp.sendto(packet, stream.destination)
+                if self._witness is not None:
+                    self._witness(True, self.port, packet, stream.destination)
             except OSError as error:
                 self._failed("send", error)
         if stream.events:
@@ -406,6 +417,8 @@ class MediaPort:
     # What the sockets call.
 
     def _receive_rtp(self, data: bytes, source: tuple[Any, ...]) -> None:
+        if self._witness is not None:
+            self._witness(False, self.port, data, source)
         stream = self._stream
         if stream is not None and not self._closed:
             now = self._monotonic()
@@ -419,6 +432,8 @@ class MediaPort:
                     self._pacer.failed("handling", now)
 
     def _receive_rtcp(self, data: bytes, source: tuple[Any, ...]) -> None:
+        if self._witness is not None:
+            self._witness(False, self.port + 1, data, source)
         stream = self._stream
         if stream is not None and not self._closed:
             stream.receive_rtcp(data, source, self._monotonic())
@@ -447,8 +462,11 @@ class MediaPort:
     def _send_rtcp(self, data: bytes) -> None:
         destination = None if self._stream is None else self._stream.rtcp_destination
         if self._stream is not None and destination is not None:
+            mux = self._stream.plan.rtcp_mux
             try:
-                (self._rtp if self._stream.plan.rtcp_mux else self._rtcp).sendto(data, destination)
+                (self._rtp if mux else self._rtcp).sendto(data, destination)
+                if self._witness is not None:
+                    self._witness(True, self.port + (not mux), data, destination)
             except OSError as error:
                 self._failed("report", error)
 

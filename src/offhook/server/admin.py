@@ -18,11 +18,11 @@ from .body import optional_object, read_json
 from .call_directory import CallDirectory
 from .call_list import ListQuery
 from .errors import documented
-from .explaining import Include, capture_response
+from .explaining import Keys, Rtp, capture_response
 from .history import SPANS, history
 from .project_desk import ProjectDesk
 from .refers import find_refer
-from .services import ServerServices
+from .services import KeptCaptures, ServerServices
 from .timeline_response import timeline_response
 
 __all__ = ["admin_router"]
@@ -55,7 +55,7 @@ def admin_router(services: ServerServices, key: AdminKey, directory: CallDirecto
             operation_id=f"admin_{route.__name__}",
         )
 
-    _add_calls(add, directory)
+    _add_calls(add, directory, services.captures)
     _add_node(add, services)
     if services.project_desk is not None:
         _add_projects(add, services.project_desk)
@@ -76,7 +76,7 @@ def _only_with(key: AdminKey) -> Callable[[Request], None]:
     return check
 
 
-def _add_calls(add: Callable[..., None], directory: CallDirectory) -> None:
+def _add_calls(add: Callable[..., None], directory: CallDirectory, captures: KeptCaptures | None) -> None:
     async def list_calls(
         query: ListQuery, project: Wanted = None, limit: Limit = 20, after: str | None = None
     ) -> Response:
@@ -96,9 +96,10 @@ def _add_calls(add: Callable[..., None], directory: CallDirectory) -> None:
         """Say why a call went as it did."""
         return _json(await directory.verdict(None, call_id))
 
-    async def get_call_capture(call_id: str, include: Include = "sip") -> Response:
-        """Return a call's SIP messages as a capture file for Wireshark."""
-        return await capture_response(call_id, await directory.timeline(None, call_id), include)
+    async def get_call_capture(call_id: str, rtp: Rtp = False, keys: Keys = False) -> Response:
+        """Return a call's SIP messages as a capture file for Wireshark; by choice its RTP and the keys of SRTP."""
+        timeline = await directory.timeline(None, call_id)
+        return await capture_response(call_id, timeline, captures, rtp=rtp, keys=keys)
 
     async def list_call_refers(call_id: str) -> Response:
         """Return a call's transfers."""

@@ -21,7 +21,7 @@ from .call_list import ListQuery
 from .context import request_id_of
 from .dtmf import DTMF_SCHEMA, digit_order
 from .errors import documented
-from .explaining import Include, capture_response
+from .explaining import Keys, Rtp, capture_response
 from .passthrough import Screen
 from .refers import REFER_BODY, ReferAudit, find_refer, refer_target, refer_under_way, screen_refer
 from .rest_entry import rest_entry
@@ -47,6 +47,7 @@ class CallRoutes:
         self._calls = services.calls
         self._clock = services.clock
         self._passthrough = services.passthrough
+        self._captures = services.captures
 
     def router(self) -> APIRouter:
         router = APIRouter(prefix="/realtime", tags=["calls"], redirect_slashes=False)
@@ -231,11 +232,11 @@ class CallRoutes:
         project = self._authenticate(request)
         return _json(await self._directory.verdict(project.id, call_id))
 
-    async def pcap(self, request: Request, call_id: CallId, include: Include = "sip") -> Response:
-        """Return the call's SIP messages as a capture file for Wireshark. Sound and keys are not in it."""
+    async def pcap(self, request: Request, call_id: CallId, rtp: Rtp = False, keys: Keys = False) -> Response:
+        """Return the call's SIP messages as a capture file for Wireshark; by choice its RTP and the keys of SRTP."""
         project = self._authenticate(request)
         timeline = await self._directory.timeline(project.id, call_id)
-        return await capture_response(call_id, timeline, include)
+        return await capture_response(call_id, timeline, self._captures, rtp=rtp, keys=keys)
 
     async def create(self, request: Request) -> Response:
         """Calls by WebRTC are not served yet (API row R25)."""

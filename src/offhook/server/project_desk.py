@@ -242,6 +242,7 @@ def describe_project(project: Project, stored: StoredProject | None) -> dict[str
         "srtp": project.srtp,
         "refer_targets": list(project.refer_targets),
         "record": project.record,
+        "capture": project.capture,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from offhook.calls.recording import Recording
     from offhook.calls.refused import RefusedSource
 
-__all__ = ["Calls", "KeptRecordings", "ServerServices", "WebhookServices"]
+__all__ = ["Calls", "KeptCaptures", "KeptRecordings", "ServerServices", "WebhookServices"]
 
 
 class Calls(Protocol):
@@ -58,6 +58,28 @@ class KeptRecordings(Protocol):
 
     async def delete(self, recording: Recording) -> None:
         """Remove what is over. Raises `PastUnavailable`."""
+
+
+class KeptCapture(Protocol):
+    """What is there of one call's packets. Reading blocks."""
+
+    @property
+    def packets(self) -> Path | None:
+        """Their file; `None`: none were kept."""
+
+    @property
+    def messages(self) -> Sequence[str] | None:
+        """SIP messages with media keys in them; `None`: such were not kept."""
+
+    def pieces(self) -> Iterator[bytes]:
+        """Return what is in the file."""
+
+
+class KeptCaptures(Protocol):
+    """What the server needs of the packets that were kept."""
+
+    def find(self, call_id: str) -> KeptCapture:
+        """Return what is there of a call that the asker may see. Blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +116,8 @@ class ServerServices:
     "Where requests about calls that are not ours go; `None`: no project has an upstream for them."
     recordings: KeptRecordings | None = None
     "What calls have recorded; `None`: nothing is kept."
+    captures: KeptCaptures | None = None
+    "Their packets; `None`: nothing is kept."
     models: PassthroughModel | None = None
     "Sessions without a call whose model an upstream serves; `None`: no model is an upstream's."
     metrics: Metrics = field(default_factory=Metrics)

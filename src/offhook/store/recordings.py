@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, Final
 
 from sqlalchemy import and_, delete, or_, select
@@ -23,6 +21,7 @@ from offhook.clock import Clock
 
 from . import schema
 from .database import Database, upsert
+from .file_thread import FileThread
 from .recording_file import RecordingFile, mend
 from .writer import NotStoredError
 
@@ -72,7 +71,7 @@ class RecordingStore:
         self._on_interrupted = on_interrupted
         self._on_over = on_over
         self._open: dict[str, _Sink] = {}
-        self._thread = _FileThread()
+        self._thread = FileThread("recorder")
         self._looking: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -232,9 +231,7 @@ class RecordingStore:
 class _Sink:
     """One recording on its way to its file: what the loop knows of it, and the thread's end of it."""
 
-    def __init__(
-        self, recording: Recording, law: Law, path: Path, min_free: int, thread: _FileThread
-    ) -> None:
+    def __init__(self, recording: Recording, law: Law, path: Path, min_free: int, thread: FileThread) -> None:
         self.recording = recording
         self.on_change: Callable[[Recording], object]
         self.on_closed: Callable[[str], None]
@@ -323,27 +320,6 @@ class _Sink:
 
 def _told(what: object) -> None:
     return
-
-
-class _FileThread:
-    """Does what it is given, one after the other. A slow disk keeps nobody else waiting."""
-
-    def __init__(self) -> None:
-        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="offhook-recorder", daemon=True)
-        self._thread.start()
-        self.do = self._work.put
-
-    def close(self, *, timeout: float = 10.0) -> None:
-        self._work.put(None)
-        self._thread.join(timeout)
-
-    def _run(self) -> None:
-        while (work := self._work.get()) is not None:
-            try:
-                work()
-            except Exception:
-                log.exception("a recording could not be written", extra={"event": "recording.bug"})
 
 
 def _remove_older(folder: Path, before: float, but: set[str]) -> int:

@@ -4,6 +4,7 @@ from .deliveries import AttemptRecord, Deliveries, DeliveryQuery, DeliveryRecord
 from .endpoints import Endpoints, EndpointStore
 from .joined import ApiKey, JoinedProjects, StoredProject, TenantStore
 from .project import (
+    CaptureMode,
     DigestAccount,
     Fallback,
     Project,
@@ -19,6 +20,7 @@ from .repository import ConfiguredProjects, Projects
 __all__ = [
     "ApiKey",
     "AttemptRecord",
+    "CaptureMode",
     "ConfiguredProjects",
     "Deliveries",
     "DeliveryQuery",

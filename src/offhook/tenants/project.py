@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Any, Literal
 
 __all__ = [
+    "CaptureMode",
     "DigestAccount",
     "Fallback",
     "Project",
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 SrtpMode = Literal["off", "optional", "required"]
+CaptureMode = Literal["off", "rtp", "rtp+keys"]
 
 
 def key_id(api_key: str) -> str:
@@ -138,6 +140,8 @@ class Project:
     "Whether calls may, or must, have their sound encrypted by SDES keys."
     record: bool = False
     "Whether its calls are recorded from the answer on; else those whose app asks for it."
+    capture: CaptureMode = "off"
+    "Whether the packets of its calls are kept as they were on the wire, and the keys that open them."
     refer_targets: tuple[str, ...] = ()
     "Where its calls may be transferred to, such as `tel:+1`; none: anywhere."
 

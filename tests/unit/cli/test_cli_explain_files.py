@@ -257,6 +257,8 @@ def test_a_bundle_with_nonsense_in_it_is_shown_as_far_as_it_goes(tmp_path: Path)
         (CALL, "--pcap", "none/x.pcap"),
         (CALL, "--bundle", "x.zip", "--config", "none.toml"),
         (CALL, "--config", "x.toml"),
+        ("--rtp", CALL),
+        ("--keys", CALL),
         ("--from", "none.zip"),
     ],
 )

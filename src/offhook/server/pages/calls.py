@@ -119,7 +119,7 @@ class Calls:
 
     async def as_pcap(self, request: Request, login: Login) -> Response:
         call_id = request.path_params["call_id"]
-        response = await capture_response(call_id, await self._directory.timeline(None, call_id), "sip")
+        response = await capture_response(call_id, await self._directory.timeline(None, call_id))
         response.headers.update(HEADERS)
         return response
 
