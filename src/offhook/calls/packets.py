@@ -128,7 +128,10 @@ def _checksum(data: bytes) -> int:
 
 @functools.lru_cache(maxsize=1024)
 def _address(host: str) -> Address:
-    return ipaddress.ip_address(host.partition("%")[0])
+    address = ipaddress.ip_address(host.partition("%")[0])
+    # A socket of both families shows peers of IPv4 so; on the wire, and in SDP, they are of IPv4.
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
 
 
 def one_family(first: Address, second: Address) -> tuple[Address, Address]:

@@ -91,6 +91,14 @@ async def test_packets_stand_in_their_order_with_both_addresses(
     assert (file.stat().st_mode & 0o777, keeping.folder.stat().st_mode & 0o777) == (0o600, 0o700)
 
 
+async def test_a_peer_of_ipv4_at_a_socket_of_both_families_is_shown_as_such(keeping: Keeping) -> None:
+    sink = keeping.begin()
+    sink.packet(False, 20_000, RTP, ("::ffff:192.0.2.7", 4000, 0, 0))
+    sink.end()
+    await keeping.ended()
+    assert keeping.read() == [("192.0.2.7", 4000, "198.51.100.1", 20_000, RTP)]
+
+
 async def test_a_call_has_100_mb_and_hears_of_it_once(keeping: Keeping) -> None:
     sink = keeping.begin()
     fitting = MAX_BYTES // 60_064
