@@ -111,6 +111,7 @@ async def test_wireshark_reads_the_sound_of_both_sides(keeping: Node, caller: Ph
         assert (kept.stat().st_mode & 0o777, kept.parent.stat().st_mode & 0o777) == (0o600, 0o700)
         asked = ["--url", keeping.base_url.removesuffix("/v1"), "--key", app.seat.api_key]
         pcap = tmp_path / "call.pcap"
+        pcap.touch(0o644)
         explained = await asyncio.to_thread(
             CliRunner().invoke, command, ["explain", call_id, *asked, "--pcap", str(pcap), "--rtp"]
         )

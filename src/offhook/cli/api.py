@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,8 @@ class Api:
                     raise ApiError(f"{said}{_REMEDIES.get(answer.status_code, '')}")
                 # What was said is in it, and maybe keys: it is this user's alone.
                 with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                        os.fchmod(file.fileno(), 0o600)
                     for piece in answer.iter_bytes():
                         file.write(piece)
                 return str(answer.headers.get("x-offhook-not-included", ""))
