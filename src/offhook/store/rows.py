@@ -19,8 +19,11 @@ __all__ = ["delete_rows", "insert_rows", "upsert_rows"]
 
 Row = Mapping[str, Any]
 
-_SIZES = (100, 10, 1)
-"Few, so that the database's driver knows each statement already. SQLite takes 32,766 values in one."
+_SIZES = (500, 200, 100, 50, 20, 10, 5, 2, 1)
+"""
+So that a commit takes few statements, for each of which the thread has to get the lock again, and still so few sizes
+that the driver knows each statement already. SQLite takes 32,766 values in one.
+"""
 
 
 def insert_rows(connection: Connection, table: Table, rows: Iterable[Row]) -> None:
