@@ -48,7 +48,7 @@ imports: install
 # Most tests wait more than they work. In the order of the folders the long files come first, and quick ones fill the end.
 unit: install
 	$(BIN)/pytest -q -n 4 --dist loadfile --no-loadscope-reorder -m "not alone"
-	$(BIN)/pytest -q -m alone tests/flow
+	$(BIN)/pytest -q -m alone tests/flow tests/compat
 
 interop: install  ## SIPp, Kamailio, PJSIP, werift, baresip, scanners, Prometheus (as root; `.ci/run` installs what it needs)
 	$(BIN)/python tests/interop/run.py

@@ -19,7 +19,7 @@ from testbed.upstream import Upstream, UpstreamSession
 from testbed.upstream_model import UpstreamModel, sound_ms
 from testbed.waiting import PATIENCE_S
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.alone]
 
 KEY = "sk-upstream-screening-1Xy"
 GREETING = "Good morning, this is the office. Who is calling, please?"
@@ -166,7 +166,7 @@ async def test_a_caller_is_asked_and_put_through(
     assert bye.at > refer.at
     # The caller hears the last sentence to its end, and nothing after it.
     sentence = sound_ms(last[-1]["says"])
-    assert screen.call.loud_ms(spoke) >= sentence / 2, "on a busy machine the phone loses some"
+    assert screen.call.loud_ms(spoke, refer.at) >= sentence * 0.9
     assert screen.call.loud_ms(refer.at) <= 200
 
     assert ended["termination"]["reason"] == "transferred"
@@ -199,7 +199,7 @@ async def test_a_caller_is_sent_away(relaying_node: Node, seat: Seat, upstream: 
         ended = await screen.over()
     (bye,) = screen.call.received("BYE")
     assert screen.call.received("REFER") == []
-    assert screen.call.loud_ms(spoke, bye.at) >= sound_ms(REJECT[0]["says"]) / 2
+    assert screen.call.loud_ms(spoke, bye.at) >= sound_ms(REJECT[0]["says"]) * 0.9
     whole = sum(map(sound_ms, (GREETING, QUESTION, REJECT[0]["says"])))
     assert played_ms(await screen.timeline()) == whole
     assert ended["termination"]["reason"] == "hangup"
@@ -220,7 +220,8 @@ async def test_a_caller_leaves_a_message(relaying_node: Node, seat: Seat, upstre
         spoke = await screen.speaks()
         ended = await screen.over()
     (bye,) = screen.call.received("BYE")
-    assert screen.call.loud_ms(spoke, bye.at) >= sound_ms(STILL_THERE) / 2
+    # The phone's jitter buffer holds some of it when the BYE comes.
+    assert screen.call.loud_ms(spoke, bye.at) >= sound_ms(STILL_THERE) - 140
     whole = sum(map(sound_ms, (GREETING, QUESTION, VOICEMAIL[0]["says"], STILL_THERE)))
     assert played_ms(await screen.timeline()) == whole
     assert ended["termination"]["reason"] == "hangup"

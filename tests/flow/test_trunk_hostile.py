@@ -48,8 +48,8 @@ async def options(node: Node) -> float:
 
 
 async def is_calm(node: Node) -> None:
-    """The node answers at once, also after what was just done to it. The best of five: the machine is shared."""
-    assert min([await options(node) for _ in range(5)]) < 0.05
+    """The node answers at once, also after what was just done to it. The better of two: the machine is shared."""
+    assert min([await options(node), await options(node)]) < 0.05
 
 
 def refusals(node: Node) -> list[str]:
@@ -135,11 +135,11 @@ HOSTILE = {
 
 @pytest.mark.parametrize("case", HOSTILE)
 async def test_hostile_text_delays_nobody(node: Node, app: DeveloperApp, udp: Trunk, case: str) -> None:
-    """By the processor's time that it takes the node: how long that is on the clock is the machine's affair."""
+    """On the clock, and by the processor's time that it takes the node."""
     before = node.processor_s()
     for _ in range(5):
         udp.send(HOSTILE[case](write(PLAIN, udp, app.seat.project)))
-    await options(node)
+    await is_calm(node)
     assert node.processor_s() - before < 0.1
 
 
