@@ -24,8 +24,8 @@ AT_ONCE = 2
 LIMIT_S = 300
 
 
-def run(name: str) -> bool:
-    """Run one to its end, print what it said, and tell whether all was well."""
+def run(name: str) -> str:
+    """Run one to its end and print what it said. Returns that once more if not all was well, else an empty text."""
     began = time.monotonic()
     try:
         done = subprocess.run(
@@ -40,8 +40,9 @@ def run(name: str) -> bool:
     except subprocess.TimeoutExpired as late:
         said, outcome = late.stdout or b"", f"FAILED (no end within {LIMIT_S} s)"
     text = said.decode("utf-8", "replace").rstrip()
-    print(f"\n-- {name}\n{text}\n-- {name}: {outcome}, {time.monotonic() - began:.0f} s", flush=True)
-    return outcome == "ok"
+    said_of_it = f"\n-- {name}\n{text}\n-- {name}: {outcome}, {time.monotonic() - began:.0f} s"
+    print(said_of_it, flush=True)
+    return "" if outcome == "ok" else said_of_it
 
 
 def main() -> int:
@@ -56,7 +57,9 @@ def main() -> int:
     names = arguments.names or SCRIPTS
     with ThreadPoolExecutor(arguments.at_once) as pool:
         outcomes = dict(zip(names, pool.map(run, names), strict=True))
-    failed = [name for name, well in outcomes.items() if not well]
+    failed = {name: said for name, said in outcomes.items() if said}
+    # Who reads a log from its end finds the reason there.
+    print("\n".join(failed.values()))
     print(
         f"\n{len(names) - len(failed)} of {len(names)} well"
         + (f"; failed: {', '.join(failed)}" if failed else "")
