@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from .grammar import LWS, is_token, split_list
 from .headers import (
@@ -63,7 +63,7 @@ METHODS = frozenset(
 # Headers that a request or response must have, once (RFC 3261 section 8.1.1). Max-Forwards is missing from
 # what RFC 2543 clients send (RFC 4475 section 3.4.1), so its absence is no fault.
 _MANDATORY = ("From", "To", "Call-ID", "CSeq")
-_SINGLE = ("Max-Forwards", "Content-Length", "Content-Type")
+_ONCE = (*_MANDATORY, "Max-Forwards", "Content-Length", "Content-Type")
 
 T = TypeVar("T")
 
@@ -95,20 +95,26 @@ class _Message:
 
     def _view(self, name: str, parse: Callable[[str], T]) -> T:
         cache = self.headers.cache
-        if name not in cache:
+        view: T | None = cache.get(name)
+        if view is None:
             value = self.headers.get(name)
             if value is None:
                 raise HeaderError(name, "header is missing")
-            cache[name] = parse(value)
-        return cast(T, cache[name])
+            cache[name] = view = parse(value)
+        return view
 
     @property
     def vias(self) -> list[Via]:
         """Every Via, topmost first. Raises `HeaderError` if any is malformed."""
         cache = self.headers.cache
-        if "vias" not in cache:
-            cache["vias"] = [Via.parse(text) for text in self.headers.values("Via")]
-        return cast(list[Via], cache["vias"])
+        vias: list[Via] | None = cache.get("vias")
+        if vias is None:
+            vias = cache["vias"] = [Via.parse(text) for text in self.headers.values("Via")]
+            if vias and not (self.headers.get("Via") or "").startswith(
+                ","
+            ):  # else the first line may have none
+                cache["Via"] = vias[0]
+        return vias
 
     @property
     def top_via(self) -> Via:
@@ -151,23 +157,25 @@ class _Message:
     def _encode(self, start_line: str) -> bytes:
         if "\r" in start_line or "\n" in start_line:
             raise ValueError("start line with a line break")
-        lines = [start_line.encode("utf-8", "replace")]
-        length: str | None = str(len(self.body))
+        lines = [start_line]
+        length = str(len(self.body))
+        is_told = is_mixed = False
         for name, value in self.headers:
             if header_key(name) == "content-length":
-                # The first tells the length; a second would contradict it.
-                if length is None:
-                    continue
-                value, length = length, None
-            if type(value) is Latin1Str:
-                # The whole line was read so, its name too.
-                lines.append(f"{name}: {value}".encode("latin-1", "replace"))
+                if not is_told:  # the first tells the length; a second would contradict it
+                    is_told = True
+                    lines.append(f"{name}: {length}")
+            elif type(value) is Latin1Str:
+                is_mixed = True
+                lines.append(Latin1Str(f"{name}: {value}"))  # the whole line was read so, its name too
             else:
-                lines.append(f"{name}: {value}".encode("utf-8", "replace"))
-        if length is not None:
-            lines.append(b"Content-Length: " + length.encode())
-        lines += [b"", self.body]
-        return b"\r\n".join(lines)
+                lines.append(f"{name}: {value}")
+        if not is_told:
+            lines.append(f"Content-Length: {length}")
+        lines.append("\r\n")
+        if is_mixed:
+            return b"\r\n".join([_encode_line(line) for line in lines]) + self.body
+        return "\r\n".join(lines).encode("utf-8", "replace") + self.body
 
 
 @dataclass(eq=False, slots=True)
@@ -197,6 +205,10 @@ class Response(_Message):
     def __bytes__(self) -> bytes:
         """Return the message as it goes on the wire, with a right Content-Length. Raises `ValueError`."""
         return self._encode(f"{self.version} {self.status} {self.reason}")
+
+
+def _encode_line(line: str) -> bytes:
+    return line.encode("latin-1" if type(line) is Latin1Str else "utf-8", "replace")
 
 
 def parse_message(data: bytes) -> Request | Response:
@@ -369,16 +381,19 @@ def create_response(
     mirrored where the response can make a dialog, Timestamp in a 100. Raises `HeaderError` for `headers` that
     cannot be sent.
     """
-    built = Headers([("Via", value) for value in request.headers.get_all("Via")])
-    for name in _MANDATORY:
-        # The first: a request with more is refused, and the refusal should not repeat the fault.
-        if (value := request.headers.get(name)) is not None:
-            built.add(name, add_tag(value, to_tag) if name == "To" and to_tag else value)
+    theirs = request.headers
+    mirrored = [("Via", value) for value in theirs.get_all("Via")]
+    # The first of each: a request with more is refused, and the refusal should not repeat the fault.
+    mirrored += [
+        (name, add_tag(value, to_tag) if name == "To" and to_tag else value)
+        for name in _MANDATORY
+        if (value := theirs.get(name)) is not None
+    ]
     if request.method == "INVITE" and 100 < status < 300:
-        for value in request.headers.get_all("Record-Route"):
-            built.add("Record-Route", value)
-    if status == 100 and (timestamp := request.headers.get("Timestamp")) is not None:
-        built.add("Timestamp", timestamp)
+        mirrored += [("Record-Route", value) for value in theirs.get_all("Record-Route")]
+    if status == 100 and (timestamp := theirs.get("Timestamp")) is not None:
+        mirrored.append(("Timestamp", timestamp))
+    built = Headers.from_wire(mirrored)
     for name, value in headers:
         built.add(name, value)
     if body and content_type:
@@ -388,10 +403,7 @@ def create_response(
 
 def _validate_headers(message: Request | Response) -> None:
     headers = message.headers
-    for name in _MANDATORY:
-        if headers.count(name) > 1:
-            raise HeaderError(name, "more than one")
-    for name in _SINGLE:
+    for name in _ONCE:
         if headers.count(name) > 1:
             raise HeaderError(name, "more than one")
     _ = message.from_, message.to, message.call_id, message.cseq

@@ -45,7 +45,8 @@ def response_flow(request: Request, flow: Flow) -> Flow:
         return flow
     via = request.top_via
     port = flow.remote[1] if via.has_param("rport") else sent_by_port(via, flow.transport)
-    return Flow(flow.transport, flow.local, (flow.remote[0], port))
+    host, source_port = flow.remote
+    return flow if port == source_port else Flow(flow.transport, flow.local, (host, port))
 
 
 def dial_back_address(request: Request, flow: Flow) -> tuple[str, int]:

@@ -39,12 +39,11 @@ def refuse_request(
 
     `merged` says that the same request came by another path and is still being answered (section 8.2.2.2).
     """
-    allow_header = ("Allow", ", ".join(allow))
     if request.method not in METHODS:
-        return Refusal(501, headers=(allow_header,))
+        return Refusal(501, headers=(("Allow", ", ".join(allow)),))
     # A method that is known and not allowed can still make sense inside a dialog, to its listener.
     if request.method not in allow and request.to.tag is None:
-        return Refusal(405, headers=(allow_header,))
+        return Refusal(405, headers=(("Allow", ", ".join(allow)),))
     if request.uri.partition(":")[0].lower() not in SCHEMES:
         return Refusal(416)
     if merged:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
 
 from .grammar import Params, find_param, format_params, has_param
 
@@ -53,6 +55,10 @@ class SipUri:
     @classmethod
     def parse(cls, text: str) -> SipUri:
         """Parse a URI, without angle brackets around it. Raises `UriError`."""
+        return _parse_again(text) if len(text) <= _REMEMBERED else cls._parse(text)
+
+    @classmethod
+    def _parse(cls, text: str) -> SipUri:
         if _FORBIDDEN.search(text):
             raise UriError("URI with a space, a control character, a quote or an angle bracket", text)
         scheme, colon, rest = text.partition(":")
@@ -115,6 +121,12 @@ class SipUri:
         """The `transport` parameter in lower case, or `None`."""
         value = find_param(self.params, "transport")
         return value.lower() if value else None
+
+
+_parse_again = lru_cache(maxsize=1024)(SipUri._parse)
+"Every call is for a few addresses, and its ACK and BYE are for our Contact."
+_REMEMBERED: Final = 256
+"Characters; what is longer is seldom said twice, and would take room."
 
 
 def parse_host_port(text: str) -> tuple[str, int | None]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Final
 
 from .grammar import LWS, Params, find_param, format_params, has_param, is_token
 from .headers import MAX_PARAMS, HeaderError, parse_params
@@ -26,8 +28,10 @@ class Via:
     def parse(cls, text: str) -> Via:
         """Parse one value. Raises `HeaderError`."""
         head, semicolon, params = text.partition(";")
-        transport, sent_by = _parse_sent_protocol(head, text)
-        host, port = _parse_sent_by(sent_by, text)
+        try:
+            transport, host, port = _parse_again(head) if len(head) <= _REMEMBERED else _parse_head(head)
+        except ValueError as error:
+            raise HeaderError("Via", str(error), text) from None
         return cls(transport, host, port, parse_params("Via", params, text) if semicolon else ())
 
     @classmethod
@@ -85,25 +89,29 @@ class Via:
         return None
 
 
-def _parse_sent_protocol(text: str, value: str) -> tuple[str, str]:
+def _parse_head(text: str) -> tuple[str, str, int | None]:
+    """Return transport, host and port of what precedes the parameters. Raises `ValueError` that names the fault."""
     protocol, _, rest = text.partition("/")
     version, slash, rest = rest.partition("/")
     parts = rest.split(None, 1)
     if protocol.strip(LWS).upper() != "SIP" or not slash or not version.strip(LWS) or len(parts) != 2:
-        raise HeaderError("Via", "not SIP/2.0/transport and an address", value)
+        raise ValueError("not SIP/2.0/transport and an address")
     if not is_token(parts[0]):
-        raise HeaderError("Via", "malformed transport", value)
-    return parts[0].upper(), parts[1].strip(LWS)
+        raise ValueError("malformed transport")
+    return parts[0].upper(), *_parse_sent_by(parts[1].strip(LWS))
 
 
-def _parse_sent_by(text: str, value: str) -> tuple[str, int | None]:
+def _parse_sent_by(text: str) -> tuple[str, int | None]:
     # COLON in the grammar allows white space around it.
     if " " in text or "\t" in text:
         text = ":".join([part.strip(LWS) for part in text.split(":")])
     # IPv6 without brackets: not legal, but sent.
     if text.count(":") > 1 and not text.startswith("["):
         text = f"[{text}]"
-    try:
-        return parse_host_port(text)
-    except ValueError as error:
-        raise HeaderError("Via", str(error), value) from None
+    return parse_host_port(text)
+
+
+_parse_again = lru_cache(maxsize=1024)(_parse_head)
+"A peer's messages all come by its own few hops."
+_REMEMBERED: Final = 128
+"Characters; what is longer is seldom said twice, and would take room."
