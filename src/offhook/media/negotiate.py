@@ -8,14 +8,21 @@ against others are refused here.
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from offhook.audio.frames import FRAME_MS, SAMPLE_RATE, Law
 from offhook.media.crypto import Crypto, CryptoError, SrtpKeys, SrtpTerms, choose, offered
-from offhook.media.sdp import Connection, Direction, MediaDescription, RtpMap, SdpError, SessionDescription
+from offhook.media.formats import CODECS, NoCommonCodec, choose_formats, event_types
+from offhook.media.host import HostError, judge_host
+from offhook.media.sdp import (
+    Connection,
+    Direction,
+    MediaDescription,
+    RtpMap,
+    SdpError,
+    SessionDescription,
+)
 
 __all__ = [
     "UNSPECIFIED",
@@ -39,12 +46,10 @@ UNSPECIFIED: Final = ("0.0.0.0", "::")  # noqa: S104 - compared with, never boun
 """The hosts that mean silence: nothing is sent there, neither RTP nor RTCP (RFC 3264 section 8.4)."""
 _PLAIN_PROFILES: Final = ("RTP/AVP", "RTP/AVPF")
 _SECURE_PROFILES: Final = ("RTP/SAVP", "RTP/SAVPF")
-_CODECS: Final[dict[str, Law]] = {"PCMU": "PCMU", "PCMA": "PCMA"}
 _PAYLOAD_TYPE: Final[dict[Law, int]] = {"PCMU": 0, "PCMA": 8}
 _OFFERED_EVENT_TYPE: Final = 101
 _EVENTS: Final = "0-15"
 _LONGEST_PACKET_MS: Final = 60
-_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 
 
 Disagreement = Literal["codec", "srtp required", "srtp", "description"]
@@ -164,7 +169,7 @@ def judge(offer: bytes, local: LocalMedia) -> Judgement:
             continue
         try:
             crypto, keys = _accept_security(media, local.srtp)
-            plan = replace(_plan(session, media, local), srtp=keys)
+            plan = _plan(session, media, local, keys)
         except (NotAcceptable, SdpError) as error:
             faults.append(str(error))
             about.add(error.about if isinstance(error, NotAcceptable) else "description")
@@ -245,7 +250,7 @@ def complete(
     except SdpError as error:
         raise NotAcceptable(str(error)) from None
     # The peer may send digits under its own number or, as RFC 3264 section 5.1 has it, under ours.
-    events = frozenset(number for number, _ in _events(brought.rtpmap()))
+    events = frozenset(number for number, _ in event_types(brought.rtpmap()))
     return replace(
         plan,
         dtmf_receive=plan.dtmf_receive | events,
@@ -261,33 +266,39 @@ def _parse(data: bytes, what: str) -> SessionDescription:
         raise NotAcceptable(f"the {what} cannot be understood: {error}") from None
 
 
-def _plan(session: SessionDescription, media: MediaDescription, local: LocalMedia) -> MediaPlan:
+def _plan(
+    session: SessionDescription,
+    media: MediaDescription,
+    local: LocalMedia,
+    keys: SrtpKeys | None = None,
+) -> MediaPlan:
     """Return what the peer's audio stream and ours have in common, or raise why not."""
     if media.port == 0:
         raise NotAcceptable("the m=audio line has port 0")
-    maps = media.rtpmap()
-    codec, payload_type = _choose_codec(maps, local)
+    try:
+        formats = choose_formats(media, local.codecs)
+    except NoCommonCodec as error:
+        raise NotAcceptable(str(error), "codec") from None
     connection = media.connection or session.connection
     if connection is None:
         raise NotAcceptable("m=audio has no c= line, nor has the session")
     host, silent = _remote_host(connection, media.port, local)
     direction, held = _direction(session, media, local, silent)
-    events = _events(maps)
     mux = local.rtcp_mux and media.attribute("rtcp-mux") is not None
     return MediaPlan(
-        codec=codec,
-        payload_type=payload_type,
-        # The clock of telephone-event must be the codec's (RFC 4733 section 2.1).
-        dtmf_payload_type=next((number for number, rate in events if rate == SAMPLE_RATE), None),
+        codec=formats.codec,
+        payload_type=formats.payload_type,
+        dtmf_payload_type=formats.dtmf_payload_type,
         remote=(host, media.port),
         remote_rtcp=(host, media.port) if mux else _remote_rtcp(media, host, local),
         direction=direction,
         ptime_ms=_packet_length(media),
-        dtmf_receive=frozenset(number for number, _ in events),
-        comfort_noise=frozenset(number for number, entry in maps.items() if entry.encoding.upper() == "CN"),
+        dtmf_receive=formats.dtmf_receive,
+        comfort_noise=formats.comfort_noise,
         rtcp_mux=mux,
         signalling_host=local.signalling_host,
         held=held,
+        srtp=keys,
     )
 
 
@@ -348,47 +359,15 @@ def _unknown_profile(protocol: str) -> NotAcceptable:
     return NotAcceptable(f"{protocol[:60]}: offer RTP/AVP")
 
 
-def _choose_codec(maps: Mapping[int, RtpMap], local: LocalMedia) -> tuple[Law, int]:
-    for number, entry in maps.items():
-        codec = _CODECS.get(entry.encoding.upper())
-        if codec in local.codecs and entry.clock_rate == SAMPLE_RATE and entry.channels == 1:
-            return codec, number
-    offered = ", ".join(entry.encoding[:40] for entry in maps.values()) or "nothing known"
-    raise NotAcceptable(f"no common codec: {offered} offered, {' and '.join(local.codecs)} taken", "codec")
-
-
-def _events(maps: Mapping[int, RtpMap]) -> list[tuple[int, int]]:
-    return [
-        (number, entry.clock_rate)
-        for number, entry in maps.items()
-        if entry.encoding.lower() == "telephone-event"
-    ]
-
-
 def _remote_host(connection: Connection, port: int, local: LocalMedia) -> tuple[str, bool]:
     """Return the host to send to, and whether it is the address that means silence."""
-    address = connection.address
-    if address is None:
-        raise NotAcceptable(f"c= names {connection.host[:80]!r}: give a literal address")
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
-    own = ipaddress.ip_address(local.host)
-    if address.version != own.version:
-        raise NotAcceptable(f"c= has an IPv{address.version} address, media here is IPv{own.version}")
-    if address.is_unspecified:
-        return str(address), True
-    if address.is_multicast or (address.is_reserved and not _is_unicast_all_the_same(address)):
-        raise NotAcceptable(f"c= has {address}: only unicast addresses are sent to")
-    if address.is_loopback and not (own.is_loopback or local.allow_loopback):
-        raise NotAcceptable(f"c= has {address}: loopback is not sent to from {own}")
-    if address == own and _is_ours(port, local):
-        raise NotAcceptable(f"c= and m= name {address}:{port}, a media port of ours")
-    return str(address), False
-
-
-def _is_unicast_all_the_same(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """`ipaddress` counts all of ::/8 as reserved, loopback and the prefix of NAT64 (RFC 6052) among it."""
-    return address.is_loopback or address in _NAT64
+    try:
+        peer = judge_host(connection.host, local.host, allow_loopback=local.allow_loopback)
+    except HostError as error:
+        raise NotAcceptable(f"c= {error}") from None
+    if peer.is_own and _is_ours(port, local):
+        raise NotAcceptable(f"c= and m= name {peer.host}:{port}, a media port of ours")
+    return peer.host, peer.host in UNSPECIFIED
 
 
 def _is_ours(port: int, local: LocalMedia) -> bool:
@@ -503,7 +482,7 @@ def _local_of(ours: SessionDescription, media: MediaDescription, allow_loopback:
     connection = media.connection or ours.connection
     if connection is None or connection.address is None:
         raise NotAcceptable("our offer has no literal address")
-    names = (_CODECS.get(entry.encoding.upper()) for entry in media.rtpmap().values())
+    names = (CODECS.get(entry.encoding.upper()) for entry in media.rtpmap().values())
     return LocalMedia(
         host=connection.host,
         port=media.port,

@@ -10,11 +10,21 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
+import string
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, Literal, get_args
 
-__all__ = ["Connection", "Direction", "MediaDescription", "RtpMap", "SdpError", "SessionDescription"]
+__all__ = [
+    "Connection",
+    "Direction",
+    "MediaDescription",
+    "RtpMap",
+    "SdpError",
+    "SessionDescription",
+    "read_rtpmap",
+]
 
 MAX_BYTES: Final = 65536
 MAX_LINES: Final = 2000
@@ -24,6 +34,7 @@ Direction = Literal["sendrecv", "sendonly", "recvonly", "inactive"]
 
 Line = tuple[str, str]
 """One line: its letter and what follows the `=`."""
+_LETTERS: Final = frozenset(string.ascii_letters)
 
 
 class SdpError(ValueError):
@@ -157,19 +168,7 @@ class MediaDescription:
 
         Static types need no `a=rtpmap`. Numbers that nothing explains, and lines that cannot be read, are left out.
         """
-        named: dict[int, RtpMap] = {}
-        for value in self.attributes("rtpmap"):
-            try:
-                entry = RtpMap.parse(value)
-            except SdpError:
-                continue
-            named.setdefault(entry.payload_type, entry)
-        known: dict[int, RtpMap] = {}
-        for text in self.formats:
-            number = _integer(text, 127)
-            if number is not None and (found := named.get(number) or STATIC.get(number)):
-                known.setdefault(number, found)
-        return known
+        return read_rtpmap(self.formats, self.attributes("rtpmap"))
 
     def fmtp(self, payload_type: int) -> str | None:
         """Return the parameters of one payload type, or `None`."""
@@ -238,6 +237,23 @@ class SessionDescription:
         return str(self).encode("utf-8", "surrogateescape")
 
 
+def read_rtpmap(formats: Iterable[str], values: Iterable[str]) -> dict[int, RtpMap]:
+    """Do what `MediaDescription.rtpmap` does, for these formats and the values of these `a=rtpmap` lines."""
+    named: dict[int, RtpMap] = {}
+    for value in values:
+        try:
+            entry = RtpMap.parse(value)
+        except SdpError:
+            continue
+        named.setdefault(entry.payload_type, entry)
+    known: dict[int, RtpMap] = {}
+    for text in formats:
+        number = _integer(text, 127)
+        if number is not None and (found := named.get(number) or STATIC.get(number)):
+            known.setdefault(number, found)
+    return known
+
+
 _DIRECTIONS: Final[dict[str, Direction]] = {word: word for word in get_args(Direction)}
 
 
@@ -246,7 +262,7 @@ def _words(value: str, most: int = -1) -> list[str]:
     return [word for word in value.replace("\t", " ").strip(" ").split(" ", most) if word]
 
 
-def _split(data: bytes | str) -> Iterator[Line]:
+def _split(data: bytes | str) -> list[Line]:
     if len(data) > MAX_BYTES:
         raise SdpError(f"{len(data)} bytes: more than {MAX_BYTES}")
     # No NUL means anything, wherever it stands (RFC 4566 section 9: byte-string); some peers close with them. They go
@@ -260,15 +276,17 @@ def _split(data: bytes | str) -> Iterator[Line]:
     raw = text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n", MAX_LINES)
     if len(raw) > MAX_LINES:
         raise SdpError(f"more than {MAX_LINES} lines")
+    found = []
     for each in raw:
         line = each.strip(" \t")
         if not line:
             continue
         letter, equals, value = line.partition("=")
         letter = letter.strip()
-        if not equals or len(letter) != 1 or not (letter.isascii() and letter.isalpha()):
+        if not equals or letter not in _LETTERS:
             raise SdpError(f"line {_shown(line)!r}: want `<letter>=<value>`")
-        yield letter, value.lstrip(" ") if letter != "s" else value
+        found.append((letter, value.lstrip(" ") if letter != "s" else value))
+    return found
 
 
 def _shown(line: str) -> str:
@@ -278,7 +296,8 @@ def _shown(line: str) -> str:
 
 def _attributes(lines: list[Line], name: str) -> Iterator[str]:
     for letter, value in lines:
-        if letter == "a":
+        # Most lines are another's: that is seen without taking them apart.
+        if letter == "a" and name in value:
             found, _, rest = value.partition(":")
             if found.strip() == name:
                 yield rest.strip()
@@ -286,12 +305,20 @@ def _attributes(lines: list[Line], name: str) -> Iterator[str]:
 
 def _connection(lines: list[Line]) -> Connection | None:
     value = next((value for letter, value in lines if letter == "c"), None)
-    return None if value is None else Connection.parse(value)
+    if value is None:
+        return None
+    return _parse_connection(value) if len(value) <= _REMEMBERED else Connection.parse(value)
+
+
+_parse_connection = lru_cache(maxsize=1024)(Connection.parse)
+"A trunk has few addresses that its sound comes from."
+_REMEMBERED: Final = 64
+"Characters; what is longer is no address."
 
 
 def _direction(lines: list[Line]) -> Direction | None:
     for letter, value in lines:
-        if letter == "a" and (found := _DIRECTIONS.get(value.strip().lower())):
+        if letter == "a" and ":" not in value and (found := _DIRECTIONS.get(value.strip().lower())):
             return found
     return None
 
