@@ -59,7 +59,7 @@ async def measure(count: int, seconds: float) -> dict[str, Any]:
         dtmf_receive=frozenset({101}),
     )
     speech = b"".join(speechlike())
-    calls = [Call(await pool.open(), plan, pacer, speech) for _ in range(count)]
+    calls = [Call(pool.open(), plan, pacer, speech) for _ in range(count)]
     for call in calls:
         peer.add(call.port.host, call.port.port)
     gc.collect()

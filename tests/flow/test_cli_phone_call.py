@@ -48,7 +48,7 @@ class Callee:
         await self.endpoint.start()
         self._pacer = Pacer()
         self._pacer.start()
-        self._port = await PortPool("127.0.0.1", 32_500, 32_698).open()
+        self._port = PortPool("127.0.0.1", 32_500, 32_698).open()
         return f"sip:callee@127.0.0.1:{self.endpoint.addresses[0].port}"
 
     async def close(self) -> None:

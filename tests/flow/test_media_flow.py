@@ -239,7 +239,7 @@ def connect(left, right, pacer):
 
 async def test_two_ports_over_loopback(pacer):
     pool = PortPool("127.0.0.1", 32_200, 32_298)
-    left, right = await pool.open(), await pool.open()
+    left, right = pool.open(), pool.open()
     assert left.port % 2 == right.port % 2 == 0
     assert pool.free == pool.total - 2
     heard_left, heard_right = connect(left, right, pacer)
@@ -271,7 +271,7 @@ async def test_a_prompt_port_hears_without_a_pacer_that_ticks_and_survives_its_l
     # Nothing is ever due, so whatever is heard was given as it came.
     monkeypatch.setattr(pacer, "_arm", lambda now: None)
     pool = PortPool("127.0.0.1", 32_200, 32_298)
-    port = await pool.open()
+    port = pool.open()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
         peer.bind(("127.0.0.1", 0))
         made = negotiate.answer(
@@ -302,7 +302,7 @@ async def test_a_prompt_port_hears_without_a_pacer_that_ticks_and_survives_its_l
 
 async def test_a_re_invite_moves_the_sound(pacer):
     pool = PortPool("127.0.0.1", 32_200, 32_298)
-    left, right, third = [await pool.open() for _ in range(3)]
+    left, right, third = [pool.open() for _ in range(3)]
     connect(left, right, pacer)
     heard = []
     local = LocalMedia(third.host, third.port, 3, 1)
@@ -327,12 +327,12 @@ async def test_a_re_invite_moves_the_sound(pacer):
 async def test_ports_run_out_and_come_back():
     pool = PortPool("127.0.0.1", 32_100, 32_103)
     assert pool.total == 2
-    ports = [await pool.open(), await pool.open()]
+    ports = [pool.open(), pool.open()]
     with pytest.raises(NoFreePort, match="none of the 2 media port pairs"):
-        await pool.open()
+        pool.open()
     ports[0].close()
     await closed(pool, 1)
-    again = await pool.open()
+    again = pool.open()
     assert again.port == ports[0].port
     for port in (*ports, again):
         port.close()
@@ -343,10 +343,10 @@ async def test_a_port_rests_before_another_call_gets_it():
     """The peer of the last call may not know yet that it is over, and still send there."""
     pool = PortPool("127.0.0.1", 32_140, 32_159)
     for _ in range(20):
-        last = await pool.open()
+        last = pool.open()
         last.close()
         await closed(pool)
-        following = [await pool.open() for _ in range(5)]
+        following = [pool.open() for _ in range(5)]
         assert last.port not in [port.port for port in following]
         for port in following:
             port.close()
@@ -371,27 +371,27 @@ async def test_a_process_without_sockets_says_so_and_loses_no_port(monkeypatch):
         patched.setattr("offhook.media.port.socket.socket", Scarce)
         for _ in range(20):
             with pytest.raises(NoFreePort, match="no socket for a media port: Too many open files"):
-                await pool.open()
+                pool.open()
     assert pool.free == pool.total == 5
     assert [each.fileno() for each in made[::2]] == [-1] * 20
-    (await pool.open()).close()
+    pool.open().close()
     await closed(pool)
 
 
 async def test_an_address_that_is_not_ours_is_not_taken_for_a_full_range():
     pool = PortPool("192.0.2.1", 32_120, 32_129)
     with pytest.raises(NoFreePort, match="assign requested address"):
-        await pool.open()
+        pool.open()
     assert pool.free == pool.total
 
 
 async def test_a_pair_that_others_hold_is_passed_over():
     first = PortPool("127.0.0.1", 32_110, 32_113)
     second = PortPool("127.0.0.1", 32_110, 32_113)
-    mine, theirs = await first.open(), await second.open()
+    mine, theirs = first.open(), second.open()
     assert mine.port != theirs.port
     with pytest.raises(NoFreePort):
-        await second.open()
+        second.open()
     assert second.free == 1
     mine.close()
     theirs.close()
@@ -407,7 +407,7 @@ def test_ranges_that_hold_no_pair_are_refused(first, last):
 
 async def test_before_the_start_nothing_can_be_played():
     pool = PortPool("127.0.0.1", 32_200, 32_298)
-    port = await pool.open()
+    port = pool.open()
     with pytest.raises(RuntimeError, match="not started"):
         port.play(b"x")
     assert (port.played_samples, port.queued_samples) == (0, 0)

@@ -345,7 +345,7 @@ class Phone:
 
         `display_name` stands in From as it is given, without its quotes.
         """
-        port = await self._ports.open() if media_port is None else None
+        port = self._ports.open() if media_port is None else None
         offer = negotiate.offer(
             negotiate.LocalMedia(
                 host=self._host,

@@ -28,8 +28,7 @@ async def open_line(agent: CallAgent, seat: Seat, limit_s: float) -> MediaPort:
     """Warm the agent's engine, for `limit_s` at most, and bind the port. Raises `NotServed`."""
     try:
         await agent.warm(limit_s)
-        # Never cancelled: uvloop loses a socket whose opening is (its loop then cannot be closed).
-        return await seat.open_port()
+        return seat.open_port()
     except TimeoutError:
         raise NotServed(f"the engine was not ready within {limit_s:g} s", Fault.ENGINE_SLOW) from None
     except UpstreamUnavailable as error:

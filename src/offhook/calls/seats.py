@@ -38,9 +38,9 @@ class Seat:
         self._seats.models[self._project_id] = model
         return engine
 
-    async def open_port(self) -> MediaPort:
+    def open_port(self) -> MediaPort:
         """Bind the port. Raises `NoFreePort`."""
-        return await self._place.open()
+        return self._place.open()
 
     def give_back(self) -> None:
         """Let another call have what was not used."""

@@ -234,7 +234,7 @@ async def _settled(call):
     await asyncio.sleep(0.01)
 
 
-async def _raise(*_, **__):
+def _raise(*_, **__):
     raise ZeroDivisionError("a bug")
 
 

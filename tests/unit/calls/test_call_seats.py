@@ -53,12 +53,12 @@ async def test_a_promised_port_is_bound_on_accept_and_taken_from_nobody():
     first, second = room.take(), room.take()
     assert room.ports.free == 0
     with pytest.raises(NoFreePort, match="promised"):
-        await room.ports.open()
+        room.ports.open()
     for number in range(FIRST, FIRST + 4):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as program:
             program.bind(("127.0.0.1", number))
-    one = await first.open_port()
-    two = await second.open_port()
+    one = first.open_port()
+    two = second.open_port()
     assert room.ports.free == 0
     for seat in (first, second):
         seat.give_back()  # it was used

@@ -65,7 +65,7 @@ async def joined(request):
     """A started port, its peer, and what was heard."""
     pacer = Pacer()
     pacer.start()
-    port, peer, heard = await PortPool("127.0.0.1", 32_160, 32_178).open(), Peer(), []
+    port, peer, heard = PortPool("127.0.0.1", 32_160, 32_178).open(), Peer(), []
     port.start(
         peer.plan(request.param, port),
         pacer=pacer,
@@ -141,7 +141,7 @@ async def test_a_recording_of_a_prompt_port_lays_each_frame_where_its_turn_is(lo
     clock, peer = Hand(), Peer()
     pacer = Pacer(clock)
     pacer.start()
-    port = await PortPool("127.0.0.1", 37100, 37198).open()
+    port = PortPool("127.0.0.1", 37100, 37198).open()
     port.start(
         peer.plan("PCMU", port),
         pacer=pacer,

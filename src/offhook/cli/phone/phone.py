@@ -503,7 +503,7 @@ async def _media_port(local: str) -> MediaPort:
     for _ in range(20):
         first = random.randrange(40_000, 60_000, 2)  # noqa: S311 - no secret
         try:
-            return await PortPool(local, first, first + 1).open()
+            return PortPool(local, first, first + 1).open()
         except NoFreePort:
             continue
     raise PhoneError(f"no free pair of UDP ports on {local} between 40000 and 60000")
