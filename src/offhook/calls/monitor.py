@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from offhook.clock import Clock
 from offhook.media import quality
+from offhook.media.negotiate import MediaPlan
 from offhook.media.port import MediaPort
 from offhook.media.stats import MediaStats
 
@@ -61,14 +62,15 @@ class MediaMonitor:
         """The peer knows that it was answered: its sound is due. Before that, the missing ACK is what ends the call."""
         if self._expected_from is None and self._timer is not None:
             self._expected_from = self._clock.monotonic()
-            self._timer.cancel()
-            self._arm()
+            if self._wakes_at() < self._update_at:
+                self._timer.cancel()
+                self._arm()
 
     def describe(self) -> dict[str, Any]:
         """Return the `media` object of `GET /v1/realtime/calls/{id}`; after `close`, as it was at the end."""
-        if self._port is None:
-            return self._last
-        stats, plan = self._port.stats(), self._port.plan
+        return self._last if self._port is None else self._describe(self._port.stats(), self._port.plan)
+
+    def _describe(self, stats: MediaStats, plan: MediaPlan) -> dict[str, Any]:
         inbound, outbound = quality.received(stats), quality.sent(stats, plan.ptime_ms)
         return {
             "direction": plan.direction,
@@ -91,7 +93,7 @@ class MediaMonitor:
         stats = self._port.stats()
         self._counts.add(stats)
         self._note_worst(stats)
-        self._last = self.describe()
+        self._last = self._describe(stats, self._port.plan)
         played_ms = self._port.played_samples // SAMPLES_PER_MS
         self._port = None
         totals = f"rtp: {stats.packets_in} packets in, {stats.packets_out} out, {stats.lost} lost"
@@ -101,11 +103,13 @@ class MediaMonitor:
         self._timeline.record("media", totals, **_fields(stats), played_ms=played_ms, quality=self._last)
 
     def _arm(self) -> None:
-        now = self._clock.monotonic()
-        wake_at = self._update_at
-        if (silent_since := self._silent_since()) is not None:
-            wake_at = min(wake_at, silent_since + self._timeout_s)
-        self._timer = self._loop.call_later(max(0.01, wake_at - now), self._wake)
+        self._timer = self._loop.call_later(max(0.01, self._wakes_at() - self._clock.monotonic()), self._wake)
+
+    def _wakes_at(self) -> float:
+        silent_since = self._silent_since()
+        return (
+            self._update_at if silent_since is None else min(self._update_at, silent_since + self._timeout_s)
+        )
 
     def _silent_since(self) -> float | None:
         """Return since when no RTP has come that might have; `None` while that is of no interest."""
