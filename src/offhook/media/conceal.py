@@ -30,6 +30,7 @@ _LENGTH: Final = CONCEALED_FRAMES * FRAME_SAMPLES
 _GAIN: Final = np.concatenate([np.ones(80), np.linspace(1.0, 0.0, _LENGTH - 80), np.zeros(_OVERLAP)]).astype(
     np.float32
 )
+_NO_WAVE: Final = np.zeros(_LENGTH + _OVERLAP, dtype=np.float32)
 _FADE_IN: Final = np.linspace(0.0, 1.0, _OVERLAP, endpoint=False).astype(np.float32)
 
 
@@ -47,7 +48,7 @@ class Concealer:
         "Frames that were not silence."
         self._law = law
         self._silence = SILENCE[law]
-        self._wave = np.zeros(_LENGTH + _OVERLAP, dtype=np.float32)
+        self._wave = _NO_WAVE
         self._audible = False
         self._lost = 0
 

@@ -111,7 +111,7 @@ class Pacer:
         """Serve a call from now on, in the emptiest slot, far from the other calls."""
         if self._loop is None:
             raise RuntimeError("the pacer is not started")
-        emptiest = min(range(SLOTS), key=lambda slot: (len(self._ring[slot]), self._crowding[slot]))
+        _, _, emptiest = min(zip(map(len, self._ring), self._crowding, range(SLOTS), strict=True))
         self._ring[emptiest].append(paced)
         self._crowding = list(map(add, self._crowding, _CROWDS[emptiest]))
         if self._timer is None:

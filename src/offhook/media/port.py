@@ -8,11 +8,13 @@ again to open and to close. The socket also sends, and never waits: what does no
 from __future__ import annotations
 
 import asyncio
+import base64
 import errno
 import ipaddress
 import logging
 import secrets
 import socket
+import struct
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -35,6 +37,8 @@ Witness = Callable[[bool, int, bytes, tuple[Any, ...]], None]
 RECEIVE_BUFFER: Final = 65536
 """Room for half a second of packets while the process is held up."""
 LARGEST_DATAGRAM: Final = 65535
+_DRAWN: Final = struct.Struct("!IIH12s")
+"""SSRC, timestamp, sequence number and name of a stream, from one drawing of random octets."""
 
 
 class NoFreePort(Exception):  # noqa: N818 - what it says is the whole of it
@@ -223,14 +227,15 @@ class MediaPort:
         self._on_digit = on_digit
         self._on_drained = on_drained
         self._on_event = on_event
+        ssrc, timestamp, sequence, name = _DRAWN.unpack(secrets.token_bytes(_DRAWN.size))
         self._stream = MediaStream(
             plan,
-            ssrc=secrets.randbits(32),
+            ssrc=ssrc,
             # In the lower half, so that losing the first packets cannot hide that the number wrapped (RFC 3711 3.3.1).
-            sequence=secrets.randbits(15),
-            timestamp=secrets.randbits(32),
+            sequence=sequence & 0x7FFF,
+            timestamp=timestamp,
             # A name that tells nothing about this machine (RFC 7022).
-            cname=secrets.token_urlsafe(12),
+            cname=base64.urlsafe_b64encode(name).decode(),
             now=now,
             wall_offset=clock.wall() - now,
             prompt=prompt,

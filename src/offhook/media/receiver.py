@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from offhook.audio import g711
@@ -102,13 +104,10 @@ class Receiver:
 
     def _adopt(self, plan: MediaPlan) -> None:
         self._receives = plan.receives
-        laws: dict[int, Law] = {**_STATIC_LAWS, plan.payload_type: plan.codec}
         self._payload_type = plan.payload_type
-        self._plain_types = frozenset(number for number, law in laws.items() if law == plan.codec)
-        self._other_laws = {number: law for number, law in laws.items() if law != plan.codec}
-        self._event_types = plan.dtmf_receive - laws.keys()
-        # Sent instead of silence by some, whether or not it was agreed on (RFC 3389).
-        self._comfort_types = (plan.comfort_noise | {COMFORT_NOISE}) - laws.keys() - self._event_types
+        self._plain_types, self._other_laws, self._event_types, self._comfort_types = _types(
+            plan.codec, plan.payload_type, plan.dtmf_receive, plan.comfort_noise
+        )
 
     def knows(self, payload_type: int) -> bool:
         """Return whether a payload type is one that the call may carry."""
@@ -274,3 +273,16 @@ class Receiver:
     @property
     def duplicates(self) -> int:
         return self._duplicates_before + (self.reception.duplicates if self.reception is not None else 0)
+
+
+@lru_cache(maxsize=256)
+def _types(
+    codec: Law, payload_type: int, dtmf: frozenset[int], comfort_noise: frozenset[int]
+) -> tuple[frozenset[int], Mapping[int, Law], frozenset[int], frozenset[int]]:
+    """Return the payload types of the plan's codec, those of the other laws, of events, and of comfort noise."""
+    laws: dict[int, Law] = {**_STATIC_LAWS, payload_type: codec}
+    plain = frozenset(number for number, law in laws.items() if law == codec)
+    others = {number: law for number, law in laws.items() if law != codec}
+    events = dtmf - laws.keys()
+    # Sent instead of silence by some, whether or not it was agreed on (RFC 3389).
+    return plain, others, events, (comfort_noise | {COMFORT_NOISE}) - laws.keys() - events
