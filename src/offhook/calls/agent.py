@@ -128,9 +128,7 @@ class CallAgent:
     def speak_first(self) -> None:
         """Ask for a first response, as an app does that greets: nobody else will."""
         if self.runner is not None:
-            nobody = self.runner.attach(_Nobody())
-            nobody.receive('{"type":"response.create"}')
-            nobody.detach()
+            self.runner.ask({"type": "response.create"})
 
     def publish(self, event_type: str, **fields: Any) -> None:
         """Send a `call.*` event to the sidebands that asked for those."""
@@ -174,11 +172,3 @@ class CallAgent:
         # An upstream counts; its responses tell the sum so far.
         self._usage = details.get("usage") or self._usage
         self._timeline.record(note.kind, note.title, **details)
-
-
-class _Nobody:
-    """Asks, and reads no answer."""
-
-    def send(self, frame: bytes) -> None: ...
-
-    def close(self, code: int, reason: str) -> None: ...

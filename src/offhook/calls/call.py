@@ -372,7 +372,7 @@ class Call(LegListener):
             self._may_fall_back = False
             self.timeline.record("call", f"fallback accepts: {cause}")
             try:
-                self._accept(*self._services.engines.judge(dict(fallback.accept)))
+                self._accept(*self._services.engines.judge_standing(fallback.accept))
                 self._agent.speak_first()
             except (EngineUnavailable, ConfigError) as error:
                 failed = f"{cause}; the fallback failed: {error}"
@@ -437,7 +437,7 @@ class Call(LegListener):
         self._tasks.spawn(gone.dismiss())
         self.timeline.record("call", f"fallback stands in: {end.cause}", fault=end.fault)
         try:
-            self._accept(*self._services.engines.judge(dict(fallback.accept)))
+            self._accept(*self._services.engines.judge_standing(fallback.accept))
         except (EngineUnavailable, ConfigError) as error:
             failed = replace(end, cause=f"{end.cause}; the fallback failed: {error}")
             self._fail(failed, "the fallback failed")

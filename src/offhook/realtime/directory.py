@@ -13,6 +13,8 @@ from .slots import EngineSlot, EngineSlots
 __all__ = ["EngineDirectory"]
 
 ANY_MODEL = "*"
+MAX_STANDING = 256
+"Standing bodies whose judgements are remembered."
 
 
 class EngineDirectory:
@@ -30,6 +32,8 @@ class EngineDirectory:
         self._models = dict(models)
         self._default = self._models.get(ANY_MODEL, default)
         self._slots = EngineSlots()
+        self._standing: dict[int, tuple[Any, tuple[SessionConfig, Mapping[str, Any]]]] = {}
+        "Bodies with what came of them, by identity: while one is in here, no other object has its."
 
     @property
     def ready(self) -> bool:
@@ -61,6 +65,15 @@ class EngineDirectory:
             return parse_relayed(body)
         config = parse_accept(body)
         return config, config.model_dump(exclude_unset=True)
+
+    def judge_standing(self, body: Any) -> tuple[SessionConfig, Mapping[str, Any]]:
+        """Judge, once for all calls, a body that nobody changes, such as a fallback's; else as `judge`."""
+        known = self._standing.get(id(body))
+        if known is None:
+            if len(self._standing) >= MAX_STANDING:
+                del self._standing[next(iter(self._standing))]
+            known = self._standing[id(body)] = (body, self.judge(body))
+        return known[1]
 
     def describe(self) -> list[dict[str, object]]:
         """Say what each engine is, and how many sessions it has left (`None`: any number)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import orjson
@@ -46,6 +46,8 @@ logger = logging.getLogger("offhook.realtime")
 
 # Told to a client on a call only if it asked for audio (decision 6 of the design).
 _AUDIO_EVENT = "response.output_audio.delta"
+_NOBODY = 0
+"As a sender; clients are counted from 1."
 
 
 class Listener(Protocol):
@@ -242,6 +244,14 @@ class SessionRunner:
     def _receive_client_event(self, frame: str | bytes, sender: int) -> None:
         if sender in self._attachments:
             self.session.receive_client_event(frame, sender=sender, now=self._clock.monotonic())
+
+    def ask(self, event: Mapping[str, Any]) -> None:
+        """Take an event as a client might send it, where there is none: nobody reads what is wrong with it."""
+        self._do(self._ask, event)
+
+    def _ask(self, event: Mapping[str, Any]) -> None:
+        if not self.closed:
+            self.session.receive_client_event(event, sender=_NOBODY, now=self._clock.monotonic())
 
     def publish_extension(self, event: dict[str, Any]) -> None:
         """Send a `call.*` event to the clients that asked for those (row V02)."""

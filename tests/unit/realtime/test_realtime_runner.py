@@ -101,6 +101,29 @@ async def test_an_engine_that_answers_at_once_is_heard_in_order() -> None:
     await runner.close("done")
 
 
+async def test_what_no_client_asked_for_is_told_to_all() -> None:
+    runner = build()
+    await runner.start(START)
+    client = Client()
+    runner.attach(client)
+    runner.ask({"type": "response.create"})
+    assert client.types[:2] == ["session.created", "response.created"]
+    assert client.types[-1] == "response.done"
+    await runner.close("done")
+
+
+async def test_nobody_is_told_what_is_wrong_with_what_no_client_asked_for() -> None:
+    runner = build()
+    await runner.start(START)
+    client = Client()
+    runner.attach(client)
+    runner.ask({"type": "response.creat"})
+    assert client.types == ["session.created"]
+    await runner.close("done")
+    runner.ask({"type": "response.create"})
+    assert client.types == ["session.created"]
+
+
 async def test_a_client_that_retrieves_without_end_is_refused_and_the_rest_is_served() -> None:
     runner, client, attachment, item_id = await speaking(60)
     frame = orjson.dumps({"type": "conversation.item.retrieve", "item_id": item_id}).decode()
