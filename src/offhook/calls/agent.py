@@ -168,7 +168,7 @@ class CallAgent:
             self._on_failed(reason)
 
     def _noted(self, note: SessionNote) -> None:
-        details = dict[str, Any](note.details)
+        details: dict[str, Any] = dict(note.details)
         # An upstream counts; its responses tell the sum so far.
         self._usage = details.get("usage") or self._usage
         self._timeline.record(note.kind, note.title, **details)

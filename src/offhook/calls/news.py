@@ -54,6 +54,8 @@ class CallNews:
 
         `on_undeliverable` is told the reason once no endpoint has got it nor ever will.
         """
+        if not self._announcer.is_heard(self._project, INCOMING):
+            return self._unheard()
         data = {
             # Credentials are for the trunk and us alone (API row W03).
             "sip_headers": [
@@ -65,11 +67,11 @@ class CallNews:
         }
         self._on_undeliverable = on_undeliverable
         self._incoming = self._announce(INCOMING, data, urgent=True)
-        if self._incoming is None:
-            self._timeline.record(
-                "webhook", f"nobody is subscribed to {INCOMING}", type=INCOMING, endpoints=0
-            )
-        return self._incoming is not None
+        return self._incoming is not None or self._unheard()
+
+    def _unheard(self) -> bool:
+        self._timeline.record("webhook", f"nobody is subscribed to {INCOMING}", type=INCOMING, endpoints=0)
+        return False
 
     def decided(self) -> None:
         """Somebody accepted or rejected, or the caller gave up: `incoming` need not be told any more."""
@@ -107,6 +109,8 @@ class CallNews:
         *,
         urgent: bool = False,
     ) -> Announcement | None:
+        if not self._announcer.is_heard(self._project, event_type):
+            return None
         event = WebhookEvent(
             ids.opaque_id("evt"), event_type, int(self._clock.wall()), {"call_id": self._call_id, **data}
         )

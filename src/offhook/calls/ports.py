@@ -58,6 +58,9 @@ class Announcement(Protocol):
 class Announcer(Protocol):
     """Tells the app. Never blocks, never raises: SIP must not feel it."""
 
+    def is_heard(self, project: Project, event_type: str) -> bool:
+        """Whether any endpoint of the project is subscribed to this type; else no event need be made for it."""
+
     def announce(
         self,
         project: Project,

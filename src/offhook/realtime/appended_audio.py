@@ -22,7 +22,9 @@ class AppendedAudio:
     def __init__(self, target: AudioFormat) -> None:
         self._target = target
         self._frame = FRAME_MS * bytes_per_ms(target)
-        self._converter = AudioConverter(target, target)
+        self._source = target
+        self._converter: AudioConverter | None = None
+        "From the first sound of a turn to its end."
         self._given = b""
         self._taken = 0
         self._rest = b""
@@ -34,15 +36,17 @@ class AppendedAudio:
 
     def add(self, audio: bytes, source: AudioFormat) -> None:
         """Append whole samples. What was appended in another format must have been taken."""
-        if source != self._converter.source:
-            self._rest += self._converter.process(b"", last=True)
-            self._converter = AudioConverter(source, self._target)
+        if source != self._source:
+            self._rest += self._end_conversion()
+            self._source = source
         self._given = self._given[self._taken :] + audio
         self._taken = 0
 
     def take(self) -> list[bytes]:
         """Return the next frames, at most half a second of them."""
-        end = self._taken + AT_ONCE_MS * bytes_per_ms(self._converter.source)
+        if self._converter is None:
+            self._converter = AudioConverter(self._source, self._target)
+        end = self._taken + AT_ONCE_MS * bytes_per_ms(self._source)
         piece = self._given[self._taken : end]
         self._taken = end
         if not self.waiting:
@@ -51,9 +55,7 @@ class AppendedAudio:
 
     def finish(self) -> list[bytes]:
         """The client ends its turn: return what is left, with silence up to a whole frame."""
-        ready = self._converter.process(b"", last=True)
-        self._converter = AudioConverter(self._converter.source, self._target)
-        frames = self._cut(ready)
+        frames = self._cut(self._end_conversion())
         if self._rest:
             frames.append(self._rest + _SILENCE[self._target] * (self._frame - len(self._rest)))
             self._rest = b""
@@ -61,8 +63,13 @@ class AppendedAudio:
 
     def clear(self) -> None:
         """Forget what was not taken."""
-        self._converter = AudioConverter(self._converter.source, self._target)
+        self._converter = None
         self._given, self._taken, self._rest = b"", 0, b""
+
+    def _end_conversion(self) -> bytes:
+        """Return what is left in the converter."""
+        converter, self._converter = self._converter, None
+        return converter.process(b"", last=True) if converter is not None else b""
 
     def _cut(self, audio: bytes) -> list[bytes]:
         if len(audio) == self._frame and not self._rest:

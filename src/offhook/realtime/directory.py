@@ -47,8 +47,11 @@ class EngineDirectory:
     def promise(self, model: str | None) -> EngineSlot | None:
         """Hold a session of the engine for this model, or else of any with room; `None` when all are full."""
         first = self.select(model)
+        slot = self._slots.promise(first)
+        if slot is not None:
+            return slot
         others = (factory for factory in self._factories.values() if factory is not first)
-        return next((slot for factory in (first, *others) if (slot := self._slots.promise(factory))), None)
+        return next((slot for factory in others if (slot := self._slots.promise(factory))), None)
 
     def create(self, factory: EngineFactory, promise: EngineSlot | None = None) -> Engine:
         """Return an engine, see `EngineSlots.create`. Raises `EngineUnavailable`."""

@@ -19,6 +19,7 @@ from offhook.realtime.sideband_audio import AudioConverter, bytes_per_ms
 
 __all__ = ["Outcome", "Response", "ResponsePlan"]
 
+_UNCHANGED = ResponseParams()
 DELTA_MS = 500
 "The longest audio in one `response.output_audio.delta`."
 
@@ -40,7 +41,7 @@ class ResponsePlan:
 
     @classmethod
     def create(cls, config: SessionConfig, params: ResponseParams | None = None) -> ResponsePlan:
-        params = params or ResponseParams()
+        params = params or _UNCHANGED
         output = params.audio.output if params.audio is not None else None
         given = config.audio.output
         voice = output.voice if output is not None and output.voice is not None else given.voice
@@ -55,7 +56,7 @@ class ResponsePlan:
             max_output_tokens=params.max_output_tokens or config.max_output_tokens,
             voice=voice if isinstance(voice, str) else voice.model_dump(),
             speed=given.speed,
-            format=audio_format.model_dump(exclude_none=True),
+            format=audio_format.shown,
             in_conversation=params.conversation != "none",
             metadata=params.metadata,
         )

@@ -308,8 +308,8 @@ class Responses:
 
     def _note_done(self, work: Work, outcome: Outcome, event: ResponseFinished | None) -> None:
         response = work.response
-        if response.spoken:
-            self._outbox.note("said", response.spoken, response_id=response.id, status=outcome.status)
+        if spoken := response.spoken:
+            self._outbox.note("said", spoken, response_id=response.id, status=outcome.status)
         for call in response.calls:
             self._outbox.note(
                 "tool_call", f"{call.name}({call.arguments})", response_id=response.id, call_id=call.call_id

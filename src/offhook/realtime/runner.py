@@ -255,7 +255,8 @@ class SessionRunner:
 
     def publish_extension(self, event: dict[str, Any]) -> None:
         """Send a `call.*` event to the clients that asked for those (row V02)."""
-        self._do(self._publish_extension, event)
+        if self._attachments or self._pumping:
+            self._do(self._publish_extension, event)
 
     def _publish_extension(self, event: dict[str, Any]) -> None:
         frame = orjson.dumps({"type": event["type"], "event_id": self.session.new_id("event"), **event})

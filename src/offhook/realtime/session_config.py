@@ -56,17 +56,24 @@ class ConfigError(RequestError):
 # Audio.
 
 
-class PcmFormat(ApiModel):
+class _Format(ApiModel):
+    @cached_property
+    def shown(self) -> dict[str, Any]:
+        """As clients see it; belongs to all who have asked, and is to be left as it is."""
+        return self.model_dump(exclude_none=True)
+
+
+class PcmFormat(_Format):
     type: Literal["audio/pcm"] = "audio/pcm"
     rate: Literal[24000] = 24000
 
 
-class PcmuFormat(ApiModel):
+class PcmuFormat(_Format):
     type: Literal["audio/pcmu"] = "audio/pcmu"
     rate: Literal[8000] | None = None
 
 
-class PcmaFormat(ApiModel):
+class PcmaFormat(_Format):
     type: Literal["audio/pcma"] = "audio/pcma"
     rate: Literal[8000] | None = None
 

@@ -95,6 +95,9 @@ class WebhookAnnouncer:
         )
         self._stopped = False
 
+    def is_heard(self, project: Project, event_type: str) -> bool:
+        return any(event_type in endpoint.events for endpoint in self._endpoints.of(project.id))
+
     def announce(
         self,
         project: Project,

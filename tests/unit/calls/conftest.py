@@ -92,6 +92,9 @@ class FakeAnnouncer:
         self.attempted = {}
         self.subscribed = {"realtime.call.incoming", "realtime.call.ended"}
 
+    def is_heard(self, project, event_type):
+        return event_type in self.subscribed
+
     def announce(self, project, event, *, urgent, on_attempt, on_exhausted):
         if event.type not in self.subscribed:
             return None

@@ -9,6 +9,7 @@ from offhook.calls.news import CallNews
 from offhook.calls.ports import WebhookAttempt, WebhookEvent
 from offhook.calls.timeline import Timeline
 from offhook.clock import SystemClock
+from offhook.sip.headers import Headers
 from offhook.tenants import Project
 
 URL = "https://app.example/hook"
@@ -17,8 +18,12 @@ URL = "https://app.example/hook"
 class Told:
     """An announcer that keeps what it was given, so that attempts can be made by hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, heard: bool = True) -> None:
+        self.heard = heard
         self.attempts: list[Callable[[WebhookAttempt], None]] = []
+
+    def is_heard(self, project: Project, event_type: str) -> bool:
+        return self.heard
 
     def announce(
         self,
@@ -73,3 +78,14 @@ def test_where_an_attempt_stopped_is_a_fact_on_the_timeline() -> None:
     announcer.attempts[0](WebhookAttempt(URL, 1, 1.0, 12.3, None, "no such host", True, kind="dns"))
     announcer.attempt(0, 503, "not a 2xx")
     assert [entry.details.get("fault") for entry in timeline.entries()] == ["dns", None]
+
+
+def test_nothing_is_announced_that_nobody_subscribed_to() -> None:
+    announcer, clock = Told(heard=False), SystemClock()
+    timeline = Timeline("rtc_u0_1", clock)
+    news = CallNews("rtc_u0_1", Project(id="proj_x"), announcer, timeline, clock)
+    assert not news.incoming(Headers([("From", "<sip:a@b>")]), "rtp", lambda why: None)
+    news.answered()
+    news.ended({"reason": "hangup"})
+    assert announcer.attempts == []
+    assert [entry.title for entry in timeline.entries()] == ["nobody is subscribed to realtime.call.incoming"]
