@@ -23,6 +23,7 @@ from .transaction import (
     Terminated,
     create_cancel,
 )
+from .transaction.keys import ServerKey, merge_key
 from .ways import REACH_TIMEOUT
 
 if TYPE_CHECKING:
@@ -63,8 +64,10 @@ class ServerExchange:
         "_data",
         "_last",
         "armed",
+        "copy_key",
         "flow",
         "is_answered",
+        "key",
         "peer",
         "request",
         "stack",
@@ -73,10 +76,13 @@ class ServerExchange:
         "usage",
     )
 
-    def __init__(self, stack: Stack, request: Request, flow: Flow) -> None:
+    def __init__(self, stack: Stack, request: Request, flow: Flow, key: ServerKey) -> None:
         self.stack = stack
         self.request = request
         self.flow = flow
+        self.key = key
+        self.copy_key = merge_key(request)
+        "What copies of the request have too that come by other ways."
         self.usage: InviteUsage | None = None
         self.peer: object | None = None
         "What the stack's gate knows of the sender."

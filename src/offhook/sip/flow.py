@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 __all__ = ["Address", "Flow", "format_address"]
 
@@ -29,6 +30,7 @@ class Flow:
         return self.connection is not None
 
 
+@lru_cache(maxsize=1024)
 def format_address(address: Address) -> str:
     """Return `host:port`, with IPv6 hosts in brackets."""
     host, port = address

@@ -208,6 +208,11 @@ class Headers:
             return 0
         return 1 if len(first) == len(self._keys) else self._keys.count(key)
 
+    @property
+    def are_single(self) -> bool:
+        """Whether no two lines have one name."""
+        return len(self._first or self._index()) == len(self._keys)
+
     def get(self, name: str) -> str | None:
         """Return the value of the first line of that name, or `None`."""
         at = (self._first or self._index()).get(_KEYS[name])

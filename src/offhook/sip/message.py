@@ -253,15 +253,13 @@ def _parse_head(head: bytes) -> tuple[Request | Response, str | None]:
     items: list[tuple[str, str]] = []
     for line in lines[1 : MAX_HEADERS + 1]:
         name, colon, value = line.partition(":")
-        name = name.rstrip(LWS)
+        name, value = name.rstrip(LWS), value.strip(LWS)
         if not colon or not name:
             fault = fault or f"header line without a name and a colon: {line[:80]!r}"
-            continue
-        value = value.strip(LWS)
-        if len(value) > MAX_HEADER_VALUE:
+        elif len(value) > MAX_HEADER_VALUE:
             fault = fault or f"{name[:40]}: more than {MAX_HEADER_VALUE} characters"
-            continue
-        items.append((name, Latin1Str(value) if type(line) is Latin1Str else value))
+        else:
+            items.append((name, Latin1Str(value) if type(line) is Latin1Str else value))
     if len(lines) > MAX_HEADERS + 1:
         fault = fault or f"more than {MAX_HEADERS} headers"
     headers = Headers.from_wire(items)
@@ -403,9 +401,10 @@ def create_response(
 
 def _validate_headers(message: Request | Response) -> None:
     headers = message.headers
-    for name in _ONCE:
-        if headers.count(name) > 1:
-            raise HeaderError(name, "more than one")
+    if not headers.are_single:
+        for name in _ONCE:
+            if headers.count(name) > 1:
+                raise HeaderError(name, "more than one")
     _ = message.from_, message.to, message.call_id, message.cseq
 
 

@@ -27,6 +27,9 @@ def find_body(message: Request | Response, media_type: str) -> bytes | None:
 
     `None` if there is none. Raises `HeaderError` for a Content-Type that cannot be read.
     """
+    content_type = message.content_type
+    if content_type is not None and content_type.type != "multipart":
+        return message.body if message.body and content_type.media_type == media_type else None
     for part in body_parts(message):
         if part.content_type.media_type == media_type:
             return part.body

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from .headers import HeaderError, parse_content_type
+from .headers import HeaderError
 from .message import METHODS, Request
 from .session_timer import SessionTimerConfig, is_too_small
 
@@ -67,13 +67,13 @@ def refuse_body(request: Request) -> Refusal | None:
     encoding = (request.headers.get("Content-Encoding") or "identity").strip().lower()
     if encoding != "identity":
         return Refusal(415, headers=(("Accept-Encoding", "identity"),))
-    value = request.headers.get("Content-Type")
-    if not request.body or value is None or _is_optional(request):
+    if not request.body or "Content-Type" not in request.headers or _is_optional(request):
         return None
     try:
-        known = parse_content_type(value).media_type in ACCEPTED_TYPES
+        content_type = request.content_type
     except HeaderError as exc:
         return Refusal(400, f"Bad Request ({exc.header})")
+    known = content_type is not None and content_type.media_type in ACCEPTED_TYPES
     return None if known else Refusal(415, headers=(("Accept", ", ".join(ACCEPTED_TYPES)),))
 
 

@@ -42,11 +42,10 @@ class SessionRefresh:
         return headers + self._timer.request_headers() if method in ("INVITE", "UPDATE") else headers
 
     def answer_headers(self, request: Request, body: bytes, *, now: float) -> Headings:
-        """Return what our 2xx to an INVITE or UPDATE says. Takes note of its SDP."""
+        """Return what our 2xx to an INVITE or UPDATE says. Takes note of its SDP. `rearm` the leg afterwards."""
         self._sdp = body or self._sdp
         headers = self._timer.answer(request, now=now)
         self._drain(now)
-        self._usage.rearm()
         return headers
 
     def receive_2xx(self, response: Response, sdp: bytes, *, now: float) -> None:

@@ -15,6 +15,7 @@ from .flow import Address, Flow
 from .headers import Headers, full_name, header_key
 from .message import Request
 from .revived import RevivedUsage
+from .transaction.keys import server_key
 from .uas import UasUsage
 
 if TYPE_CHECKING:
@@ -88,8 +89,10 @@ def _revive(stack: Stack, snapshot: Mapping[str, Any], now: float) -> RevivedUsa
     transport = snapshot["transport"]
     local = stack.standing_address(transport, _address(snapshot["local"]))
     connection = None if transport == "udp" else GONE
+    flow = Flow(transport, local, _address(snapshot["remote"]), connection)
+    # Without a Via there is none, and nothing to refuse either.
     exchange = ServerExchange(
-        stack, request, Flow(transport, local, _address(snapshot["remote"]), connection)
+        stack, request, flow, server_key(request, "INVITE") if snapshot["early"] else ()
     )
     exchange.to_tag = snapshot["local_tag"]
     usage = RevivedUsage(stack, exchange)

@@ -38,7 +38,7 @@ from .screening import ACCEPTED_TYPES, refuse_request
 from .session_timer import SessionTimerConfig
 from .timer_heap import Timed, TimerHeap
 from .transaction import TimerValues
-from .transaction.keys import MAGIC_COOKIE, MergeKey, ServerKey, merge_key, server_key
+from .transaction.keys import MAGIC_COOKIE, MergeKey, ServerKey, server_key
 from .uac import UacUsage, create_invite
 from .uas import UasUsage
 from .uri import SipUri
@@ -284,10 +284,9 @@ class Stack:
         self._timers.disarm(exchange)
 
     def forget_server(self, exchange: ServerExchange) -> None:
-        self._server.pop(server_key(exchange.request, exchange.request.method), None)
-        key = merge_key(exchange.request)
-        if self._merged.get(key) is exchange:
-            del self._merged[key]
+        self._server.pop(exchange.key, None)
+        if self._merged.get(exchange.copy_key) is exchange:
+            del self._merged[exchange.copy_key]
         self._timers.disarm(exchange)
         exchange.usage = None
 
@@ -300,7 +299,7 @@ class Stack:
         """Know a call of an earlier process: its dialog, and its INVITE where that is not answered."""
         self.remember_dialog(usage.dialog, usage)
         if usage.state == "early":
-            self._server[server_key(exchange.request, "INVITE")] = exchange
+            self._server[exchange.key] = exchange
 
     def standing_address(self, transport: str, local: Address) -> Address:
         """Return the address to send from, which another process had under that name."""
@@ -327,7 +326,8 @@ class Stack:
     def _receive_request(self, request: Request, data: bytes, flow: Flow, now: float) -> None:
         note_source(request, flow)
         method = request.method
-        exchange = self._server.get(server_key(request, "INVITE" if method == "ACK" else method))
+        key = server_key(request, "INVITE" if method == "ACK" else method)
+        exchange = self._server.get(key)
         if exchange is not None:
             if exchange.usage is not None:
                 self._note_wire(exchange.usage, "in", flow, data, now)
@@ -347,7 +347,7 @@ class Stack:
             self.counters["too_many_in_dialog"] += 1
             self._respond_stateless(request, 500, [("Retry-After", "5")], flow)
         elif isinstance(verdict := self._judge(request, flow, usage, now), Passed):
-            exchange = ServerExchange(self, request, flow)
+            exchange = ServerExchange(self, request, flow, key)
             exchange.usage, exchange.peer = usage, verdict.peer
             self._serve(exchange, data, now)
         elif verdict.status:
@@ -361,12 +361,11 @@ class Stack:
 
     def _serve(self, exchange: ServerExchange, data: bytes, now: float) -> None:
         request, usage = exchange.request, exchange.usage
-        self._server[server_key(request, request.method)] = exchange
+        self._server[exchange.key] = exchange
         if request.method == "CANCEL":
             self._cancel(exchange, data, now)
             return
-        copy_key = merge_key(request)
-        other = self._merged.get(copy_key)
+        other = self._merged.get(exchange.copy_key)
         # One that was refused already is no second path but a second try: a carrier that fails over to us again.
         merged = other is not None and request.to.tag is None and not other.transaction.is_refused
         refused = refuse_request(
@@ -379,7 +378,7 @@ class Stack:
         if refused is not None:
             exchange.respond(refused.status, refused.reason, now=now, headers=refused.headers)
             return
-        self._merged[copy_key] = exchange
+        self._merged[exchange.copy_key] = exchange
         if usage is not None:
             usage.receive_request(exchange, now=now)
         elif request.to.tag is not None:

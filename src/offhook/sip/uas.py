@@ -108,10 +108,10 @@ class UasUsage(InviteUsage):
             self._send_bye("local_bye", reason_header, "hung up by us", now)
 
     def next_timer(self) -> float | None:
-        deadlines = [super().next_timer()]
-        if self.state == "early":
-            deadlines.append(self._ring_again_at)
-        return min([d for d in deadlines if d is not None], default=None)
+        earliest, ring_again_at = super().next_timer(), self._ring_again_at
+        if ring_again_at is None or self.state != "early":
+            return earliest
+        return ring_again_at if earliest is None else min(earliest, ring_again_at)
 
     def handle_timer(self, *, now: float) -> None:
         if self.state == "early" and self._ring_again_at is not None and now >= self._ring_again_at:

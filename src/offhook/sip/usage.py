@@ -146,6 +146,7 @@ class InviteUsage:
             headers = [("Contact", self.contact()), ("Allow", self.stack.allow), *headers]
             if status >= 200:
                 headers = [*self.session.answer_headers(request, body, now=now), *headers]
+                self.rearm()
         elif status == 405:
             # RFC 3261 section 8.2.1.
             headers = [("Allow", self.stack.allow), *headers]
