@@ -45,6 +45,8 @@ class Acceptances:
         self._by_cseq.clear()
 
     def next_timer(self) -> float | None:
+        if not self._by_cseq:
+            return None
         return min((min(a.next_at, a.give_up_at) for a in self._by_cseq.values()), default=None)
 
     def handle_timer(self, *, now: float) -> bool:

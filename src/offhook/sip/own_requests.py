@@ -144,6 +144,8 @@ class OwnRequests:
             self._usage.emit(Replied(own.key, None, "the leg ended"))
 
     def next_timer(self) -> float | None:
+        if not self._waiting and not self._cancel_at:
+            return None
         due = (own.due for own in self._waiting if own.due is not None)
         return min((*due, *self._cancel_at.values()), default=None)
 

@@ -65,6 +65,8 @@ class Refers:
         self.drain()
 
     def next_timer(self) -> float | None:
+        if not self._refers:
+            return None
         return min([d for refer in self._refers if (d := refer.next_timer()) is not None], default=None)
 
     def handle_timer(self, *, now: float) -> None:

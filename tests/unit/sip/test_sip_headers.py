@@ -133,6 +133,25 @@ class TestHeaders:
             second,
         ]
 
+    def test_what_was_looked_up_is_looked_up_anew_after_each_change(self) -> None:
+        headers = Headers([("Via", "1"), ("To", "x")])
+        assert headers.are_single
+        assert headers.get_all("Via") == ["1"]
+        headers.prepend("v", "0")
+        assert headers.get_all("Via") == ["0", "1"]
+        assert headers.count("Via") == 2
+        assert not headers.are_single
+        headers.set_first("Via", "2")
+        assert headers.get("v") == "2"
+        headers.set("Via", "3")
+        assert list(headers) == [("Via", "3"), ("To", "x")]
+        headers.add("X-New", "y")
+        assert headers.get("x-new") == "y"
+        headers.remove("VIA")
+        assert headers.get("Via") is None
+        assert headers.count("Via") == 0
+        assert "To" in headers
+
     def test_latin_1_survives_the_splitting_of_a_list(self) -> None:
         values = Headers([("Record-Route", Latin1Str("<sip:\xfc@a;lr>, <sip:b;lr>"))]).values("Record-Route")
         assert [type(value) for value in values] == [Latin1Str, Latin1Str]
