@@ -193,6 +193,8 @@ class Listening:
             self._commit(utterance, end_ms, end_ms, now)
 
     def next_timer(self) -> float | None:
+        if not self._pending:
+            return None
         return min((u.deadline for u in self._pending.values() if u.deadline is not None), default=None)
 
     def handle_timer(self, now: float) -> None:

@@ -308,7 +308,8 @@ class SessionRunner:
     def _pump(self) -> None:
         self._pumping = True
         try:
-            self._guarded(self._flush)
+            if self.session.has_outputs:
+                self._guarded(self._flush)
             while self._inbox:
                 handle, args = self._inbox.popleft()
                 self._guarded(self._take, handle, args)

@@ -155,10 +155,11 @@ class Session:
 
     def next_timer(self) -> float | None:
         """Return when `handle_timer` must be called, or `None` if nothing is pending."""
-        timers = list(self._timers.values())
-        if (transcript := self._listening.next_timer()) is not None:
-            timers.append(transcript)
-        return min(timers, default=None)
+        transcript = self._listening.next_timer()
+        if not self._timers:
+            return transcript
+        first = min(self._timers.values())
+        return first if transcript is None else min(first, transcript)
 
     @property
     def behind(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from .project import Project, Trunk, plain_address
 
@@ -38,6 +38,20 @@ class Projects(Protocol):
         """Return the trunks, of all projects, whose password may let this address in."""
 
 
+MAX_ADDRESSES = 10_000
+"What is remembered of addresses. A scan from many must not grow this without end."
+
+
+class _Origin(NamedTuple):
+    """What an address is to a project."""
+
+    project: Project
+    trunk: Trunk | None
+    "The first that may call from it."
+    is_enough: bool
+    "Whether it may call without a password."
+
+
 class ConfiguredProjects:
     """Projects named in the configuration. `replace` takes a new one's; what was handed out stays as it was."""
 
@@ -62,6 +76,7 @@ class ConfiguredProjects:
             if trunk.digest is not None
         ]
         self._admitted: dict[str, bool] = {}
+        self._origins: dict[tuple[str, str], _Origin] = {}
 
     def admit_registrars(self, addresses: Mapping[tuple[str, str], frozenset[str]]) -> None:
         """
@@ -73,6 +88,7 @@ class ConfiguredProjects:
             trunk: frozenset(plain_address(one) for one in found) for trunk, found in addresses.items()
         }
         self._admitted.clear()
+        self._origins.clear()
 
     def by_api_key(self, api_key: str) -> Project | None:
         given, found = api_key.encode(), None
@@ -94,15 +110,14 @@ class ConfiguredProjects:
     def lists_source(self, address: str) -> bool:
         known = self._admitted.get(address)
         if known is None:
-            if len(self._admitted) > 10_000:  # a scan from many addresses must not grow this without end
+            if len(self._admitted) > MAX_ADDRESSES:
                 self._admitted.clear()
-            known = any(self.trunk_at(project, address) for project in self._projects.values())
+            known = any(self._trunks_at(project, address) for project in self._projects.values())
             self._admitted[address] = known
         return known
 
     def trunk_at(self, project: Project, address: str) -> Trunk | None:
-        found = (trunk for trunk in project.trunks if self._comes_from(project, trunk, address))
-        return next(found, None)
+        return self._origin(project, address).trunk
 
     def is_alone(self, project: Project) -> bool:
         return list(self._projects) == [project.id]
@@ -110,11 +125,7 @@ class ConfiguredProjects:
     def may_call(self, project: Project, address: str, proven: Trunk | None = None) -> bool:
         if proven is not None and proven in project.trunks:
             return True
-        by_address = [trunk for trunk in project.trunks if self._comes_from(project, trunk, address)]
-        if any(trunk.digest is None and trunk.holds(address) for trunk in by_address):
-            return True
-        # A registrar's address is let in without having been written down: where a password is wanted of it, it is.
-        return bool(by_address) and all(trunk.digest is None for trunk in by_address)
+        return self._origin(project, address).is_enough
 
     def digest_trunks(self, address: str) -> Sequence[Trunk]:
         return [
@@ -123,12 +134,34 @@ class ConfiguredProjects:
             if not (trunk.sources or trunk.register) or self._comes_from(project, trunk, address)
         ]
 
+    def _origin(self, project: Project, address: str) -> _Origin:
+        known = self._origins.get((project.id, address))
+        # A call may still hold what its project was before.
+        if known is None or known.project is not project:
+            if len(self._origins) > MAX_ADDRESSES:
+                self._origins.clear()
+            trunks = self._trunks_at(project, address)
+            known = _Origin(project, trunks[0] if trunks else None, _is_enough(trunks, address))
+            self._origins[project.id, address] = known
+        return known
+
+    def _trunks_at(self, project: Project, address: str) -> list[Trunk]:
+        return [trunk for trunk in project.trunks if self._comes_from(project, trunk, address)]
+
     def _comes_from(self, project: Project, trunk: Trunk, address: str) -> bool:
         if trunk.holds(address):
             return True
         if trunk.register is None:
             return False
         return plain_address(address) in self._registrars.get((project.id, trunk.name), ())
+
+
+def _is_enough(trunks: Sequence[Trunk], address: str) -> bool:
+    """Whether this address may call without a password, given the trunks that it may be."""
+    if any(trunk.digest is None and trunk.holds(address) for trunk in trunks):
+        return True
+    # A registrar's address is let in without having been written down: where a password is wanted of it, it is.
+    return bool(trunks) and all(trunk.digest is None for trunk in trunks)
 
 
 def plain_number(number: str) -> str:

@@ -25,6 +25,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -200,7 +201,7 @@ class ScriptedEngine:
         reply = self._reply(command.items)
         delay = float(reply.delay_ms)
         rid, generation = command.response_id, command.generation
-        for sentence in re.findall(r"[^.!?]+[.!?]*\s*", reply.says):
+        for sentence in _sentences(reply.says):
             text = sentence.strip()
             if command.audio:
                 self._after(delay, ResponseSpeech(rid, generation, text, _sound(text, self._format)))
@@ -315,6 +316,12 @@ def _is_loud(audio: bytes, audio_format: AudioFormat) -> bool:
     return sum(map(abs, samples)) > (LOUD << 7) * len(samples)
 
 
+@lru_cache(256)
+def _sentences(says: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"[^.!?]+[.!?]*\s*", says))
+
+
+@lru_cache(64)
 def _sound(text: str, audio_format: AudioFormat) -> bytes:
     """Return a tone as long as the text takes to say."""
     second = _second(audio_format)
