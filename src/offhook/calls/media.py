@@ -238,7 +238,15 @@ def srtp_terms(mode: SrtpMode, standing: SrtpKeys | None = None) -> SrtpTerms | 
     """Return what is wanted of SRTP in a negotiation; `standing` is what the call runs by already."""
     if mode == "off":
         return None
+    if standing is None:
+        return _TERMS[mode]
     return SrtpTerms(ids.key_material, required=mode == "required", standing=standing)
+
+
+_TERMS: Mapping[SrtpMode, SrtpTerms] = {
+    "optional": SrtpTerms(ids.key_material),
+    "required": SrtpTerms(ids.key_material, required=True),
+}
 
 
 def _protected(plan: negotiate.MediaPlan) -> str:

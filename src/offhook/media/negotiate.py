@@ -314,8 +314,11 @@ def _accept_security(
         if secure:
             raise NotAcceptable(f"{media.protocol}: SRTP is off here, offer RTP/AVP", "srtp")
         return None, None
+    lines = list(media.attributes("crypto"))
+    if not (lines or secure or terms.required or terms.standing):
+        return None, None
     try:
-        return choose(media.attributes("crypto"), terms)
+        return choose(lines, terms)
     except CryptoError as error:
         if secure:
             unusable = f"{media.protocol}: no a=crypto line can be used: {error}"

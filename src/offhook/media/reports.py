@@ -13,6 +13,7 @@ from offhook.media.rtcp import (
     ReportBlock,
     SenderReport,
     SourceDescription,
+    goodbye,
     middle_of,
     ntp_time,
 )
@@ -91,7 +92,7 @@ class Reports:
 
     def create_goodbye(self) -> bytes:
         """Return the last compound of the stream."""
-        return bytes(ReceiverReport(self._ssrc)) + self._description + bytes(Goodbye((self._ssrc,)))
+        return goodbye(self._ssrc, self._description)
 
     def receive(self, packets: list[Packet], now: float) -> bool:
         """Take in what the peer reports. Returns whether any of it is about our stream."""

@@ -16,6 +16,7 @@ __all__ = [
     "SenderReport",
     "SourceDescription",
     "Unknown",
+    "goodbye",
     "middle_of",
     "ntp_time",
     "parse_compound",
@@ -25,6 +26,8 @@ NTP_EPOCH: Final = 2_208_988_800
 """Seconds from 1900 to 1970: NTP time stamps count from the former, clocks from the latter."""
 
 _HEADER: Final = struct.Struct("!BBH")
+_ALONE: Final = struct.Struct("!BBHI")
+"""A packet that has nothing but its source."""
 _SENDER: Final = struct.Struct("!IQIII")
 _BLOCK: Final = struct.Struct("!IIIIII")
 _WORD: Final = struct.Struct("!I")
@@ -230,6 +233,11 @@ def _blocks(body: bytes, at: int, count: int) -> tuple[ReportBlock, ...]:
     if len(body) < at + _BLOCK.size * count:
         raise RtcpError(f"cut short: {count} report blocks announced")
     return tuple(ReportBlock.unpack(body, at + _BLOCK.size * index) for index in range(count))
+
+
+def goodbye(ssrc: int, description: bytes) -> bytes:
+    """Return a source's last compound: an empty RR, its description as it stands (SDES), and a BYE."""
+    return _ALONE.pack(0x80, RR, 1, ssrc) + description + _ALONE.pack(0x81, BYE, 1, ssrc)
 
 
 def _packet(packet_type: int, count: int, body: bytes) -> bytes:

@@ -15,6 +15,7 @@ from offhook.media.rtcp import (
     SenderReport,
     SourceDescription,
     Unknown,
+    goodbye,
     middle_of,
     ntp_time,
     parse_compound,
@@ -37,6 +38,16 @@ def test_a_compound_as_the_figures_show():
         Goodbye((0x42,), "gone"),
     ]
     assert b"".join(map(bytes, packets)) == SENDER + NAMED + BYE
+
+
+def test_a_last_compound_is_an_empty_report_a_description_and_a_bye():
+    data = goodbye(0x42, NAMED)
+    assert parse_compound(data) == [
+        ReceiverReport(0x42),
+        SourceDescription(0x42, ((1, b"a@b"),)),
+        Goodbye((0x42,)),
+    ]
+    assert data == bytes(ReceiverReport(0x42)) + NAMED + bytes(Goodbye((0x42,)))
 
 
 def test_receiver_report():
