@@ -182,6 +182,8 @@ ClientEvent = (
 
 _APPEND = "input_audio_buffer.append"
 _APPEND_KEYS = frozenset({"type", "audio", "event_id"})
+_PLAIN_RESPONSE = ResponseCreate(type="response.create")
+"Asks for no more than an answer, as each greeting does."
 _EVENTS: dict[str, type[_Event]] = {
     model.model_fields["type"].annotation.__args__[0]: model  # type: ignore[union-attr]
     for model in (
@@ -205,6 +207,8 @@ def parse_client_event(frame: str | bytes | Mapping[str, Any]) -> ClientEvent:
     event = _decode(frame)
     if event.get("type") == _APPEND and (append := _parse_append(event)) is not None:
         return append
+    if event == {"type": "response.create"}:
+        return _PLAIN_RESPONSE
     given_id = event.get("event_id")
     event_id = given_id if isinstance(given_id, str) else None
     kind = event.get("type")
