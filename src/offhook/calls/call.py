@@ -46,6 +46,8 @@ from .transfer import Transfer
 
 __all__ = ["Call"]
 
+SAVED_WITHIN_S = 0.02
+"How late at most a ring or an answer is handed to the journal, which takes some five times as long to write it."
 
 _TRANSFERRED = Termination(Result.SUCCESS, EndReason.TRANSFERRED, cause="the transfer was completed")
 _LEG_FAULTS = {"no_ack": Fault.NO_ACK, "session_expired": Fault.SESSION_TIMER}
@@ -84,6 +86,7 @@ class Call(LegListener):
         self._decided = asyncio.Event()
         self._file = CallFile(call_id, project.id, leg, services.clock, services.journal)
         self._establishing: asyncio.Task[None] | None = None
+        self._saving: asyncio.TimerHandle | None = None
         self._tasks = CallTasks(call_id, weakly(self._bug_found))
         self._news = CallNews(call_id, project, services.announcer, self.timeline, services.clock)
         self._ringing = Ringing(
@@ -153,13 +156,21 @@ class Call(LegListener):
     def start(self) -> None:
         """Ring, and tell the app. The call can be found by its id before this is called (decision 1)."""
         self._ringing.begin(self._media.security)
-        self.save()
         if self.state is not CallState.ENDED:
+            self._save_soon()
             self._dialog.keep()
 
     def save(self) -> None:
         """Have the journal keep what is known of the call now."""
+        if self._saving is not None:
+            self._saving.cancel()
+            self._saving = None
         self._file.save(self.describe())
+
+    def _save_soon(self) -> None:
+        """Save in a moment, and but once: of several states in one commit only the last is written anyway."""
+        if self._saving is None:
+            self._saving = asyncio.get_running_loop().call_later(SAVED_WITHIN_S, self.save)
 
     def turn_away(self, refusal: Refusal) -> None:
         """Refuse the INVITE before anybody is told of it: no webhook, but a trace."""
@@ -457,7 +468,7 @@ class Call(LegListener):
         self._file.answered()
         self._leg.answer(sdp)
         self._news.answered()
-        self.save()
+        self._save_soon()
         self._dialog.keep()
 
     def _media_timed_out(self, cause: str) -> None:

@@ -7,6 +7,7 @@ A call's hot paths pay nothing for metrics: all of it is on the timeline, one en
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any
 
 from offhook.media.stats import MediaStats
@@ -145,14 +146,14 @@ class MediaCounts:
         self._counted = [0] * len(_STREAM_COUNTS)
 
     def add(self, stats: MediaStats) -> None:
-        if stats.packets_in > self._counted[0]:
+        counted = self._counted
+        if stats.packets_in > counted[0]:
             self._metrics.observe("offhook_rtp_jitter_seconds", stats.jitter_ms / 1000)
-        for index, (name, field, *labels) in enumerate(_STREAM_COUNTS):
-            now = getattr(stats, field) or 0
-            if (
-                more := now - self._counted[index]
-            ) > 0:  # a late packet, or a peer's report, takes losses back
-                self._counted[index] = now
+        for index, now in enumerate(_read_counts(stats)):
+            # Most are 0. A late packet, or a peer's report, takes losses back.
+            if now and (more := now - counted[index]) > 0:
+                counted[index] = now
+                name, _, *labels = _STREAM_COUNTS[index]
                 self._metrics.count(name, *labels, by=more)
 
 
@@ -169,10 +170,13 @@ _STREAM_COUNTS = (
     ("offhook_rtp_dropped_packets", "duplicates", "duplicate"),
 )
 "Metric, field of `MediaStats`, label."
+_read_counts = attrgetter(*(field for _, field, *_ in _STREAM_COUNTS))
 
 
 def _answers_invite(message: str) -> bool:
-    at = message.lower().find("\r\ncseq:")
+    at = message.find("\r\nCSeq:")
+    if at < 0:
+        at = message.lower().find("\r\ncseq:")
     return at >= 0 and message[at + 2 : at + 60].partition("\r\n")[0].rstrip().endswith(" INVITE")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, Final
 
 from offhook.clock import Clock
@@ -68,10 +69,13 @@ class MediaMonitor:
 
     def describe(self) -> dict[str, Any]:
         """Return the `media` object of `GET /v1/realtime/calls/{id}`; after `close`, as it was at the end."""
-        return self._last if self._port is None else self._describe(self._port.stats(), self._port.plan)
+        if self._port is None:
+            return self._last
+        stats = self._port.stats()
+        return self._describe(stats, quality.received(stats), self._port.plan)
 
-    def _describe(self, stats: MediaStats, plan: MediaPlan) -> dict[str, Any]:
-        inbound, outbound = quality.received(stats), quality.sent(stats, plan.ptime_ms)
+    def _describe(self, stats: MediaStats, inbound: quality.Way, plan: MediaPlan) -> dict[str, Any]:
+        outbound = quality.sent(stats, plan.ptime_ms)
         return {
             "direction": plan.direction,
             "held": plan.held,
@@ -79,8 +83,8 @@ class MediaMonitor:
             "telephone_event": plan.dtmf_payload_type,
             "remote": stats.remote,
             "rtt_ms": None if stats.rtt_ms is None else round(stats.rtt_ms, 1),
-            "inbound": {**_fields(inbound), "late": stats.late, "mos_worst": self._worst},
-            "outbound": _fields(outbound),
+            "inbound": {**_fields_of_way(inbound), "late": stats.late, "mos_worst": self._worst},
+            "outbound": _fields_of_way(outbound),
         }
 
     def close(self) -> None:
@@ -92,15 +96,18 @@ class MediaMonitor:
             return
         stats = self._port.stats()
         self._counts.add(stats)
-        self._note_worst(stats)
-        self._last = self._describe(stats, self._port.plan)
+        inbound = quality.received(stats)
+        self._note_worst(inbound if self._before is None else quality.received(stats, self._before))
+        self._last = self._describe(stats, inbound, self._port.plan)
         played_ms = self._port.played_samples // SAMPLES_PER_MS
         self._port = None
         totals = f"rtp: {stats.packets_in} packets in, {stats.packets_out} out, {stats.lost} lost"
         heard, said = self._last["inbound"]["mos"], self._last["outbound"]["mos"]
         if heard is not None:
             totals += f", MOS {heard} in" + (f" and {said} out" if said is not None else "")
-        self._timeline.record("media", totals, **_fields(stats), played_ms=played_ms, quality=self._last)
+        self._timeline.record(
+            "media", totals, **_fields_of_stats(stats), played_ms=played_ms, quality=self._last
+        )
 
     def _arm(self) -> None:
         self._timer = self._loop.call_later(max(0.01, self._wakes_at() - self._clock.monotonic()), self._wake)
@@ -134,13 +141,13 @@ class MediaMonitor:
         self._arm()
 
     def _update(self, stats: MediaStats) -> None:
-        self._note_worst(stats)
+        self._note_worst(quality.received(stats, self._before))
         self._counts.add(stats)
         self._before = stats
         self._on_update(self.describe())
 
-    def _note_worst(self, stats: MediaStats) -> None:
-        score = quality.received(stats, self._before).mos
+    def _note_worst(self, lately: quality.Way) -> None:
+        score = lately.mos
         if score is not None and (self._worst is None or score < self._worst):
             self._worst = score
 
@@ -164,6 +171,10 @@ class MediaMonitor:
         self._on_timeout(text)
 
 
-def _fields(counts: MediaStats | quality.Way) -> dict[str, Any]:
-    """Do what `asdict` does, at a tenth of its cost: nothing in these lies deeper."""
-    return {name: getattr(counts, name) for name in counts.__slots__}
+def _reader(names: tuple[str, ...]) -> Callable[[object], dict[str, Any]]:
+    """Return what does as `asdict`, at a twentieth of its cost: nothing in these lies deeper."""
+    read = attrgetter(*names)
+    return lambda counts: dict(zip(names, read(counts), strict=True))
+
+
+_fields_of_stats, _fields_of_way = _reader(MediaStats.__slots__), _reader(quality.Way.__slots__)

@@ -72,9 +72,11 @@ class Timeline:
 
     def record(self, kind: str, title: str, /, *, at: float | None = None, **details: Any) -> None:
         """Add an entry, now or at the given monotonic time."""
+        self._add(self._clock.monotonic() if at is None else at, kind, title, details)
+
+    def _add(self, at: float, kind: str, title: str, details: dict[str, Any]) -> None:
         if len(title) > MAX_TITLE:
             title = title[:MAX_TITLE] + "..."
-        at = self._clock.monotonic() if at is None else at
         entry = TimelineEntry(at, kind, title, details, self._count)
         # However long the story, its end is kept: verdicts and metrics are made of it.
         if self._keep is not None and (self._count < MAX_KEPT or (kind == "call" and "result" in details)):
@@ -95,11 +97,8 @@ class Timeline:
             case WireMessage():
                 self._record_message(item)
             case StateChange():
-                self.record(
-                    "call",
-                    f"{item.subject}: {item.state}" + (f" ({item.reason})" if item.reason else ""),
-                    at=item.at,
-                )
+                why = f" ({item.reason})" if item.reason else ""
+                self._add(item.at, "call", f"{item.subject}: {item.state}{why}", {})
             case RoutingDecision():
                 self.record("route", item.text, at=item.at, method=item.method, **item.details)
 
@@ -122,16 +121,14 @@ class Timeline:
         self._messages += len(text)
         if self._messages > MAX_MESSAGES:
             text = f"{first_line[:MAX_TITLE]}\r\n(the rest is not kept: this call's messages are too large)"
-        self.record(
-            "sip",
-            first_line,
-            at=item.at,
-            direction=item.direction,
-            transport=item.transport,
-            local=item.local,
-            remote=item.remote,
-            message=text,
-        )
+        details = {
+            "direction": item.direction,
+            "transport": item.transport,
+            "local": item.local,
+            "remote": item.remote,
+            "message": text,
+        }
+        self._add(item.at, "sip", first_line, details)
 
 
 def _by_time(entries: Iterable[TimelineEntry]) -> list[TimelineEntry]:

@@ -113,10 +113,11 @@ class FakeJournal:
 
     def __init__(self):
         self.saved, self.entries, self.dialogs = {}, [], {}
-        self.kept_dialogs, self.refers = [], []
+        self.states, self.kept_dialogs, self.refers = [], [], []
 
     def save(self, described, *_):
         self.saved[described["id"]] = described
+        self.states.append(described["state"])
 
     def refer(self, described):
         self.refers.append(described)

@@ -1,7 +1,10 @@
 """What is kept of a dialog while it lives, and what is done about it after a crash (decision 12 of the design)."""
 
+import asyncio
+
 import pytest
 
+from offhook.calls.call import SAVED_WITHIN_S
 from offhook.calls.journal import CallTimes
 from offhook.calls.orphans import CRASHED, Orphan, Orphans
 from offhook.calls.refer_record import ReferRecord
@@ -205,6 +208,26 @@ async def test_a_dialog_is_kept_from_the_first_ring_to_its_release(table):
     assert table.journal.dialogs[call.id]
     call.leg_released(leg)
     assert table.journal.dialogs[call.id] is None
+
+
+async def test_a_call_that_is_answered_at_once_is_saved_once_as_such_and_once_as_ended(table):
+    _, call = table.invite()
+    await call.accept({"type": "realtime"})
+    await call._establishing
+    assert table.journal.states == []
+    await asyncio.sleep(2 * SAVED_WITHIN_S)
+    assert table.journal.states == ["answered"]
+    await call.hangup()
+    await call.wait_closed()
+    assert table.journal.states == ["answered", "ended"]
+    await asyncio.sleep(2 * SAVED_WITHIN_S)
+    assert table.journal.states == ["answered", "ended"]
+
+
+async def test_a_call_that_rings_is_saved_as_ringing(table):
+    _, call = table.invite()
+    await asyncio.sleep(2 * SAVED_WITHIN_S)
+    assert table.journal.saved[call.id]["state"] == "ringing"
 
 
 async def test_a_call_that_is_turned_away_keeps_nothing(table):
