@@ -86,7 +86,7 @@ class Transcribe:
     prompt: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Respond:
     """Create a response. Answer with any number of its parts, then exactly one `ResponseFinished`."""
 
@@ -108,7 +108,7 @@ class Respond:
     max_output_tokens: int | Literal["inf"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CancelResponse:
     """Stop working on a response. Nothing need be answered; late events are dropped."""
 
@@ -167,7 +167,7 @@ EngineCommand = (
 # Events: engine to session.
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class VoiceActivity:
     """How likely a chunk of the caller's audio is speech. Chunks come in order, without gaps."""
 
@@ -193,7 +193,7 @@ class TranscriptionFailed:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ResponseSpeech:
     """
     Something to be said, and its sound.
@@ -209,7 +209,7 @@ class ResponseSpeech:
     "In the session's audio format; any whole number of samples."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ResponseText:
     """Written output, for a response that does not speak."""
 
@@ -236,7 +236,7 @@ class FunctionCallArguments:
     "A piece of the arguments' JSON text. All pieces together are one JSON object."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ResponseFinished:
     response_id: str
     generation: int
@@ -310,7 +310,7 @@ EngineEvent = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EngineStart:
     """What an engine is told when a session starts."""
 

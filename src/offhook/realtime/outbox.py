@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ServerEvent:
     """Send this event to one client, or to all."""
 
@@ -32,7 +32,7 @@ class ServerEvent:
     "The sender it answers; `None`: every client."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PlayAudio:
     """Queue this for the caller, in the session's audio format."""
 
@@ -51,7 +51,7 @@ class HearAudio:
     audio: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SessionNote:
     """Something for the call's timeline."""
 
@@ -66,7 +66,7 @@ class SessionExpired:
     """The session reached its maximum duration. The owner ends the call, then closes the session."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SessionClosed:
     """Nothing more will come: every response is done."""
 

@@ -24,7 +24,7 @@ DELTA_MS = 500
 "The longest audio in one `response.output_audio.delta`."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ResponsePlan:
     """What one response is made by: the session's settings at its start, with the client's changes (rows E09, E14)."""
 
@@ -70,7 +70,7 @@ class ResponsePlan:
         return self.voice if isinstance(self.voice, str) else str(self.voice["id"])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
     """How a response ended (row O20)."""
 

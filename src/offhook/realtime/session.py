@@ -253,8 +253,9 @@ class Session:
 
     def close(self, reason: str, now: float) -> None:
         """
-        The caller is gone, or the session must end. What is under way gets `drain_s` to finish; then
-        `SessionClosed` comes, after one `response.done` for every response (rows S17, O12).
+        The caller is gone, or the session must end. What is under way gets `drain_s` to finish, but no
+        response of a call without a client; then `SessionClosed` comes, after one `response.done` for every response
+        (rows S17, O12).
         """
         if self._closing is not None:
             return
@@ -266,6 +267,9 @@ class Session:
         self._responses.muted = True
         if self._responses.sounding:
             self._responses.cut(None)
+        if self.sip and not self._clients:
+            # The caller will not hear it, and nobody is there to read it or to run its tools.
+            self._responses.cancel_all()
         self._after(now)
 
     # Client events.

@@ -31,7 +31,7 @@ __all__ = [
 EndCause = Literal["remote_bye", "local_bye", "no_ack", "timeout", "unreachable", "session_expired"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LegEnded:
     """Why a leg that was answered is over."""
 
@@ -71,7 +71,7 @@ class Cancelled:
     reason_header: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Confirmed:
     """UAS: the ACK to the 2xx of the leg's own INVITE."""
 
@@ -127,7 +127,7 @@ class Replied:
     attempts: tuple[Attempt, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ended:
     ended: LegEnded
 

@@ -166,8 +166,7 @@ class Headers:
         "Where the first line of each name is; made when a name is looked up, as what is only sent never is."
         self.cache: dict[str, Any] = {}
         "Typed views of these headers, kept by the message. Any change of the headers empties it."
-        for name, value in items:
-            self.add(name, value)
+        self.extend(items)
 
     @classmethod
     def from_wire(cls, items: list[tuple[str, str]]) -> Headers:
@@ -247,6 +246,13 @@ class Headers:
         """Append a line. Raises `HeaderError` for a name that is not a token or a value with a line break."""
         _check(name, value)
         self._items.append((name, value))
+        self._changed()
+
+    def extend(self, lines: Iterable[tuple[str, str]]) -> None:
+        """Append lines. Raises `HeaderError` like `add`."""
+        for name, value in lines:
+            _check(name, value)
+            self._items.append((name, value))
         self._changed()
 
     def prepend(self, name: str, value: str) -> None:

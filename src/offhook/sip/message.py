@@ -380,23 +380,32 @@ def create_response(
     cannot be sent.
     """
     theirs = request.headers
-    mirrored = [("Via", value) for value in theirs.get_all("Via")]
+    items = _mirrored(theirs, to_tag).copy()
+    if request.method == "INVITE" and 100 < status < 300:
+        items += [("Record-Route", value) for value in theirs.get_all("Record-Route")]
+    if status == 100 and (timestamp := theirs.get("Timestamp")) is not None:
+        items.append(("Timestamp", timestamp))
+    built = Headers.from_wire(items)
+    built.extend(headers)
+    if body and content_type:
+        built.add("Content-Type", content_type)
+    return Response(status, reason_phrase(status) if reason is None else reason, headers=built, body=body)
+
+
+def _mirrored(theirs: Headers, to_tag: str | None) -> list[tuple[str, str]]:
+    """Return the lines that all responses repeat: an INVITE has three of them, two with our tag."""
+    cached: tuple[str | None, list[tuple[str, str]]] | None = theirs.cache.get("mirrored")
+    if cached is not None and cached[0] == to_tag:
+        return cached[1]
+    lines = [("Via", value) for value in theirs.get_all("Via")]
     # The first of each: a request with more is refused, and the refusal should not repeat the fault.
-    mirrored += [
+    lines += [
         (name, add_tag(value, to_tag) if name == "To" and to_tag else value)
         for name in _MANDATORY
         if (value := theirs.get(name)) is not None
     ]
-    if request.method == "INVITE" and 100 < status < 300:
-        mirrored += [("Record-Route", value) for value in theirs.get_all("Record-Route")]
-    if status == 100 and (timestamp := theirs.get("Timestamp")) is not None:
-        mirrored.append(("Timestamp", timestamp))
-    built = Headers.from_wire(mirrored)
-    for name, value in headers:
-        built.add(name, value)
-    if body and content_type:
-        built.add("Content-Type", content_type)
-    return Response(status, reason_phrase(status) if reason is None else reason, headers=built, body=body)
+    theirs.cache["mirrored"] = to_tag, lines
+    return lines
 
 
 def _validate_headers(message: Request | Response) -> None:

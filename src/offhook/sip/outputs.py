@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Incoming", "Output", "Released", "Transmit", "UsageEvent"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Transmit:
     """Put these bytes on that flow."""
 
@@ -24,20 +24,20 @@ class Transmit:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Incoming:
     """A new call; 100 was sent."""
 
     usage: UasUsage
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class UsageEvent:
     usage: InviteUsage
     event: LegEvent
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Released:
     """A usage is forgotten: nothing will happen to it any more."""
 

@@ -32,6 +32,8 @@ from offhook.realtime.session import (
     RetrievedItem,
     ServerEvent,
     Session,
+    SessionClosed,
+    SessionNote,
 )
 from offhook.realtime.session_config import parse_accept
 from offhook.realtime.sideband_audio import convert
@@ -458,6 +460,33 @@ def test_nothing_is_said_to_a_caller_who_is_gone() -> None:
     assert types(events) == ["response.done"]
     assert events[0]["response"]["status"] == "cancelled"
     assert desk.commands(PlayAudio) == []
+
+
+def test_a_call_that_no_client_follows_ends_at_once() -> None:
+    """Row S17: what is under way has nobody to be finished for; the engine is told to stop."""
+    desk = Desk()
+    command = desk.respond()
+    desk.session.detach(1)
+    desk.session.close("hangup", desk.now)
+    (done,) = desk.drain()
+    assert (done["type"], done["response"]["status"]) == ("response.done", "cancelled")
+    assert desk.commands(CancelResponse) == [CancelResponse(command.response_id)]
+    assert desk.commands(SessionClosed) == [SessionClosed("hangup")]
+    assert desk.session.next_timer() is None
+
+
+def test_the_last_words_of_a_call_are_waited_for_without_a_client() -> None:
+    """Row S17: they go on the call's timeline."""
+    desk = Desk()
+    desk.session.detach(1)
+    desk.hear(400, 1.0)
+    desk.session.close("hangup", desk.now)
+    desk.drain()
+    (asked,) = desk.commands(Transcribe)[-1:]
+    assert desk.commands(SessionClosed) == []
+    desk.engine(Transcribed(asked.item_id, asked.revision, "Good bye.", 0.4))
+    assert [note.title for note in desk.commands(SessionNote)] == ["Good bye."]
+    assert desk.commands(SessionClosed) == [SessionClosed("hangup")]
 
 
 def test_usage() -> None:

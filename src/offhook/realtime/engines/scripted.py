@@ -23,10 +23,12 @@ tools' outputs, and so on. A response without any utterance before it gets the g
 from __future__ import annotations
 
 import re
+from bisect import insort
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from operator import attrgetter
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -107,13 +109,14 @@ class Script:
     "The engine fails after this much of the caller's audio."
 
 
-@dataclass(order=True)
-class _Job:
+class _Job(NamedTuple):
     """Something to emit once that much audio was heard."""
 
     at_ms: float
-    order: int
-    event: EngineEvent = field(compare=False)
+    event: EngineEvent
+
+
+_when = attrgetter("at_ms")
 
 
 class ScriptedEngine:
@@ -126,7 +129,6 @@ class ScriptedEngine:
         self._format: AudioFormat = "audio/pcmu"
         self._heard_ms = 0.0
         self._jobs: list[_Job] = []
-        self._order = 0
         self._utterances: list[str] = []
         self._replied: dict[int, int] = {}
         self._talking: Respond | None = None
@@ -236,9 +238,7 @@ class ScriptedEngine:
     # Delays.
 
     def _after(self, delay_ms: float, event: EngineEvent) -> None:
-        self._order += 1
-        self._jobs.append(_Job(self._heard_ms + delay_ms, self._order, event))
-        self._jobs.sort()
+        insort(self._jobs, _Job(self._heard_ms + delay_ms, event), key=_when)
 
     def _run_jobs(self) -> None:
         while self._jobs and self._jobs[0].at_ms <= self._heard_ms and self._emit is not None:

@@ -47,7 +47,7 @@ class State(enum.Enum):
     TERMINATED = "terminated"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Send:
     """Put this message on the wire."""
 
@@ -66,7 +66,7 @@ class AckReceived:
     """The peer acknowledged the final response."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Terminated:
     """The transaction is over and can be forgotten; `timed_out` when the peer never answered."""
 
