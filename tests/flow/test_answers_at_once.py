@@ -11,7 +11,7 @@ import pytest
 import uvloop
 
 from offhook.clock import SystemClock
-from offhook.sip import transport
+from offhook.sip import datagrams
 from offhook.sip.endpoint import Endpoint, EndpointConfig, LegListener
 from offhook.sip.transaction import TimerValues
 
@@ -64,6 +64,84 @@ def test_the_100s_of_a_burst_leave_before_its_second_call_is_looked_at():
     statuses = uvloop.run(send_burst(10))
     assert sorted(statuses) == ["100"] * 10 + ["180"] * 10
     assert statuses[:9] == ["100"] * 9 or statuses.index("180", statuses.index("180") + 1) >= 11
+
+
+async def receive(trunk, count):
+    """Return that many datagrams."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(30):
+        return [(await loop.sock_recv(trunk, 4096)).decode() for _ in range(count)]
+
+
+async def test_a_call_at_work_lets_new_invites_in_by_reading_what_waits():
+    legs = []
+
+    def ring(leg):
+        legs.append(leg)
+        leg.listener = Ringer()
+        leg.ring()
+
+    endpoint = Endpoint(EndpointConfig(("udp:127.0.0.1:0",)), clock=SystemClock(), on_invite=ring)
+    await endpoint.start()
+    address = ("127.0.0.1", endpoint.addresses[0].port)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as trunk:
+        trunk.bind(("127.0.0.1", 0))
+        trunk.setblocking(False)
+        first, second = (
+            INVITE.format(number=number, port=trunk.getsockname()[1]).replace("\n", "\r\n").encode()
+            for number in (1, 2)
+        )
+        trunk.sendto(first, address)
+        await receive(trunk, 2)
+        # From here to the next await the loop has no turn: as in a call that is being opened.
+        trunk.sendto(second, address)
+        trunk.sendto(first.replace(b"INVITE", b"CANCEL"), address)
+        legs[0].read_waiting()
+        came = [trunk.recv(4096).decode() for _ in range(3)]
+        assert [(text.split()[1], text.split("CSeq: ")[1].split("\r\n")[0]) for text in came] == [
+            ("100", "1 INVITE"), ("200", "1 CANCEL"), ("487", "1 INVITE"),
+        ]  # fmt: skip
+        # The leg is ahead of its listener, and the second call is told of in its turn.
+        assert (legs[0].state, len(legs)) == ("ended", 1)
+        await receive(trunk, 1)
+        assert len(legs) == 2
+    await endpoint.close()
+
+
+async def test_datagrams_that_cannot_be_sent_cost_nothing_else():
+    received = []
+    bound = datagrams.DatagramSocket(
+        "127.0.0.1", 0, lambda data, to, source: received.append((data, to, source))
+    )
+    bound.send(b"to no port", ("127.0.0.1", 70_000))
+    bound.send(b"x" * 70_000, bound.address)
+    bound.send(b"to nobody", ("127.0.0.1", 1))
+    bound.send(b"y" * 60_000, bound.address)
+    async with asyncio.timeout(30):
+        while not received:
+            await asyncio.sleep(0)
+    assert received == [(b"y" * 60_000, bound.address, bound.address)]
+    bound.close()
+    bound.close()
+    bound.send(b"after the end", ("127.0.0.1", 1))
+    bound.read()
+
+
+async def test_a_reader_that_closes_the_socket_gets_nothing_more():
+    received = []
+
+    def close(data, to, source):
+        received.append(data)
+        bound.close()
+
+    bound = datagrams.DatagramSocket("127.0.0.1", 0, close)
+    bound.send(b"one", bound.address)
+    bound.send(b"two", bound.address)
+    async with asyncio.timeout(30):
+        while not received:
+            await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    assert received == [b"one"]
 
 
 class Holder(LegListener):
@@ -123,7 +201,7 @@ async def test_a_call_that_came_in_and_is_over_needs_no_collector(who_hangs_up):
 
 
 async def test_a_small_receive_buffer_is_said_once_with_the_remedy(monkeypatch, caplog):
-    monkeypatch.setattr(transport, "RECEIVE_BUFFER", 1 << 30)
+    monkeypatch.setattr(datagrams, "RECEIVE_BUFFER", 1 << 30)
     endpoint = Endpoint(EndpointConfig(("udp:127.0.0.1:0", "udp:127.0.0.1:0")), clock=SystemClock())
     with caplog.at_level(logging.INFO, "offhook.sip"):
         await endpoint.start()
@@ -134,7 +212,7 @@ async def test_a_small_receive_buffer_is_said_once_with_the_remedy(monkeypatch, 
 
 
 async def test_a_buffer_as_large_as_asked_for_is_no_news(monkeypatch, caplog):
-    monkeypatch.setattr(transport, "RECEIVE_BUFFER", 65536)
+    monkeypatch.setattr(datagrams, "RECEIVE_BUFFER", 65536)
     endpoint = Endpoint(EndpointConfig(("udp:127.0.0.1:0",)), clock=SystemClock())
     with caplog.at_level(logging.INFO, "offhook.sip"):
         await endpoint.start()

@@ -376,6 +376,7 @@ class Call(LegListener):
 
     def _use_fallback(self, cause: str, said: str) -> None:
         """Nobody will decide: do what the project says (decision 10). `said` is what the caller's side may know."""
+        self._leg.read_waiting()
         if self.state is not CallState.RINGING:
             return
         fallback = self.project.fallback
@@ -426,6 +427,7 @@ class Call(LegListener):
             if agent is self._agent and not self._stand_in(end):
                 self._fail(end, error.said)
             return
+        self._leg.read_waiting()
         if self.state is not CallState.ACCEPTED or self._leg.state == "ended" or agent is not self._agent:
             # The leg is ahead of its news: a CANCEL may have come that we are told of in a moment.
             port.close()

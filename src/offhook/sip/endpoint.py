@@ -149,7 +149,8 @@ class Endpoint:
         )
         self._wayfinder = Wayfinder(self._transport, resolver or Resolver(), on_registrar)
         self.registrations = Registrations(self._stack, draw=random.SystemRandom().random)
-        self._telling = Telling(self._tell_output)
+        self._telling = Telling(self._tell_output, self.read_waiting)
+        self._is_between = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._replies: dict[int, asyncio.Future[Replied]] = {}
@@ -288,7 +289,8 @@ class Endpoint:
         self._on_refused(flow, TOO_MANY_CONNECTIONS)
 
     def message_received(self, data: bytes, flow: Flow) -> None:
-        self._telling.relieve()
+        if not self._is_between:
+            self._telling.relieve()
         self.messages.count("in", data)
         # One message must never end the endpoint, whatever it holds and whatever bug it meets.
         try:
@@ -362,6 +364,20 @@ class Endpoint:
                 log.exception("trace failed", extra={"event": "sip.trace.failed", "call_id": call_id})
 
         return guarded
+
+    def read_waiting(self) -> None:
+        """
+        Take the datagrams that have come meanwhile, so that a new INVITE has its 100; nothing is told inside.
+
+        Legs may be further afterwards than their listeners know, as between any two turns of the loop.
+        """
+        if self._is_between or self._telling.is_full:
+            return
+        self._is_between = True
+        try:
+            self._transport.read_datagrams()
+        finally:
+            self._is_between = False
 
     # The one timer.
 

@@ -87,6 +87,9 @@ class LegDriver(Protocol):
     def pump(self) -> None:
         """Send what is to be sent, arm the timer, and see to it that events are told soon."""
 
+    def read_waiting(self) -> None:
+        """Take what has come meanwhile; tell nothing."""
+
     async def reply(self, usage: InviteUsage, key: int, timeout: float) -> Replied | None:
         """Wait for the answer to request `key`; `None` after `timeout` seconds."""
 
@@ -133,6 +136,14 @@ class Leg:
     @property
     def call_id(self) -> str:
         return self._usage.call_id
+
+    def read_waiting(self) -> None:
+        """
+        Have other calls' messages read before a piece of work of more than some 0.5 ms: see `Endpoint.read_waiting`.
+
+        To be followed by a look at `state`: this call's may be among them.
+        """
+        self._driver.read_waiting()
 
     @property
     def state(self) -> str:

@@ -22,10 +22,15 @@ faster than it can be served, since what overflows there is sent again.
 
 
 class Telling(Generic[Told]):
-    """A queue in front of `tell`, which must not raise. What is added while something is told waits for its turn."""
+    """
+    A queue in front of `tell`, which must not raise. What is added while something is told waits for its turn.
 
-    def __init__(self, tell: Callable[[Told], None]) -> None:
+    `read` is called before each that is told in a turn: what has come since then is answered first.
+    """
+
+    def __init__(self, tell: Callable[[Told], None], read: Callable[[], None]) -> None:
         self._tell = tell
+        self._read = read
         self._waiting: deque[Told] = deque()
         self._is_telling = False
         self._next: asyncio.Handle | None = None
@@ -42,9 +47,14 @@ class Telling(Generic[Told]):
         if self._next is None:
             self._next = asyncio.get_running_loop().call_soon(self._take_turn)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether what waits is to be told before anything else is read."""
+        return len(self._waiting) > MOST_WAITING
+
     def relieve(self) -> None:
         """Tell everything at once when too much waits. To be called where more is about to come in."""
-        if len(self._waiting) > MOST_WAITING:
+        if self.is_full:
             self._run(None)
 
     def close(self) -> None:
@@ -66,6 +76,8 @@ class Telling(Generic[Told]):
         self._is_telling = True
         try:
             while self._waiting:
+                if until is not None:
+                    self._read()
                 self._tell(self._waiting.popleft())
                 if until is not None and perf_counter() >= until:
                     return

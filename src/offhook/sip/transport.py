@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, cast
 
+from . import datagrams
+from .datagrams import DatagramSocket
 from .flow import Address, Flow, format_address
 from .framing import FramingError, KeepAlive, StreamFramer
 from .route import Target
@@ -23,8 +25,6 @@ log = logging.getLogger("offhook.sip")
 
 MIN_DATAGRAM = 16
 "Shorter datagrams are NAT keep-alives (CRLF, NUL), not messages."
-RECEIVE_BUFFER = 4 * 1024 * 1024
-"Asked for each UDP socket. Some 2,000 INVITEs: a burst that comes while the process is held up, or a trunk's return."
 CRLF_PONG = b"\r\n"
 WILDCARDS = ("0.0.0.0", "::")  # noqa: S104  (compared with, not bound)
 
@@ -103,7 +103,7 @@ class SipTransport:
         self.limits = limits
         self._tls = tls
         self._tls_client = tls_client
-        self._udp: dict[Address, asyncio.DatagramTransport] = {}
+        self._udp: dict[Address, DatagramSocket] = {}
         self._servers: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections: dict[int, Connection] = {}
@@ -126,7 +126,7 @@ class SipTransport:
         bound = []
         for listener in wanted:
             if listener.transport == "udp":
-                bound.append(await self._listen_udp(listener))
+                bound.append(self._listen_udp(listener))
             else:
                 bound.append(self._listen_stream(listener))
         self._reap()
@@ -135,13 +135,9 @@ class SipTransport:
     def send(self, flow: Flow, data: bytes) -> None:
         """Send, or drop where there is no longer a way: SIP's own timers notice."""
         if flow.connection is None:
-            socket_ = self._udp.get(flow.local) or self._udp_for(flow)
-            if socket_ is None or socket_.is_closing():
-                return
-            try:
-                socket_.sendto(data, flow.remote)
-            except (OSError, ValueError) as exc:
-                log.debug("UDP: %s", exc, extra={"event": "sip.udp.error"})
+            bound = self._udp.get(flow.local) or self._udp_for(flow)
+            if bound is not None:
+                bound.send(data, flow.remote)
         elif connection := self._connections.get(flow.connection):
             connection.send(data)
 
@@ -202,29 +198,31 @@ class SipTransport:
         for server in self._servers:
             server.close()
         for udp in self._udp.values():
-            udp.abort()
+            udp.close()
         for connection in list(self._connections.values()):
             connection.abort()
 
     # UDP.
 
-    async def _listen_udp(self, listener: Listener) -> Listener:
-        bound = _bind_udp(listener)
-        given = _enlarge(bound)
-        if given < RECEIVE_BUFFER and not self._udp:  # said of the first, true of all
+    def _listen_udp(self, listener: Listener) -> Listener:
+        bound = DatagramSocket(listener.host, listener.port, self._datagram_received)
+        if bound.buffer < datagrams.RECEIVE_BUFFER and not self._udp:  # said of the first, true of all
             log.info(
                 "the kernel gives %d kB for datagrams that wait to be read: of a longer burst some are lost and sent "
                 "again; sysctl -w net.core.rmem_max=%d gives all that is asked for",
-                given // 1024,
-                RECEIVE_BUFFER,
-                extra={"event": "sip.udp.buffer", "given": given, "wanted": RECEIVE_BUFFER},
+                bound.buffer // 1024,
+                datagrams.RECEIVE_BUFFER,
+                extra={"event": "sip.udp.buffer", "given": bound.buffer, "wanted": datagrams.RECEIVE_BUFFER},
             )
-        transport, _ = await self._loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=bound)
-        host, port = transport.get_extra_info("sockname")[:2]
-        self._udp[(host, port)] = transport
-        return Listener("udp", host, port)
+        self._udp[bound.address] = bound
+        return Listener("udp", *bound.address)
 
-    def datagram_received(self, data: bytes, bound: Address, remote: Address) -> None:
+    def read_datagrams(self) -> None:
+        """Take what waits in UDP's sockets, without waiting for the loop's next turn."""
+        for bound in self._udp.values():
+            bound.read()
+
+    def _datagram_received(self, data: bytes, bound: Address, remote: Address) -> None:
         if len(data) < MIN_DATAGRAM:
             return
         flow = Flow("udp", bound, remote)
@@ -232,7 +230,7 @@ class SipTransport:
             local = self._local_address(bound, remote[0])
             self._user.message_received(data, Flow("udp", local, remote))
 
-    def _udp_for(self, flow: Flow) -> asyncio.DatagramTransport | None:
+    def _udp_for(self, flow: Flow) -> DatagramSocket | None:
         """A flow's local host is a real address; the socket may be bound to all of them."""
         wildcard = "::" if ":" in flow.local[0] else "0.0.0.0"  # noqa: S104  (compared with, not bound)
         return self._udp.get((wildcard, flow.local[1]))
@@ -362,20 +360,6 @@ class SipTransport:
         task.add_done_callback(self._tasks.discard)
 
 
-class _Datagrams(asyncio.DatagramProtocol):
-    def __init__(self, owner: SipTransport) -> None:
-        self._owner = owner
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._bound: Address = transport.get_extra_info("sockname")[:2]
-
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        self._owner.datagram_received(data, self._bound, addr[:2])
-
-    def error_received(self, exc: Exception) -> None:
-        log.debug("UDP: %s", exc, extra={"event": "sip.udp.error"})
-
-
 class Connection(asyncio.Protocol):
     """One TCP or TLS connection, accepted or dialled."""
 
@@ -446,29 +430,6 @@ def _bound_silence(transport: asyncio.BaseTransport, seconds: float) -> None:
     connected = transport.get_extra_info("socket")
     if connected is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
-
-
-def _bind_udp(listener: Listener) -> socket.socket:
-    family = socket.AF_INET6 if ":" in listener.host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_DGRAM)
-    try:
-        bound.setblocking(False)
-        if family == socket.AF_INET6:
-            # As for streams: else [::] takes IPv4's port too, and IPv4 peers are told an address that they cannot use.
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        bound.bind((listener.host, listener.port))
-    except OSError as exc:
-        bound.close()
-        address = format_address((listener.host, listener.port))
-        raise OSError(exc.errno, f"{exc.strerror or exc} (while binding udp:{address})") from None
-    return bound
-
-
-def _enlarge(bound: socket.socket) -> int:
-    """Ask for the receive buffer that bursts need, and return what the kernel gives."""
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-    # Linux doubles what it was asked for, for its own needs (socket(7)).
-    return bound.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
 
 
 def _route_source(remote_host: str) -> str | None:

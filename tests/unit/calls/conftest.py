@@ -56,6 +56,9 @@ class FakeLeg:
     def trace(self, tracer):
         tracer(WireMessage(0.0, "in", "udp", "192.0.2.9:5060", "192.0.2.1:5060", self._raw))
 
+    def read_waiting(self):
+        """Nothing waits here."""
+
     def ring(self, status=180, **_):
         self.asked.append(("ring", status))
 

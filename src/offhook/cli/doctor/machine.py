@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from offhook.config import Config
 from offhook.config_trunks import TrunkTable
-from offhook.sip.transport import RECEIVE_BUFFER, parse_listen
+from offhook.sip.datagrams import RECEIVE_BUFFER
+from offhook.sip.transport import parse_listen
 
 from .facts import (
     AddressFacts,
