@@ -70,9 +70,10 @@ async def closed(node: Node, app: DeveloperApp, call_id: str, *, sip_status: int
     assert state == shown["state"] == "ended"
     assert shown["termination"] == termination
     assert abs(ended_at - time.time()) < 60
-    entries = rows(node, "SELECT number, title FROM timeline WHERE call_id = ? ORDER BY number", call_id)
-    assert [number for number, _ in entries] == list(range(len(entries)))
-    assert "ended: the node crashed" in [title for _, title in entries]
+    pieces = rows(node, "SELECT entries FROM timeline_pieces WHERE call_id = ? ORDER BY first", call_id)
+    entries = [entry for (piece,) in pieces for entry in json.loads(piece)]
+    assert [number for number, *_ in entries] == list(range(len(entries)))
+    assert "ended: the node crashed" in [title for _, _, _, title, _ in entries]
 
 
 async def test_everybody_is_hung_up_on_after_a_crash(tmp_path: Path) -> None:

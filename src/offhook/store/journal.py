@@ -57,18 +57,10 @@ class StoreJournal:
         self._writer.keep(schema.refers, (row["call_id"], row["number"]), row)
 
     def entry(self, call_id: str, number: int, at: float, entry: TimelineEntry) -> None:
-        details = Json.of(entry.details)
-        row = {
-            "call_id": call_id,
-            "number": number,
-            "at": at,
-            "kind": entry.kind,
-            "title": plain(entry.title),
-            "details": details,
-        }
-        self._writer.append(schema.timeline, row)
+        text = Json.of((number, at, entry.kind, entry.title, entry.details))
+        self._writer.extend(schema.timeline_pieces, call_id, number, text)
         if entry.kind == "turn":
-            turn = {"call_id": call_id, "number": number, "at": at, "described": details}
+            turn = {"call_id": call_id, "number": number, "at": at, "described": Json.of(entry.details)}
             self._writer.append(schema.turns, turn)
 
     def dialog(self, call_id: str, snapshot: Mapping[str, Any] | None) -> None:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, func, or_, select
+from sqlalchemy import Connection, and_, func, or_, select
 
 from offhook.calls.journal import CallTimes
 from offhook.calls.orphans import Orphan
@@ -23,7 +23,7 @@ async def find_orphans(database: Database, node: str) -> list[Orphan]:
 
 
 def _find(connection: Connection, node: str) -> list[Orphan]:
-    calls, dialogs, timeline = schema.calls, schema.dialogs, schema.timeline
+    calls, dialogs, pieces = schema.calls, schema.dialogs, schema.timeline_pieces
     snapshots = {
         row.call_id: row.snapshot
         for row in connection.execute(
@@ -37,12 +37,18 @@ def _find(connection: Connection, node: str) -> list[Orphan]:
         row.id: row
         for row in connection.execute(query.where(of_node, or_(calls.c.state != "ended", has_dialog)))
     }
+    newest = (
+        select(pieces.c.call_id, func.max(pieces.c.first).label("first"))
+        .where(pieces.c.call_id.in_([*open_calls, *snapshots]))
+        .group_by(pieces.c.call_id)
+        .subquery()
+    )
     last = {
-        row.call_id: row.number
+        row.call_id: max(number for number, *_ in row.entries)
         for row in connection.execute(
-            select(timeline.c.call_id, func.max(timeline.c.number).label("number"))
-            .where(timeline.c.call_id.in_([*open_calls, *snapshots]))
-            .group_by(timeline.c.call_id)
+            select(pieces.c.call_id, pieces.c.entries).join(
+                newest, and_(pieces.c.call_id == newest.c.call_id, pieces.c.first == newest.c.first)
+            )
         )
     }
     refers: defaultdict[str, list[Any]] = defaultdict(list)

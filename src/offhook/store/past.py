@@ -33,18 +33,17 @@ class StorePastCalls:
         return _row(found) if found is not None else None
 
     async def timeline(self, call_id: str) -> dict[str, Any]:
-        table = schema.timeline
-        query = (
-            select(table.c.number, table.c.at, table.c.kind, table.c.title, table.c.details)
-            .where(table.c.call_id == call_id)
-            .order_by(table.c.at, table.c.number)
-        )
+        pieces = schema.timeline_pieces
+        query = select(pieces.c.entries).where(pieces.c.call_id == call_id)
 
         def read(connection: Connection) -> dict[str, Any]:
-            rows = connection.execute(query).all()
-            entries = [TimelineEntry(row.at, row.kind, row.title, row.details, row.number) for row in rows]
+            known = [entry for piece in connection.execute(query).scalars() for entry in piece]
+            entries = [
+                TimelineEntry(at, kind, title, details, number) for number, at, kind, title, details in known
+            ]
+            entries.sort(key=lambda entry: (entry.at, entry.number))
             # They were numbered as they came: a gap is what could not be written.
-            dropped = max((row.number for row in rows), default=-1) + 1 - len(rows)
+            dropped = max((entry.number for entry in entries), default=-1) + 1 - len(entries)
             return timeline_body(call_id, entries, dropped)
 
         return await self._database.read_kept(read)

@@ -91,7 +91,7 @@ def _old_calls(before: float) -> Select[tuple[str]]:
 
 
 def _remove_calls(connection: Connection, old: Sequence[str]) -> None:
-    for table in (schema.timeline, schema.turns, schema.refers):
+    for table in (schema.timeline_pieces, schema.turns, schema.refers):
         connection.execute(delete(table).where(table.c.call_id.in_(old)))
     connection.execute(delete(schema.calls).where(schema.calls.c.id.in_(old)))
 

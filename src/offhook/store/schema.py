@@ -33,7 +33,7 @@ __all__ = [
     "projects",
     "recordings",
     "refers",
-    "timeline",
+    "timeline_pieces",
     "turns",
     "webhook_endpoints",
 ]
@@ -171,17 +171,18 @@ turns = Table(
 )
 "Where the time of one turn went; `number` is its entry's on the timeline."
 
-timeline = Table(
-    "timeline",
+timeline_pieces = Table(
+    "timeline_pieces",
     metadata,
     Column("call_id", String(80), nullable=False),
-    Column("number", Integer, nullable=False),
-    Column("at", Float, nullable=False),
-    Column("kind", String(24), nullable=False),
-    Column("title", Text, nullable=False),
-    Column("details", JSON, nullable=False),
-    PrimaryKeyConstraint("call_id", "number"),
+    Column("first", Integer, nullable=False),
+    Column("entries", JSON, nullable=False),
+    PrimaryKeyConstraint("call_id", "first"),
 )
+"""
+The entries of a timeline that came within one commit, each as `[number, at, kind, title, details]`; `first` is the
+number of the first.
+"""
 
 dialogs = Table(
     "dialogs",

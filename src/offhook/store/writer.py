@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
+from .json_text import Json
 from .rows import delete_rows, insert_rows, upsert_rows
 
 __all__ = ["NotStoredError", "Writer", "WriterLimits"]
@@ -51,6 +52,17 @@ class _Row:
 
 
 @dataclass(eq=False, slots=True)
+class _Entry:
+    """To be added to a list."""
+
+    table: Table
+    key: str
+    number: int
+    text: Json
+    written: None = field(default=None, init=False)
+
+
+@dataclass(eq=False, slots=True)
 class _Kept:
     """To be as it is here, whatever it was."""
 
@@ -69,17 +81,18 @@ class _Work:
     written: asyncio.Future[None] | None
 
 
-_Item = _Row | _Kept | _Work
+_Item = _Row | _Entry | _Kept | _Work
 
 
 class Writer:
     """
     Takes rows and pieces of work from the event loop and writes them a little later.
 
-    `append` is for rows that nothing refers to, such as a timeline's: they are given up first when the database cannot
-    be written. `keep` is for rows that change: of several states in one commit the last is written. `put` is for all
-    else, in order of arrival. Rows are written after the work that shares their commit, some 100 ms after they came;
-    work some 20 ms. None blocks or raises. What is wrong with one costs no other its commit.
+    `append` is for rows that nothing refers to, and `extend` for lists that grow, such as timelines: these are given up
+    first when the database cannot be written. `keep` is for rows that change: of several states in one commit the last
+    is written. `put` is for all else, in order of arrival. Rows are written after the work that shares their commit,
+    some 100 ms after they came; work some 20 ms. None blocks or raises. What is wrong with one costs no other its
+    commit.
     """
 
     def __init__(self, engine: Engine, limits: WriterLimits | None = None) -> None:
@@ -114,6 +127,18 @@ class Writer:
             self._lose()
             return
         self._queue.append(_Row(table, values))
+
+    def extend(self, table: Table, key: str, number: int, entry: Json) -> None:
+        """
+        Add to the list of this key. `number` counts its entries.
+
+        What is added to one list within one commit becomes one row of the table: the key, the first entry's number, and
+        a JSON list of the entries. A row for each would cost five times the work.
+        """
+        if len(self._queue) >= self._limits.waiting // 2 or self._stopping:
+            self._lose()
+            return
+        self._queue.append(_Entry(table, key, number, entry))
 
     def keep(self, table: Table, key: object, values: Mapping[str, Any] | None) -> None:
         """
@@ -218,6 +243,7 @@ class Writer:
 
     def _commit(self, group: list[_Item]) -> None:
         new: defaultdict[Table, list[Mapping[str, Any]]] = defaultdict(list)
+        lists: defaultdict[tuple[Table, str], list[_Entry]] = defaultdict(list)
         kept: defaultdict[Table, dict[object, Mapping[str, Any] | None]] = defaultdict(dict)
         began_at = time.monotonic()
         with self._engine.begin() as connection:
@@ -225,10 +251,14 @@ class Writer:
                 match item:
                     case _Row(table, values):
                         new[table].append(values)
+                    case _Entry(table, key):
+                        lists[table, key].append(item)
                     case _Kept(table, key, values):
                         kept[table][key] = values
                     case _Work(work):
                         work(connection)
+            for (table, key), entries in lists.items():
+                new[table].append(_piece(table, key, entries))
             for table, rows in new.items():
                 insert_rows(connection, table, rows)
             for table, states in kept.items():
@@ -257,6 +287,15 @@ class Writer:
                 self.lost,
                 extra={"event": "store.well", "lost": self.lost},
             )
+
+
+def _piece(table: Table, key: str, entries: list[_Entry]) -> dict[str, Any]:
+    name, first, piece = table.columns.keys()
+    return {
+        name: key,
+        first: entries[0].number,
+        piece: Json(f"[{','.join([entry.text for entry in entries])}]"),
+    }
 
 
 class NotStoredError(Exception):

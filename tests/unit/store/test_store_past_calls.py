@@ -86,9 +86,9 @@ async def test_entries_that_were_not_written_are_counted(tmp_path):
         timeline = Timeline("rtc_1", clock, kept.journal.entry)
         for number in range(5):
             timeline.record("call", str(number))
-        await kept.written()
+            await kept.written()  # each is a piece of its own
         await kept.database.write(
-            lambda c: c.execute(tables.timeline.delete().where(tables.timeline.c.number == 2))
+            lambda c: c.execute(tables.timeline_pieces.delete().where(tables.timeline_pieces.c.first == 2))
         )
         body = await kept.past.timeline("rtc_1")
     assert body["dropped"] == 1

@@ -78,8 +78,8 @@ async def test_ended_calls_go_with_all_that_is_theirs(tmp_path):
         await put(database, tables.calls, *calls)
         for one in calls:
             owned = {"call_id": one["id"], "number": 0}
-            entry = owned | {"at": 0.0, "kind": "sip", "title": "", "details": {}}
-            await put(database, tables.timeline, entry, entry | {"number": 1})
+            piece = {"call_id": one["id"], "first": 0, "entries": [[0, 0.0, "sip", "", {}]]}
+            await put(database, tables.timeline_pieces, piece, piece | {"first": 1})
             await put(database, tables.turns, owned | {"at": 0.0, "described": {}})
             await put(database, tables.refers, owned | {"described": {}})
         recording = {
@@ -93,7 +93,7 @@ async def test_ended_calls_go_with_all_that_is_theirs(tmp_path):
         assert await Retention(database, 30, Clock()).sweep() == (1, 0)
         left = {"rtc_new", "rtc_alive", "rtc_kept"}
         assert await ids(database, tables.calls.c.id) == left
-        for table in (tables.timeline, tables.turns, tables.refers):
+        for table in (tables.timeline_pieces, tables.turns, tables.refers):
             assert await ids(database, table.c.call_id) == left
 
 

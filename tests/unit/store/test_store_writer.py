@@ -16,7 +16,7 @@ from sqlalchemy import Connection, event, insert, select, text
 from offhook.store import Database, StoreError
 from offhook.store.database import upsert
 from offhook.store.json_text import Json
-from offhook.store.schema import dialogs, metadata, timeline, webhook_endpoints
+from offhook.store.schema import dialogs, metadata, timeline_pieces, turns, webhook_endpoints
 from offhook.store.writer import NotStoredError, WriterLimits
 
 QUICK = WriterLimits(group_s=0.001, lazy_s=0.01, retry_s=0.02)
@@ -36,9 +36,7 @@ def entry(number: int, call_id: str = "rtc_1") -> dict:
         "call_id": call_id,
         "number": number,
         "at": 1.5,
-        "kind": "sip",
-        "title": "INVITE",
-        "details": Json.of({"message": "ü"}),
+        "described": Json.of({"message": "ü"}),
     }
 
 
@@ -49,7 +47,7 @@ def dialog(call_id: str, **snapshot: object):
 
 
 def count(connection: Connection) -> int:
-    return len(connection.execute(select(timeline.c.number)).all())
+    return len(connection.execute(select(turns.c.number)).all())
 
 
 async def until(holds, limit_s: float = 10.0) -> None:
@@ -61,12 +59,12 @@ async def until(holds, limit_s: float = 10.0) -> None:
 async def test_rows_are_there_after_a_later_commit_and_after_opening_again(tmp_path):
     async with database(tmp_path) as store:
         for number in range(1000):
-            store.writer.append(timeline, entry(number))
+            store.writer.append(turns, entry(number))
         await store.write(dialog("rtc_1", cseq=7))
         assert await store.read(count) == 1000
     async with database(tmp_path) as store:
-        found = await store.read(lambda c: c.execute(select(timeline).where(timeline.c.number == 999)).one())
-        assert found.details == {"message": "ü"}
+        found = await store.read(lambda c: c.execute(select(turns).where(turns.c.number == 999)).one())
+        assert found.described == {"message": "ü"}
         assert (await store.read(lambda c: c.execute(select(dialogs)).one())).snapshot == {"cseq": 7}
 
 
@@ -95,7 +93,7 @@ async def test_an_upsert_leaves_next_to_nothing_to_the_collector(tmp_path):
 async def test_what_closing_finds_waiting_is_written(tmp_path):
     async with database(tmp_path) as store:
         for number in range(5000):
-            store.writer.append(timeline, entry(number))
+            store.writer.append(turns, entry(number))
     async with database(tmp_path) as store:
         assert await store.read(count) == 5000
 
@@ -106,9 +104,9 @@ async def test_one_wrong_piece_costs_no_other_its_commit(tmp_path, caplog):
         before, wrong, after = loop.create_future(), loop.create_future(), loop.create_future()
         store.writer.put(dialog("rtc_1"), written=before)
         store.writer.put(lambda c: c.execute(text("INSERT INTO nowhere VALUES (1)")), written=wrong)
-        store.writer.append(timeline, entry(1))
-        store.writer.append(timeline, entry(1))  # the same number again
-        store.writer.append(timeline, entry(2))
+        store.writer.append(turns, entry(1))
+        store.writer.append(turns, entry(1))  # the same number again
+        store.writer.append(turns, entry(2))
         store.writer.put(dialog("rtc_2"), written=after)
         await before
         await after
@@ -128,7 +126,7 @@ async def test_while_another_process_locks_it_nothing_waits_and_it_recovers_by_i
             other.execute("BEGIN EXCLUSIVE")
             written = asyncio.get_running_loop().create_future()
             store.writer.put(dialog("rtc_2"), written=written)
-            store.writer.append(timeline, entry(1))
+            store.writer.append(turns, entry(1))
             await until(lambda: store.writer.trouble)
             assert not written.done()
             assert "locked" in store.writer.trouble
@@ -146,11 +144,11 @@ async def test_a_full_disk_is_said_and_what_may_be_lost_is_given_up_first(tmp_pa
     async with database(tmp_path, limits=limits) as store:
         await store.write(lambda c: c.execute(text("PRAGMA max_page_count = 1")))  # as large as it is
         filler = {"message": "x" * 100_000}
-        store.writer.append(timeline, entry(0) | {"details": Json.of(filler)})
+        store.writer.append(turns, entry(0) | {"described": Json.of(filler)})
         await until(lambda: store.writer.trouble)
         assert "full" in store.writer.trouble
         for number in range(1, 30):
-            store.writer.append(timeline, entry(number))
+            store.writer.append(turns, entry(number))
         assert store.writer.lost > 0
         essential = asyncio.get_running_loop().create_future()
         store.writer.put(dialog("rtc_2"), written=essential)
@@ -242,9 +240,9 @@ async def test_what_names_no_database_is_said_without_its_password(tmp_path, url
 
 async def test_rows_that_are_refused_are_said_once_a_minute_not_each(tmp_path, caplog):
     async with database(tmp_path) as store:
-        await store.write(lambda c: c.execute(text("DROP TABLE timeline")))
+        await store.write(lambda c: c.execute(text("DROP TABLE turns")))
         for number in range(50):
-            store.writer.append(timeline, entry(number))
+            store.writer.append(turns, entry(number))
         await until(lambda: store.writer.lost == 50)
         assert store.warnings() == ["50 rows could not be written since the start"]
     said = [record for record in caplog.records if record.levelno == logging.ERROR]
@@ -299,7 +297,51 @@ async def test_a_thousand_rows_take_some_ten_statements(tmp_path):
         statements = []
         event.listen(store._engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
         for number in range(999):
-            store.writer.append(timeline, entry(number))
+            store.writer.append(turns, entry(number))
         await store.write(lambda _: None)
         assert await store.read(count) == 999
     assert len([text for text in statements if text.startswith("INSERT")]) < 60
+
+
+async def pieces(store) -> list[tuple]:
+    columns = timeline_pieces.c
+    query = select(columns.call_id, columns.first, columns.entries).order_by(columns.call_id, columns.first)
+    return [tuple(row) for row in await store.read(lambda c: c.execute(query).all())]
+
+
+async def test_entries_of_one_list_that_share_a_commit_become_one_row(tmp_path):
+    async with database(tmp_path) as store:
+        for number in range(3):
+            for call_id in ("rtc_1", "rtc_2"):
+                store.writer.extend(timeline_pieces, call_id, number, Json.of([number, "ü"]))
+        await store.write(lambda _: None)
+        store.writer.extend(timeline_pieces, "rtc_1", 3, Json.of([3, "later"]))
+        await store.write(lambda _: None)
+        assert await pieces(store) == [
+            ("rtc_1", 0, [[0, "ü"], [1, "ü"], [2, "ü"]]),
+            ("rtc_1", 3, [[3, "later"]]),
+            ("rtc_2", 0, [[0, "ü"], [1, "ü"], [2, "ü"]]),
+        ]
+
+
+async def test_an_entry_that_is_refused_costs_no_other_of_its_commit(tmp_path):
+    async with database(tmp_path) as store:
+        store.writer.extend(timeline_pieces, "rtc_1", 0, Json.of([0]))
+        await store.write(lambda _: None)
+        store.writer.extend(timeline_pieces, "rtc_1", 0, Json.of(["again"]))
+        store.writer.extend(timeline_pieces, "rtc_1", 1, Json.of([1]))
+        store.writer.extend(timeline_pieces, "rtc_2", 0, Json.of([0]))
+        await store.write(lambda _: None)
+        assert await pieces(store) == [("rtc_1", 0, [[0]]), ("rtc_1", 1, [[1]]), ("rtc_2", 0, [[0]])]
+        assert store.writer.lost == 1
+
+
+async def test_entries_are_given_up_before_work_is(tmp_path):
+    limits = WriterLimits(group_s=0.001, lazy_s=60.0, waiting=20)
+    async with database(tmp_path, limits=limits) as store:
+        for number in range(15):
+            store.writer.extend(timeline_pieces, "rtc_1", number, Json.of([number]))
+        assert (store.writer.waiting, store.writer.lost) == (10, 5)
+        await store.write(dialog("rtc_1"))
+        ((_, _, entries),) = await pieces(store)
+        assert entries == [[number] for number in range(10)]
