@@ -14,6 +14,8 @@ import errno
 import socket
 import threading
 
+from . import precedence
+
 __all__ = ["MOST", "Lookups"]
 
 MOST = 100
@@ -49,6 +51,7 @@ class Lookups:
         future: asyncio.Future[_Found] = loop.create_future()
 
         def ask() -> None:
+            precedence.go_behind()
             found = _ask(host)
             with contextlib.suppress(RuntimeError):  # the loop has gone, and who wanted to know
                 loop.call_soon_threadsafe(self._done, host, found)

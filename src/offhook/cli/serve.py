@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import enum
 import errno
+import logging
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 import uvloop
+
+from offhook import precedence
 
 from . import garbage
 
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
     from offhook.app import Node
 
 __all__ = ["register"]
+
+log = logging.getLogger("offhook.serve")
 
 SWITCH_S = 0.0005
 """
@@ -69,7 +75,7 @@ def serve(
     except OSError as error:
         print(f"offhook serve: --log-file: {log_file}: {error.strerror}", file=sys.stderr)
         raise typer.Exit(2) from None
-    log = logs.start(log_level.value, stream)
+    writing = logs.start(log_level.value, stream)
     sys.setswitchinterval(SWITCH_S)
     try:
         uvloop.run(_run(Node(settings, config)))
@@ -77,7 +83,7 @@ def serve(
         print(f"offhook serve: {error}{_remedy(error)}", file=sys.stderr)
         raise typer.Exit(1) from None
     finally:
-        log.stop()
+        writing.stop()
         if stream is not None:
             stream.close()
 
@@ -102,6 +108,16 @@ def _remedy(error: BaseException) -> str:
     return ""
 
 
+def _take_precedence(loop: asyncio.AbstractEventLoop) -> None:
+    """To be called in the loop's thread, once those of the database are there."""
+    loop.set_default_executor(ThreadPoolExecutor(None, "offhook-worker", precedence.go_behind))
+    if not precedence.go_first():
+        log.info(
+            "calls have no precedence over this machine's other work: CAP_SYS_NICE or LimitNICE=-10 would give it",
+            extra={"event": "serve.no_precedence"},
+        )
+
+
 async def _run(node: Node) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -123,6 +139,7 @@ async def _run(node: Node) -> None:
     await node.start()
     # What lives now lives until the end: never look at it again when collecting.
     garbage.settle()
+    _take_precedence(loop)
     print(node.ready_line, flush=True)
     collecting = asyncio.create_task(garbage.collect_when_idle(lambda: node.calls_paced))
     await stop.wait()

@@ -20,6 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from offhook import precedence
 from offhook.calls.past import PastUnavailable
 
 from .json_text import Json
@@ -49,7 +50,7 @@ class Database:
 
     def __init__(self, engine: Engine, limits: WriterLimits | None = None) -> None:
         self._engine = engine
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="offhook-store-reader")
+        self._reader = ThreadPoolExecutor(1, "offhook-store-reader", precedence.go_behind)
         self.writer = Writer(engine, limits)
 
     @classmethod

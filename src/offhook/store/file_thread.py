@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
+from offhook import precedence
+
 __all__ = ["FileThread"]
 
 log = logging.getLogger("offhook.store")
@@ -28,6 +30,7 @@ class FileThread:
         self._thread.join(timeout)
 
     def _run(self) -> None:
+        precedence.go_behind()
         while (work := self._work.get()) is not None:
             try:
                 work()

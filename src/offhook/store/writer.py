@@ -16,6 +16,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
+from offhook import precedence
+
 from .json_text import Json
 from .rows import delete_rows, insert_rows, upsert_rows
 
@@ -193,6 +195,7 @@ class Writer:
     # In the thread.
 
     def _run(self) -> None:
+        precedence.go_behind()
         while True:
             if self._wake.wait(self._limits.lazy_s):
                 if not self._stopping:

@@ -114,7 +114,8 @@ def main(argv: list[str]) -> int:
     # sends to the whole group would otherwise cut calls that the node is still draining.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.nice(options["nice"])
+    # As a value and not as a step: who started us may be the event loop's thread, which goes before all others.
+    os.setpriority(os.PRIO_PROCESS, 0, min(options["nice"], 19))
     link = Link(socket.socket(fileno=fd))
     link.start()
     try:

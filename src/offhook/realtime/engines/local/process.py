@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
+from offhook import precedence
+
 from ...engine import EngineUnavailable
 from . import wire
 
@@ -74,7 +76,7 @@ class WorkerProcess(asyncio.Protocol):
         """Start the process; `on_message` gets its `ready` or `failed` later."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        options = json.dumps({**self.role.options, "nice": self.role.nice})
+        options = json.dumps({**self.role.options, "nice": precedence.usual() + self.role.nice})
         command = [
             sys.executable,
             "-m",
