@@ -138,10 +138,10 @@ async def _run(node: Node) -> None:
     loop.add_signal_handler(signal.SIGHUP, reload)
     await node.start()
     # What lives now lives until the end: never look at it again when collecting.
-    garbage.settle()
+    collector = garbage.Collector()
     _take_precedence(loop)
     print(node.ready_line, flush=True)
-    collecting = asyncio.create_task(garbage.collect_when_idle(lambda: node.calls_paced))
+    collecting = asyncio.create_task(collector.tend(lambda: node.calls_paced))
     await stop.wait()
     collecting.cancel()
     await node.stop()
