@@ -385,6 +385,7 @@ class Call(LegListener):
             self.timeline.record("call", f"fallback accepts: {cause}")
             try:
                 self._accept(*self._services.engines.judge_standing(fallback.accept))
+                self._leg.read_waiting()
                 self._agent.speak_first()
             except (EngineUnavailable, ConfigError) as error:
                 failed = f"{cause}; the fallback failed: {error}"

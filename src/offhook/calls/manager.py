@@ -77,6 +77,7 @@ class CallManager:
             self._make_call(project, leg, None, None, self._call_turned_away).turn_away(admitted)
             _log_refusal(leg, admitted)
             return
+        leg.read_waiting()  # a CANCEL of its own is told of later, and finds the call
         call = self._make_call(project, leg, *admitted, self._call_ended)
         self._live[call.id] = call
         self._unanswered.add(call, _source_of(leg))
