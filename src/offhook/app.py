@@ -19,6 +19,7 @@ from offhook.clock import SystemClock
 from offhook.config import Config, ConfigError, load
 from offhook.config_trunks import warn_of_silence
 from offhook.crash_recovery import CrashRecovery
+from offhook.ids import client_secret, opaque_id
 from offhook.known_secrets import secrets_of
 from offhook.logs import SECRETS
 from offhook.media.pacer import Pacer
@@ -36,6 +37,7 @@ from offhook.node_projects import NodeProjects
 from offhook.node_store import NodeStore
 from offhook.node_webhooks import open_webhooks
 from offhook.outbound import OutboundClient
+from offhook.realtime.client_secrets import ClientSecrets
 from offhook.realtime.engine import EngineUnavailable
 from offhook.realtime.engines.upstream.hold import (
     load_failure_sentence,
@@ -468,6 +470,9 @@ class Node:
                 not_ready=self.not_ready,
                 details=self.details,
                 sessions=self._sessions,
+                client_secrets=ClientSecrets(
+                    wall=self._clock.wall, new_id=opaque_id, new_value=client_secret
+                ),
                 passthrough=self._passthrough if self._passthrough.destinations else None,
                 models=self._models,
                 webhooks=self._webhooks.services,

@@ -10,6 +10,7 @@ __all__ = [
     "admin_key",
     "api_key",
     "call_id",
+    "client_secret",
     "is_call_id",
     "key_material",
     "opaque_id",
@@ -52,6 +53,11 @@ def key_material(length: int) -> bytes:
 def api_key() -> str:
     """Return a new API key, `sk-offhook-...`."""
     return f"sk-offhook-{secrets.token_urlsafe(32)}"
+
+
+def client_secret() -> str:
+    """Return a new client secret, `ek_...`."""
+    return f"ek_{secrets.token_urlsafe(32)}"
 
 
 def admin_key() -> str:

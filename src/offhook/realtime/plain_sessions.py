@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from offhook import ids
 from offhook.clock import Clock
@@ -152,16 +152,20 @@ class PlainSessions:
     def live(self) -> int:
         return len(self._live)
 
-    def open(self, project_id: str, model: str, *, project_limit: int = 0) -> PlainSession:
+    def open(
+        self, project_id: str, model: str, *, project_limit: int = 0, given: Mapping[str, Any] | None = None
+    ) -> PlainSession:
         """
         Take a place and an engine's slot; `close` gives them back. `project_limit` 0: the node's.
+
+        `given` is a session object that was judged before, by `parse_accept`; without it all is as by default.
 
         Raises `SessionRefused`, `EngineUnavailable`, and `PhoneCallsOnly` for a model without such sessions.
         """
         self._check_room(project_id, project_limit)
         factory = self._engines.select(model)
         session_id = ids.opaque_id("sess")
-        config = parse_accept({"type": "realtime", "model": model})
+        config = parse_accept({"type": "realtime", **(given or {}), "model": model})
         audio = config.audio
         core = factory.create_session(
             config,

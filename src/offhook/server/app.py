@@ -12,6 +12,7 @@ from . import errors
 from .admin import admin_router
 from .call_directory import CallDirectory
 from .calls import CallRoutes
+from .client_secrets import client_secret_router
 from .context import RequestContext
 from .health import health_router
 from .metrics import metrics_router
@@ -55,6 +56,12 @@ def create_app(services: ServerServices) -> FastAPI:
         for hooks in (endpoint_router(services), delivery_router(services)):
             app.include_router(hooks, prefix=prefix, include_in_schema=prefix == "/v1")
         app.include_router(endpoint_router(services, azure=True), prefix=prefix, include_in_schema=False)
+        if services.client_secrets is not None:
+            app.include_router(
+                client_secret_router(services, services.client_secrets),
+                prefix=prefix,
+                include_in_schema=prefix == "/v1",
+            )
         sideband.add_to(app.router, f"{prefix}/realtime")
     app.include_router(health_router(services.not_ready, services.details))
     if services.admin_key is not None:

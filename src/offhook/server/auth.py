@@ -9,8 +9,9 @@ from starlette.datastructures import Headers
 from offhook.calls.errors import CallError
 from offhook.tenants import Project, Projects, key_id
 
-__all__ = ["authenticate", "key_id_of"]
+__all__ = ["authenticate", "client_secret_of", "key_id_of"]
 
+CLIENT_SECRET = "ek_"  # noqa: S105 - what they begin with
 KEY_PROTOCOL = "openai-insecure-api-key."
 PROJECT_PROTOCOL = "openai-project."
 ORGANIZATION_PROTOCOL = "openai-organization."
@@ -50,6 +51,12 @@ def key_id_of(headers: Headers, projects: Projects) -> str:
     return key_id(key) if key is not None else ""
 
 
+def client_secret_of(headers: Headers, subprotocols: Iterable[str]) -> str | None:
+    """Return the client secret that somebody comes with instead of a key."""
+    keys = [key for key in _keys(headers, tuple(subprotocols)) if key]
+    return keys[0] if keys and all(key.startswith(CLIENT_SECRET) for key in keys) else None
+
+
 def _keys(headers: Headers, subprotocols: Iterable[str]) -> list[str | None]:
     scheme, _, credentials = headers.get("authorization", "").partition(" ")
     bearer = credentials.strip() if scheme.lower() == "bearer" else None
@@ -63,10 +70,10 @@ def _after(prefix: str, subprotocols: Iterable[str]) -> str | None:
 
 
 def _wrong_key(keys: list[str]) -> CallError:
-    if any(key.startswith("ek_") for key in keys):
+    if any(key.startswith(CLIENT_SECRET) for key in keys):
         message = (
-            "A client secret (ek_...) opens nothing on this node: neither REST, nor a sideband, nor a session. "
-            "Use the project's API key."
+            "A client secret (ek_...) opens a session without a call (a WebSocket with ?model=) and nothing else. Use "
+            "the project's API key."
         )
     else:
         message = "Incorrect API key provided. No project of this node has it."

@@ -49,6 +49,10 @@ class PassthroughModel:
         self._draining = True
         await self._relay.close(grace_s=grace_s)
 
+    def relays(self, model: str) -> bool:
+        """Whether sessions of this model are an upstream's."""
+        return bool(self._upstreams(model))
+
     async def serve(self, project: Project, scope: Scope, receive: Receive, send: Send) -> bool:
         """
         Serve a WebSocket whose `websocket.connect` has come; returns False, and does nothing, for any other.

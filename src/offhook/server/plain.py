@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from starlette.datastructures import QueryParams
 from starlette.types import Receive, Scope, Send
 
 from offhook.calls.errors import CallError
+from offhook.realtime.client_secrets import ClientSecret
 from offhook.realtime.engine import EngineUnavailable, PhoneCallsOnly
 from offhook.realtime.plain_sessions import PlainSession, SessionRefused
 from offhook.tenants import Project
@@ -22,7 +24,9 @@ __all__ = ["PlainRoute", "Sessions", "engine_unavailable"]
 class Sessions(Protocol):
     """What the server needs of `PlainSessions`."""
 
-    def open(self, project_id: str, model: str, *, project_limit: int = 0) -> PlainSession: ...
+    def open(
+        self, project_id: str, model: str, *, project_limit: int = 0, given: Mapping[str, Any] | None = None
+    ) -> PlainSession: ...
 
 
 class PlainRoute:
@@ -32,17 +36,28 @@ class PlainRoute:
         self._sessions = sessions
         self._limits = limits
 
-    async def serve(self, project: Project, scope: Scope, receive: Receive, send: Send) -> bool:
+    async def serve(
+        self,
+        project: Project,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        secret: ClientSecret | None = None,
+    ) -> bool:
         """
         Serve a WebSocket whose `websocket.connect` has come; returns False, and does nothing, for one about a call.
+
+        With a client secret the session begins with its configuration, and has its model where it names one.
 
         Raises `CallError`, before the upgrade only.
         """
         query = QueryParams(scope["query_string"])
         model = query.get("model") or query.get("deployment") or ""
+        if secret is not None and (secret.names_model or not model):
+            model = secret.config.model
         if query.get("call_id") or not (model or "intent" in query):
             return False
-        session = self._open(project, model, query)
+        session = self._open(project, model, query, secret)
         writer = SidebandWriter(self._limits)
         try:
             chosen = PROTOCOL if PROTOCOL in scope["subprotocols"] else None
@@ -56,13 +71,16 @@ class PlainRoute:
             await session.close(writer.dropped or "the client went away")
         return True
 
-    def _open(self, project: Project, model: str, query: QueryParams) -> PlainSession:
+    def _open(
+        self, project: Project, model: str, query: QueryParams, secret: ClientSecret | None
+    ) -> PlainSession:
         if "intent" in query:
             raise _not_supported("Sessions with an intent, such as transcription, are not served.", "intent")
         if self._sessions is None:
             raise _not_supported("This node serves sessions of phone calls only (?call_id=).", "model")
         try:
-            return self._sessions.open(project.id, model, project_limit=project.max_calls)
+            given = secret.given if secret is not None else None
+            return self._sessions.open(project.id, model, project_limit=project.max_calls, given=given)
         except PhoneCallsOnly as error:
             raise _not_supported(
                 f"The model '{model}' has no sessions without a call: {error}.", "model"

@@ -11,6 +11,7 @@ from offhook.calls.past import NoPastCalls, PastCalls
 from offhook.calls.statistics import CallStatistics
 from offhook.clock import Clock
 from offhook.metrics import Metrics
+from offhook.realtime.client_secrets import ClientSecrets
 from offhook.tenants import Deliveries, DeliveryRecord, EventRecord, Projects
 
 from .admin_key import AdminKey
@@ -112,6 +113,8 @@ class ServerServices:
     sideband: SidebandLimits = field(default_factory=SidebandLimits)
     sessions: Sessions | None = None
     "Sessions without a call; `None`: not served."
+    client_secrets: ClientSecrets | None = None
+    "Tokens for sessions without a call; `None`: none are made."
     passthrough: Passthrough | None = None
     "Where requests about calls that are not ours go; `None`: no project has an upstream for them."
     recordings: KeptRecordings | None = None

@@ -21,6 +21,7 @@ from offhook.calls.errors import CallError
 from offhook.tenants import Project
 
 from .auth import authenticate
+from .client_secrets import guest
 from .context import deny, request_id_of
 from .conversing import PROTOCOL, converse
 from .passthrough_sideband import PassthroughSideband
@@ -61,6 +62,7 @@ class SidebandRoute:
 
     def __init__(self, services: ServerServices) -> None:
         self._projects = services.projects
+        self._client_secrets = services.client_secrets
         self._calls = services.calls
         self._limits = services.sideband
         self._places = SidebandPlaces(self._limits)
@@ -83,15 +85,23 @@ class SidebandRoute:
     async def _serve(self, place: contextlib.ExitStack, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a WebSocket whose `websocket.connect` has come; `place` is left when that is over."""
         try:
-            project = authenticate(Headers(scope=scope), self._projects, subprotocols=scope["subprotocols"])
-            beta = "realtime=v1" in Headers(scope=scope).get("openai-beta", "")
+            headers, query = Headers(scope=scope), QueryParams(scope["query_string"])
+            visitor = guest(headers, scope["subprotocols"], query, self._projects, self._client_secrets)
+            project, secret = visitor or (
+                authenticate(headers, self._projects, subprotocols=scope["subprotocols"]), None,
+            )  # fmt: skip
+            beta = "realtime=v1" in headers.get("openai-beta", "")
             if not beta and await self._relays(project, scope, receive, send):
                 return
-            if not beta and self._models and await self._models.serve(project, scope, receive, send):
+            if (
+                not beta
+                and secret is None
+                and self._models
+                and await self._models.serve(project, scope, receive, send)
+            ):
                 return
-            if not beta and await self._plain.serve(project, scope, receive, send):
+            if not beta and await self._plain.serve(project, scope, receive, send, secret):
                 return
-            query = QueryParams(scope["query_string"])
             admitted = None if beta else await self._admit(project.id, query, place)
         except CallError as error:
             await deny(scope, receive, send, error)
