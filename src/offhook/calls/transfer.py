@@ -131,10 +131,11 @@ class Transfer:
     def updated(self, update: ReferUpdate) -> None:
         """Take what the peer said about a transfer: its answer, a NOTIFY, a BYE, or silence."""
         attempt = next((one for one in reversed(self._attempts) if one.leg_number == update.refer), None)
-        if attempt is not None:
-            self._note(
-                attempt, update.kind, update.sip_status, update.reason or "", headers=dict(update.headers)
-            )
+        if attempt is None:
+            return
+        if update.kind == attempt.record.status == "accepted":
+            return  # whoever waited for the answer heard of it a turn of the loop before
+        self._note(attempt, update.kind, update.sip_status, update.reason or "", headers=dict(update.headers))
 
     def call_ended(self) -> None:
         """What has not been sent will not be."""

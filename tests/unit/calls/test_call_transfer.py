@@ -101,6 +101,15 @@ async def test_success_is_told_by_the_peers_2xx_and_then_by_notify():
     assert leg.kept[-1] == transfer.to_api()[0]
 
 
+async def test_the_2xx_is_told_once_though_two_hear_of_it():
+    """Whoever waits for the answer, and the leg's own word, which may come a turn of the loop later."""
+    transfer, _, updates = make(202)
+    await transfer.refer(TARGET)
+    transfer.updated(ReferUpdate(1, "accepted", 202, "Accepted"))
+    transfer.updated(ReferUpdate(1, "progress", 100, "Trying"))
+    assert [one["status"] for one in updates] == ["accepted", "progress"]
+
+
 async def test_a_repeat_while_the_first_is_unanswered_shares_its_answer():
     answer = asyncio.get_running_loop().create_future()
     transfer, leg, _ = make(answer)
