@@ -335,6 +335,7 @@ async def test_options_outside_and_inside_a_call(app: DeveloperApp, udp: Trunk) 
     for _ in range(3):
         assert (await call.ask("OPTIONS")).status == 200
     assert (await app.node.describe(app.seat, call_id))["state"] == "active"
+    await app.next("realtime.call.answered")
     assert len(app.webhooks) == 2
     await hung_up(call, app, call_id)
 
