@@ -20,8 +20,6 @@ __all__ = ["NICENESS", "go_behind", "go_first", "usual"]
 
 NICENESS: Final = -10
 "Of the loop's thread. Nine times the share of a usual one; a core is never its alone, as it would be in real time."
-
-
 SLICE_S: Final = 0.0001
 """
 How long the loop's thread may at least compute at a time, which is also how soon it gets a core that another of the
@@ -70,9 +68,13 @@ def go_behind() -> None:
 
 
 def _set_slice(seconds: float) -> None:
-    """Ask for a time slice, 0 for the kernel's own: a wish that older kernels do not know (sched_setattr(2))."""
+    """
+    Ask for a time slice, 0 for the kernel's own: a wish that older kernels do not know (sched_setattr(2)).
+
+    It goes with a policy, so another than the usual one is left alone: somebody chose it.
+    """
     number = _SCHED_SETATTR.get(platform.machine())
-    if number is None:
+    if number is None or os.sched_getscheduler(0) != os.SCHED_OTHER:
         return
     wish = struct.pack("=IIQiIQQQ", 48, os.SCHED_OTHER, 0, _own(), 0, round(seconds * 1e9), 0, 0)
     ctypes.CDLL(None).syscall(number, 0, ctypes.create_string_buffer(wish, len(wish)), 0)

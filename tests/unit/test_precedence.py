@@ -24,11 +24,18 @@ def behind():
     precedence.go_behind()
     return niceness()
 
+def slice_ns():
+    lines = open("/proc/thread-self/sched").read().splitlines()
+    return next((int(line.split(":")[1]) for line in lines if line.startswith("se.slice")), None)
+
+usual_slice = slice_ns()
 went_first = precedence.go_first()
 with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1, "", precedence.go_behind) as other:
     print(json.dumps({
+        "policy": os.sched_getscheduler(0), "usual_slice": usual_slice, "slice": slice_ns(),
         "first": went_first, "loop": niceness(), "inherited": one.submit(niceness).result(),
         "behind": one.submit(behind).result(), "initialized": other.submit(niceness).result(),
+        "slice_behind": one.submit(lambda: (precedence.go_behind(), slice_ns())[1]).result(),
         "usual": precedence.usual(), "process": os.getpriority(os.PRIO_PROCESS, 0),
     }))
 """
@@ -72,3 +79,19 @@ def test_a_thread_that_is_already_behind_stays_so() -> None:
         assert one.submit(lambda: os.getpriority(os.PRIO_PROCESS, 0)).result() == os.getpriority(
             os.PRIO_PROCESS, 0
         )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there are no slices to ask for")
+def test_only_the_thread_that_goes_first_has_short_slices() -> None:
+    told = report()
+    version = tuple(int(part) for part in os.uname().release.split(".")[:2])
+    if told["first"] == 0 or told["slice"] is None or version < (6, 12):
+        pytest.skip("this user or this kernel has none, or does not show them")
+    assert told["slice"] == round(precedence.SLICE_S * 1e9)
+    assert told["slice_behind"] == told["usual_slice"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there are no such policies")
+@pytest.mark.parametrize(("option", "policy"), [("--batch", "SCHED_BATCH"), ("--idle", "SCHED_IDLE")])
+def test_the_policy_that_somebody_chose_stays(option: str, policy: str) -> None:
+    assert report("chrt", option, "0")["policy"] == getattr(os, policy)

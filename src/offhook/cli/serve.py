@@ -108,9 +108,8 @@ def _remedy(error: BaseException) -> str:
     return ""
 
 
-def _take_precedence(loop: asyncio.AbstractEventLoop) -> None:
+def _take_precedence() -> None:
     """To be called in the loop's thread, once those of the database are there."""
-    loop.set_default_executor(ThreadPoolExecutor(None, "offhook-worker", precedence.go_behind))
     if not precedence.go_first():
         log.info(
             "calls have no precedence over this machine's other work: CAP_SYS_NICE or LimitNICE=-10 would give it",
@@ -121,6 +120,7 @@ def _take_precedence(loop: asyncio.AbstractEventLoop) -> None:
 async def _run(node: Node) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(None, "offhook-worker", precedence.go_behind))
     reloading: set[asyncio.Task[None]] = set()
 
     def end() -> None:
@@ -139,7 +139,7 @@ async def _run(node: Node) -> None:
     await node.start()
     # What lives now lives until the end: never look at it again when collecting.
     collector = garbage.Collector()
-    _take_precedence(loop)
+    _take_precedence()
     print(node.ready_line, flush=True)
     collecting = asyncio.create_task(collector.tend(lambda: node.calls_paced))
     await stop.wait()
