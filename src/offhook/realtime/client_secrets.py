@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import Annotated, Any, Literal
 
+import orjson
 from pydantic import Field, ValidationError
 
 from .session_config import SessionConfig, parse_accept
@@ -15,11 +18,12 @@ __all__ = ["ClientSecret", "ClientSecrets", "SecretRequest", "TooManySecrets"]
 
 SECONDS = 600
 MOST = 10_000
+MOST_CHARACTERS = 100_000_000
 """
-That are good at one time, of all projects. A tenth of it for one project: who makes one for each page view must not
-take all. Some 5 kB each.
+That are good at one time, of all projects, and the JSON of their sessions. A tenth of either for one project: who makes
+one for each page view, or long ones, must not take all.
 """
-MOST_OF_PROJECT = MOST // 10
+SHARE = 10
 
 
 class TooManySecrets(Exception):  # noqa: N818 - an answer, not a fault
@@ -36,6 +40,8 @@ class ClientSecret:
     "Of the session object that whoever made it got; each session that it opens has an id of its own."
     given: Mapping[str, Any]
     "The session object that it was made with."
+    characters: int
+    "Of its JSON."
     config: SessionConfig
     names_model: bool
     "Whether the model was chosen with it. If not, the session's URL names it."
@@ -95,23 +101,37 @@ class ClientSecrets:
         self._new_id = new_id
         self._new_value = new_value
         self._good: dict[str, ClientSecret] = {}
+        self._by_end: list[tuple[float, str]] = []
+        "A heap: the next to expire is the first."
+        self._counts: Counter[str] = Counter()
+        self._characters: Counter[str] = Counter()
+        "Both by project."
 
     def make(self, project_id: str, request: SecretRequest) -> ClientSecret:
         """Raises `TooManySecrets`."""
         self._forget_expired()
-        of_project = sum(secret.project_id == project_id for secret in self._good.values())
-        if len(self._good) >= MOST or of_project >= MOST_OF_PROJECT:
+        characters = len(orjson.dumps(request.given))
+        if (
+            len(self._good) >= MOST
+            or self._characters.total() + characters > MOST_CHARACTERS
+            or self._counts[project_id] >= MOST // SHARE
+            or self._characters[project_id] + characters > MOST_CHARACTERS // SHARE
+        ):
             raise TooManySecrets
         secret = ClientSecret(
             value=self._new_value(),
             project_id=project_id,
             session_id=self._new_id("sess"),
             given=request.given,
+            characters=characters,
             config=request.config,
             names_model=request.names_model,
             expires_at=self._wall() + request.seconds,
         )
         self._good[secret.value] = secret
+        heappush(self._by_end, (secret.expires_at, secret.value))
+        self._counts[project_id] += 1
+        self._characters[project_id] += characters
         return secret
 
     def find(self, value: str) -> ClientSecret | None:
@@ -123,5 +143,9 @@ class ClientSecrets:
 
     def _forget_expired(self) -> None:
         now = self._wall()
-        for value in [value for value, secret in self._good.items() if secret.expires_at <= now]:
-            del self._good[value]
+        while self._by_end and self._by_end[0][0] <= now:
+            secret = self._good.pop(heappop(self._by_end)[1])
+            for sums, part in ((self._counts, 1), (self._characters, secret.characters)):
+                sums[secret.project_id] -= part
+                if not sums[secret.project_id]:
+                    del sums[secret.project_id]

@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from offhook import ids
 from offhook.calls import event_frame
 from offhook.calls.errors import CallError
+from offhook.realtime.client_secrets import ClientSecret
 from offhook.tenants import Project
 
 from .auth import authenticate
@@ -86,10 +87,12 @@ class SidebandRoute:
         """Serve a WebSocket whose `websocket.connect` has come; `place` is left when that is over."""
         try:
             headers, query = Headers(scope=scope), QueryParams(scope["query_string"])
-            visitor = guest(headers, scope["subprotocols"], query, self._projects, self._client_secrets)
-            project, secret = visitor or (
-                authenticate(headers, self._projects, subprotocols=scope["subprotocols"]), None,
-            )  # fmt: skip
+            offered = scope["subprotocols"]
+            secret: ClientSecret | None = None
+            if visitor := guest(headers, offered, query, self._projects, self._client_secrets):
+                project, secret = visitor
+            else:
+                project = authenticate(headers, self._projects, subprotocols=offered)
             beta = "realtime=v1" in headers.get("openai-beta", "")
             if not beta and await self._relays(project, scope, receive, send):
                 return

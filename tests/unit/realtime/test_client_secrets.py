@@ -90,7 +90,7 @@ def test_a_wrong_body_names_its_field(desk: Desk, body: dict[str, Any], code: st
 def test_a_project_that_makes_ever_more_leaves_room_for_others(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_secrets, "MOST_OF_PROJECT", 3)
+    monkeypatch.setattr(client_secrets, "MOST", 30)
     for _ in range(3):
         desk.make(expires_after={"seconds": 10})
     with pytest.raises(TooManySecrets):
@@ -102,7 +102,33 @@ def test_a_project_that_makes_ever_more_leaves_room_for_others(
 
 def test_all_of_them_are_bounded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_secrets, "MOST", 2)
+    monkeypatch.setattr(client_secrets, "SHARE", 1)
     desk.make("proj_a")
     desk.make("proj_b")
     with pytest.raises(TooManySecrets):
         desk.make("proj_c")
+
+
+def test_long_ones_are_bounded_by_their_length(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_secrets, "MOST_CHARACTERS", 20_000)
+    long = {"instructions": "x" * 1_500}
+    desk.make(session=long, expires_after={"seconds": 10})
+    with pytest.raises(TooManySecrets):
+        desk.make(session=long)
+    desk.make(session={"instructions": "Be brief."})
+    desk.make("proj_b", session=long)
+    desk.now += 10
+    desk.make(session=long)
+
+
+def test_what_has_expired_leaves_nothing_behind(desk: Desk) -> None:
+    for seconds in (30, 10, 20):
+        desk.make(expires_after={"seconds": seconds})
+    desk.now += 20
+    late = desk.make("proj_b", expires_after={"seconds": 10})
+    assert list(desk.secrets._good) == ["ek_0", late.value]
+    assert desk.secrets._counts == {"proj_a": 1, "proj_b": 1}
+    desk.now += 10
+    last = desk.make("proj_c")
+    assert list(desk.secrets._good) == [last.value]
+    assert set(desk.secrets._counts) == set(desk.secrets._characters) == {"proj_c"}
