@@ -46,8 +46,10 @@ imports: install
 	$(BIN)/lint-imports
 
 # Most tests wait more than they work. In the order of the folders the long files come first, and quick ones fill the end.
+# Four of them share a machine's two cores: what fails there is said, and must pass by itself.
 unit: install
-	$(BIN)/pytest -q -n 4 --dist loadfile --no-loadscope-reorder -m "not alone"
+	$(BIN)/pytest -q -n 4 --dist loadfile --no-loadscope-reorder -m "not alone" || { \
+	  echo "== these again, one at a time"; $(BIN)/pytest -q -m "not alone" --last-failed --last-failed-no-failures none; }
 	$(BIN)/pytest -q -m alone tests/flow tests/compat
 
 interop: install  ## SIPp, Kamailio, PJSIP, werift, baresip, scanners, Prometheus (as root; `.ci/run` installs what it needs)

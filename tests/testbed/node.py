@@ -185,15 +185,17 @@ class Node:
         assert self._process is not None
         return await asyncio.to_thread(self._process.wait, timeout)
 
+    def log(self, event: str) -> list[dict[str, Any]]:
+        """Return the log's lines of an event so far. A thread writes it: what was just answered may not be told yet."""
+        entries = [json.loads(line) for line in self.log_path.read_text().splitlines()]
+        return [entry for entry in entries if entry.get("event") == event]
+
     async def logged(self, event: str, timeout: float = PATIENCE_S, *, count: int = 1) -> dict[str, Any]:
         """Wait for the log's `count`-th line of an event, and return it."""
         async with asyncio.timeout(timeout):
-            while True:
-                lines = [json.loads(line) for line in self.log_path.read_text().splitlines()]
-                found: list[dict[str, Any]] = [line for line in lines if line.get("event") == event]
-                if len(found) >= count:
-                    return found[count - 1]
+            while len(found := self.log(event)) < count:
                 await asyncio.sleep(0.02)
+        return found[count - 1]
 
     def kill(self) -> None:
         """End it as a crash does; it is not asked how it ended."""
