@@ -4,204 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import itertools
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import orjson
-import pydantic
 import pytest
-from agents.realtime.openai_realtime import get_server_event_type_adapter
-from openai.types.realtime import RealtimeServerEvent
 
-from offhook.realtime.engine import EngineStart
-from offhook.realtime.engines.scripted import Call, Reply, Script, ScriptedEngine, Turn
-from offhook.realtime.runner import SessionRunner
-from offhook.realtime.session import Session, SessionNote
-from offhook.realtime.session_config import parse_accept
-
-OPENAI = pydantic.TypeAdapter(Annotated[RealtimeServerEvent, pydantic.Field(discriminator="type")])
-AGENTS = get_server_event_type_adapter()
-LOUD, QUIET = b"\x00" * 160, b"\xff" * 160
-
-
-def check(event: dict[str, Any]) -> None:
-    """Judge an event as openai-python types it and as openai-agents validates it."""
-    OPENAI.validate_python(event)
-    # openai-agents does this itself before it validates.
-    AGENTS.validate_python(
-        event | {"previous_item_id": ""} if event.get("previous_item_id", 0) is None else event
-    )
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wall(self) -> float:
-        return 1_700_000_000 + self.now
-
-
-class Speaker:
-    """A media port that plays 160 bytes for every 20 ms."""
-
-    def __init__(self) -> None:
-        self.played_samples = 0
-        self.queue = b""
-        self.cleared = 0
-
-    @property
-    def queued_samples(self) -> int:
-        return len(self.queue)
-
-    def play(self, audio: bytes) -> None:
-        self.queue += audio
-
-    def clear(self) -> int:
-        dropped, self.queue = len(self.queue), b""
-        self.cleared += 1
-        return dropped
-
-    def tick(self) -> bool:
-        """Play a frame; tell whether that was the last of the queue."""
-        had = bool(self.queue)
-        self.played_samples += min(160, len(self.queue))
-        self.queue = self.queue[160:]
-        return had and not self.queue
-
-
-class Client:
-    """A sideband that checks each event it gets."""
-
-    def __init__(self) -> None:
-        self.events: list[dict[str, Any]] = []
-        self.closed: tuple[int, str] | None = None
-
-    def send(self, frame: bytes) -> None:
-        assert self.closed is None
-        event = orjson.loads(frame)
-        if not event["type"].startswith("call."):
-            check(event)
-        self.events.append(event)
-
-    def close(self, code: int, reason: str) -> None:
-        assert self.closed is None
-        self.closed = (code, reason)
-
-    @property
-    def types(self) -> list[str]:
-        return [event["type"] for event in self.events]
-
-    def of(self, kind: str) -> list[dict[str, Any]]:
-        return [event for event in self.events if event["type"] == kind]
-
-    def take(self) -> list[dict[str, Any]]:
-        taken, self.events = self.events, []
-        return taken
-
-
-class Phone:
-    """One call with a caller who speaks when told to."""
-
-    def __init__(self, script: Script, *, accept: dict[str, Any] | None = None, **options: Any) -> None:
-        counter = itertools.count(1)
-        self.clock = Clock()
-        self.speaker = Speaker()
-        self.notes: list[SessionNote] = []
-        self.session = Session(
-            parse_accept({"type": "realtime"} | (accept or {})),
-            session_id="sess_1",
-            audio_format="audio/pcmu",
-            new_id=lambda prefix: f"{prefix}_{next(counter):04}",
-            sip=True,
-            **options,
-        )
-        self.expired = 0
-        self.runner = SessionRunner(
-            self.session,
-            ScriptedEngine(script),
-            clock=self.clock,
-            playout=self.speaker,
-            on_note=self.notes.append,
-            on_expired=self._expire,
-        )
-
-    async def start(self) -> Phone:
-        await self.runner.start(EngineStart("sess_1", "audio/pcmu", "gpt-realtime-2.1"))
-        return self
-
-    def attach(self, *events: str) -> tuple[Client, Any]:
-        client = Client()
-        return client, self.runner.attach(client, events=frozenset(events))
-
-    def wait(self, ms: int, *, loud: bool = False) -> None:
-        for _ in range(ms // 20):
-            self.clock.now += 0.02
-            if self.speaker.tick():
-                self.runner.playout_drained()
-            self.runner.receive_audio(LOUD if loud else QUIET)
-            deadline = self.session.next_timer()
-            if deadline is not None and deadline <= self.clock.now:
-                self.runner.handle_timer()
-
-    def say(self, ms: int = 600) -> None:
-        self.wait(ms, loud=True)
-
-    def _expire(self) -> None:
-        self.expired += 1
-
-
-def send(attachment: Any, kind: str, **fields: Any) -> None:
-    attachment.receive(orjson.dumps({"type": kind, **fields}).decode())
-
-
-def assert_complete(events: list[dict[str, Any]]) -> None:
-    """One done for each created and added, and nothing of a response after its done (decision 8)."""
-    open_responses: set[str] = set()
-    open_items: set[str] = set()
-    for event in events:
-        kind = event["type"]
-        if kind == "response.created":
-            assert event["response"]["id"] not in open_responses
-            open_responses.add(event["response"]["id"])
-        elif kind == "response.done":
-            open_responses.remove(event["response"]["id"])
-        elif kind == "conversation.item.added":
-            open_items.add(event["item"]["id"])
-        elif kind == "conversation.item.done":
-            open_items.remove(event["item"]["id"])
-        elif kind.startswith("response."):
-            assert event["response_id"] in open_responses, event
-    assert open_responses == set()
-    assert open_items == set()
-    ids = [event["event_id"] for event in events if "event_id" in event]
-    assert len(ids) == len(set(ids))
-
-
-TRANSCRIBED = {"audio": {"input": {"transcription": {"model": "whisper-1"}}}}
-
-SPOKEN = [
-    "response.created",
-    "response.output_item.added",
-    "conversation.item.added",
-    "response.content_part.added",
-    "output_audio_buffer.started",
-    "response.output_audio_transcript.delta",
-    "response.output_audio.done",
-    "response.output_audio_transcript.done",
-    "response.content_part.done",
-    "conversation.item.done",
-    "response.output_item.done",
-    "response.done",
-]
+from offhook.realtime.engines.scripted import Call, Reply, Script, Turn
+from testbed.by_hand import SPOKEN, TRANSCRIBED, Caller, assert_complete, send
 
 
 async def test_greeting_before_any_speech() -> None:
     """Rows O01, O03, O04, O05, E13."""
-    phone = await Phone(Script(greeting="Welcome.")).start()
+    phone = await Caller(Script(greeting="Welcome.")).start()
     client, attachment = phone.attach()
     send(attachment, "response.create")
     assert client.types == ["session.created", *SPOKEN]
@@ -214,7 +28,7 @@ async def test_greeting_before_any_speech() -> None:
 
 async def test_spoken_turn() -> None:
     """Row O02, with the transcript told because it was asked for (O06, V05)."""
-    phone = await Phone(Script(turns=(Turn("Hello there.", (Reply("Hi."),)),)), accept=TRANSCRIBED).start()
+    phone = await Caller(Script(turns=(Turn("Hello there.", (Reply("Hi."),)),)), accept=TRANSCRIBED).start()
     client, _ = phone.attach()
     phone.wait(400)
     phone.say(600)
@@ -248,7 +62,7 @@ async def test_spoken_turn() -> None:
 
 
 async def test_transcripts_are_not_told_unless_asked_for() -> None:
-    phone = await Phone(Script(turns=(Turn("Hello there.", (Reply("Hi."),)),))).start()
+    phone = await Caller(Script(turns=(Turn("Hello there.", (Reply("Hi."),)),))).start()
     client, _ = phone.attach()
     phone.say()
     phone.wait(1000)
@@ -258,7 +72,7 @@ async def test_transcripts_are_not_told_unless_asked_for() -> None:
 
 async def test_the_engine_is_asked_while_the_caller_is_still_silent() -> None:
     """A transcription that takes 250 ms hides inside the 500 ms of silence."""
-    phone = await Phone(Script(turns=(Turn("Hello.", (Reply("Hi."),), hear_delay_ms=250),))).start()
+    phone = await Caller(Script(turns=(Turn("Hello.", (Reply("Hi."),), hear_delay_ms=250),))).start()
     phone.attach()
     phone.say()
     phone.wait(1000)
@@ -267,7 +81,7 @@ async def test_the_engine_is_asked_while_the_caller_is_still_silent() -> None:
 
 
 async def test_a_slow_transcription_holds_the_engine_back_but_not_response_created() -> None:
-    phone = await Phone(Script(turns=(Turn("Hello.", (Reply("Hi."),), hear_delay_ms=900),))).start()
+    phone = await Caller(Script(turns=(Turn("Hello.", (Reply("Hi."),), hear_delay_ms=900),))).start()
     client, _ = phone.attach()
     phone.say()
     phone.wait(600)
@@ -277,7 +91,7 @@ async def test_a_slow_transcription_holds_the_engine_back_but_not_response_creat
 
 
 async def test_a_pause_inside_a_sentence_is_one_turn() -> None:
-    phone = await Phone(Script(turns=(Turn("One two.", (Reply("Three."),)),)), accept=TRANSCRIBED).start()
+    phone = await Caller(Script(turns=(Turn("One two.", (Reply("Three."),)),)), accept=TRANSCRIBED).start()
     client, _ = phone.attach()
     phone.say(400)
     phone.wait(300)
@@ -301,7 +115,7 @@ async def test_tool_call_round_trip() -> None:
             ),
         )
     )
-    phone = await Phone(script).start()
+    phone = await Caller(script).start()
     client, attachment = phone.attach()
     phone.say()
     phone.wait(600)
@@ -360,7 +174,7 @@ async def test_barge_in_while_the_answer_is_being_made() -> None:
     script = Script(
         turns=(Turn("Tell me.", (Reply(LONG, sentence_ms=1500),)), Turn("Stop.", (Reply("Okay."),)))
     )
-    phone = await Phone(script).start()
+    phone = await Caller(script).start()
     client, _ = phone.attach()
     phone.say()
     phone.wait(500 + 1000)
@@ -395,7 +209,7 @@ async def test_barge_in_while_the_answer_is_being_made() -> None:
 
 async def test_barge_in_after_generation_while_it_is_still_played() -> None:
     """Row O09: no second response.done."""
-    phone = await Phone(
+    phone = await Caller(
         Script(turns=(Turn("Tell me.", (Reply(LONG),)), Turn("Stop.", (Reply("Okay."),))))
     ).start()
     client, attachment = phone.attach()
@@ -431,7 +245,7 @@ async def test_the_interrupted_answer_that_nobody_heard_is_unsaid() -> None:
     script = Script(
         turns=(Turn("Go.", (Reply(LONG), Reply("More of it."))), Turn("Stop.", (Reply("Okay."),)))
     )
-    phone = await Phone(script).start()
+    phone = await Caller(script).start()
     client, attachment = phone.attach()
     phone.say()
     phone.wait(600)
@@ -456,7 +270,7 @@ async def test_no_interruption_when_the_app_forbids_it() -> None:
     """Row O10."""
     accept = {"audio": {"input": {"turn_detection": {"type": "server_vad", "interrupt_response": False}}}}
     script = Script(turns=(Turn("Tell me.", (Reply(LONG, sentence_ms=1500),)),))
-    phone = await Phone(script, accept=accept).start()
+    phone = await Caller(script, accept=accept).start()
     client, _ = phone.attach()
     phone.say()
     phone.wait(900)
@@ -477,7 +291,7 @@ async def test_no_interruption_when_the_app_forbids_it() -> None:
 
 
 async def test_noise_is_not_answered() -> None:
-    phone = await Phone(Script(turns=(Turn("", (Reply("Pardon?"),)),))).start()
+    phone = await Caller(Script(turns=(Turn("", (Reply("Pardon?"),)),))).start()
     client, _ = phone.attach()
     phone.say(200)
     phone.wait(1500)
@@ -486,7 +300,7 @@ async def test_noise_is_not_answered() -> None:
 
 
 async def test_noise_known_late_cancels_the_response() -> None:
-    phone = await Phone(Script(turns=(Turn("", (Reply("Pardon?"),), hear_delay_ms=800),))).start()
+    phone = await Caller(Script(turns=(Turn("", (Reply("Pardon?"),), hear_delay_ms=800),))).start()
     client, _ = phone.attach()
     phone.say(200)
     phone.wait(1500)
@@ -496,7 +310,7 @@ async def test_noise_known_late_cancels_the_response() -> None:
 
 async def test_noise_that_silenced_the_agent_is_answered() -> None:
     """Silence after an interruption would leave the caller waiting."""
-    phone = await Phone(Script(greeting=LONG, turns=(Turn("", (Reply("Pardon?"),)),))).start()
+    phone = await Caller(Script(greeting=LONG, turns=(Turn("", (Reply("Pardon?"),)),))).start()
     client, attachment = phone.attach()
     send(attachment, "response.create")
     phone.wait(500)
@@ -506,7 +320,7 @@ async def test_noise_that_silenced_the_agent_is_answered() -> None:
 
 
 async def test_a_failed_transcription_is_told_and_answered() -> None:
-    phone = await Phone(
+    phone = await Caller(
         Script(turns=(Turn("x", (Reply("Pardon?"),), fails=True),)), accept=TRANSCRIBED
     ).start()
     client, _ = phone.attach()
@@ -520,7 +334,7 @@ async def test_a_failed_transcription_is_told_and_answered() -> None:
 @pytest.mark.parametrize("status", ["failed", "incomplete"])
 async def test_responses_that_end_badly(status: Any) -> None:
     """Rows O11, O20."""
-    phone = await Phone(Script(turns=(Turn("Go.", (Reply("I was just", status=status),)),))).start()
+    phone = await Caller(Script(turns=(Turn("Go.", (Reply("I was just", status=status),)),))).start()
     client, _ = phone.attach()
     phone.say()
     phone.wait(1500)
@@ -535,7 +349,7 @@ async def test_responses_that_end_badly(status: Any) -> None:
 
 
 async def test_the_engine_dies() -> None:
-    phone = await Phone(
+    phone = await Caller(
         Script(turns=(Turn("Go.", (Reply("Never said.", delay_ms=5000),)),), dies_after_ms=1500)
     ).start()
     client, attachment = phone.attach()
@@ -549,7 +363,7 @@ async def test_the_engine_dies() -> None:
 
 async def test_digits() -> None:
     """Rows O16, V07: three fields and no more."""
-    phone = await Phone(Script()).start()
+    phone = await Caller(Script()).start()
     client, _ = phone.attach()
     client.take()
     for digit in "1#":
@@ -562,7 +376,7 @@ async def test_digits() -> None:
 
 async def test_two_sidebands() -> None:
     """Rows S13, S14: both get all, an error goes to its sender."""
-    phone = await Phone(Script(greeting="Welcome.")).start()
+    phone = await Caller(Script(greeting="Welcome.")).start()
     first, one = phone.attach()
     second, two = phone.attach()
     send(two, "response.create")
@@ -576,7 +390,7 @@ async def test_two_sidebands() -> None:
 
 async def test_reattach_shows_what_is_in_force() -> None:
     """Rows S13, S15."""
-    phone = await Phone(Script(greeting="Welcome.")).start()
+    phone = await Caller(Script(greeting="Welcome.")).start()
     client, attachment = phone.attach()
     send(attachment, "session.update", session={"type": "realtime", "instructions": "Be brief."})
     assert client.types == ["session.created", "session.updated"]
@@ -592,7 +406,7 @@ async def test_reattach_shows_what_is_in_force() -> None:
 
 async def test_sound_goes_only_to_who_asked() -> None:
     """decision 6 of the design, rows E04 and O18."""
-    phone = await Phone(Script(greeting="Welcome to the show. It is long.")).start()
+    phone = await Caller(Script(greeting="Welcome to the show. It is long.")).start()
     plain, attachment = phone.attach()
     keen, _ = phone.attach("audio")
     send(attachment, "response.create")
@@ -607,7 +421,7 @@ async def test_sound_goes_only_to_who_asked() -> None:
 
 async def test_extension_events_go_only_to_who_asked() -> None:
     """Row V02."""
-    phone = await Phone(Script()).start()
+    phone = await Caller(Script()).start()
     plain, _ = phone.attach()
     keen, _ = phone.attach("call")
     phone.runner.publish_extension({"type": "call.ended", "reason": "hangup"})
@@ -618,7 +432,7 @@ async def test_extension_events_go_only_to_who_asked() -> None:
 async def test_close_in_mid_response() -> None:
     """Rows S16, S17, O12."""
     script = Script(turns=(Turn("Tell me.", (Reply(LONG, sentence_ms=1500),)),))
-    phone = await Phone(script, accept=TRANSCRIBED).start()
+    phone = await Caller(script, accept=TRANSCRIBED).start()
     client, attachment = phone.attach()
     phone.say()
     phone.wait(1200)
@@ -637,7 +451,7 @@ async def test_close_in_mid_response() -> None:
 
 
 async def test_hangup_in_mid_sentence_still_transcribes_what_was_said() -> None:
-    phone = await Phone(Script(turns=(Turn("I want to", ()),)), accept=TRANSCRIBED).start()
+    phone = await Caller(Script(turns=(Turn("I want to", ()),)), accept=TRANSCRIBED).start()
     client, _ = phone.attach()
     phone.say(500)
     await phone.runner.close("remote_hangup")
@@ -650,7 +464,7 @@ async def test_hangup_in_mid_sentence_still_transcribes_what_was_said() -> None:
 async def test_a_tool_call_that_is_under_way_survives_the_hangup() -> None:
     """Row S17: the agent decided to book; the booking is not lost."""
     reply = Reply(calls=(Call("book", '{"seat":1}'),), delay_ms=300)
-    phone = await Phone(Script(turns=(Turn("Book it.", (reply,)),)), drain_s=1.0).start()
+    phone = await Caller(Script(turns=(Turn("Book it.", (reply,)),)), drain_s=1.0).start()
     client, _ = phone.attach()
     phone.say()
     phone.wait(600)
@@ -663,7 +477,7 @@ async def test_a_tool_call_that_is_under_way_survives_the_hangup() -> None:
 
 async def test_what_takes_too_long_is_cancelled_at_close() -> None:
     reply = Reply("Too late.", delay_ms=5000)
-    phone = await Phone(Script(turns=(Turn("Go.", (reply,)),)), drain_s=1.0).start()
+    phone = await Caller(Script(turns=(Turn("Go.", (reply,)),)), drain_s=1.0).start()
     client, _ = phone.attach()
     phone.say()
     phone.wait(600)
@@ -675,7 +489,7 @@ async def test_what_takes_too_long_is_cancelled_at_close() -> None:
 
 async def test_the_session_expires() -> None:
     """Row S20."""
-    phone = await Phone(Script(), max_duration_s=60.0).start()
+    phone = await Caller(Script(), max_duration_s=60.0).start()
     client, _ = phone.attach()
     phone.wait(60_040)
     assert client.events[-1]["error"]["code"] == "session_expired"
@@ -686,7 +500,7 @@ async def test_the_session_expires() -> None:
 async def test_idle_timeout() -> None:
     """Row O14: the timer runs from the end of the sound."""
     accept = {"audio": {"input": {"turn_detection": {"type": "server_vad", "idle_timeout_ms": 5000}}}}
-    phone = await Phone(
+    phone = await Caller(
         Script(greeting="Hello.", turns=(Turn("", (Reply("Still there?"),)),)), accept=accept
     ).start()
     client, attachment = phone.attach()
@@ -711,7 +525,7 @@ async def test_idle_timeout() -> None:
 async def test_manual_turns() -> None:
     """Rows O15, E24."""
     accept = {"audio": {"input": {"turn_detection": None}}}
-    phone = await Phone(Script(turns=(Turn("Hello.", (Reply("Hi."),)),)), accept=accept).start()
+    phone = await Caller(Script(turns=(Turn("Hello.", (Reply("Hi."),)),)), accept=accept).start()
     client, attachment = phone.attach()
     send(attachment, "input_audio_buffer.commit")
     assert client.events[-1]["error"]["code"] == "input_audio_buffer_commit_empty"
@@ -733,7 +547,7 @@ async def test_manual_turns() -> None:
 async def test_semantic_turns(heard: str, wait_ms: int) -> None:
     """Row G08."""
     accept = {"audio": {"input": {"turn_detection": {"type": "semantic_vad"}}}}
-    phone = await Phone(Script(turns=(Turn(heard, (Reply("Okay."),)),)), accept=accept).start()
+    phone = await Caller(Script(turns=(Turn(heard, (Reply("Okay."),)),)), accept=accept).start()
     client, _ = phone.attach()
     phone.say(600)
     phone.wait(wait_ms - 40)
@@ -743,7 +557,7 @@ async def test_semantic_turns(heard: str, wait_ms: int) -> None:
 
 
 async def test_the_talking_engine_talks_until_it_is_stopped() -> None:
-    phone = await Phone(Script(talk=True)).start()
+    phone = await Caller(Script(talk=True)).start()
     client, attachment = phone.attach()
     send(attachment, "response.create")
     phone.wait(20_000)

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import base64
-import itertools
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import orjson
-import pydantic
 import pytest
-from agents.realtime.openai_realtime import get_server_event_type_adapter
-from openai.types.realtime import RealtimeServerEvent
 
 from offhook.realtime.engine import (
     CancelResponse,
@@ -23,108 +18,16 @@ from offhook.realtime.engine import (
     ResponseText,
     Transcribe,
     Transcribed,
-    VoiceActivity,
 )
 from offhook.realtime.session import (
     ClearPlayout,
     HearAudio,
     PlayAudio,
-    RetrievedItem,
-    ServerEvent,
-    Session,
     SessionClosed,
     SessionNote,
 )
-from offhook.realtime.session_config import parse_accept
 from offhook.realtime.sideband_audio import convert
-
-OPENAI = pydantic.TypeAdapter(Annotated[RealtimeServerEvent, pydantic.Field(discriminator="type")])
-AGENTS = get_server_event_type_adapter()
-
-
-def encoded(item: RetrievedItem) -> dict[str, Any]:
-    while not item.encode_next():
-        pass
-    event: dict[str, Any] = orjson.loads(item.frame())
-    return event
-
-
-class Desk:
-    """A session with one client, number 1, and an engine that the test plays."""
-
-    def __init__(self, *, sip: bool = True, audio_format: Any = "audio/pcmu", **accept: Any) -> None:
-        counter = itertools.count(1)
-        self.session = Session(
-            parse_accept({"type": "realtime", **accept}),
-            session_id="sess_1",
-            audio_format=audio_format,
-            new_id=lambda prefix: f"{prefix}_{next(counter):04}",
-            sip=sip,
-        )
-        self.now = 10.0
-        self.heard_ms = 0.0
-        self.session.attach(1)
-        self.session.outputs()
-        self.outputs: list[Any] = []
-
-    def drain(self) -> list[dict[str, Any]]:
-        """Take the outputs; return the events among them, each judged by both SDKs."""
-        self.outputs = self.session.outputs()
-        events = [
-            output.event if isinstance(output, ServerEvent) else encoded(output)
-            for output in self.outputs
-            if isinstance(output, ServerEvent | RetrievedItem)
-        ]
-        for event in events:
-            OPENAI.validate_python(event)
-            named = event | {"previous_item_id": ""} if event.get("previous_item_id", 0) is None else event
-            AGENTS.validate_python(named)
-        return events
-
-    def send(self, kind: str, **fields: Any) -> list[dict[str, Any]]:
-        frame = orjson.dumps({"type": kind, **fields}).decode()
-        self.session.receive_client_event(frame, sender=1, now=self.now)
-        return self.drain()
-
-    def engine(self, *events: Any) -> list[dict[str, Any]]:
-        for event in events:
-            self.session.receive_engine_event(event, self.now)
-        return self.drain()
-
-    def commands(self, kind: type) -> list[Any]:
-        return [output for output in self.outputs if isinstance(output, kind)]
-
-    def error(self, kind: str, **fields: Any) -> dict[str, Any]:
-        (event,) = self.send(kind, **fields)
-        assert event["type"] == "error"
-        error: dict[str, Any] = event["error"]
-        return error
-
-    def respond(self, **response: Any) -> Respond:
-        self.send("response.create", **({"response": response} if response else {}))
-        (command,) = self.commands(Respond)
-        assert isinstance(command, Respond)
-        return command
-
-    def say(self, command: Respond, text: str, ms: int = 1000) -> list[dict[str, Any]]:
-        return self.engine(ResponseSpeech(command.response_id, command.generation, text, b"\x10" * 8 * ms))
-
-    def finish(self, command: Respond, **fields: Any) -> list[dict[str, Any]]:
-        return self.engine(ResponseFinished(command.response_id, command.generation, **fields))
-
-    def hear(self, ms: int, probability: float = 0.0) -> list[dict[str, Any]]:
-        events = []
-        for _ in range(ms // 20):
-            self.now += 0.02
-            self.heard_ms += 20
-            self.session.receive_audio(b"\xff" * 160, self.now)
-            events += self.engine(VoiceActivity(probability, self.heard_ms))
-        return events
-
-
-def types(events: list[dict[str, Any]]) -> list[str]:
-    return [event["type"] for event in events]
-
+from testbed.by_hand import Desk, types
 
 MESSAGE = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hi"}]}
 
