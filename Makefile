@@ -55,8 +55,8 @@ unit: install
 interop: install  ## SIPp, Kamailio, PJSIP, werift, baresip, scanners, Prometheus (as root; `.ci/run` installs what it needs)
 	$(BIN)/python tests/interop/run.py
 
-compat: install  ## openai-node against the sideband over TLS (needs node and npm)
-	tests/compat/node/run $(BIN)/python
+compat: install  ## clients nobody here wrote, each in an environment of its own (needs node and npm)
+	$(BIN)/python tests/compat/run.py
 
 browser: install  ## the pages in Chromium, with real calls (needs Debian's chromium and chromium-driver)
 	$(BIN)/pytest -q tests/browser/pages.py
@@ -70,4 +70,4 @@ bench: install  ## pacing of RTP under 10 to 200 calls; delay before a hosted mo
 	$(BIN)/python bench/upstream_delay.py --check
 
 clean:  ## remove what the targets made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-data
+	rm -rf $(VENV) .venv-compat .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-data

@@ -9,7 +9,6 @@ Run by `run`; exit status 0 when all went well. The node and the phone are those
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import socket
@@ -17,12 +16,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
 from testbed import Node, Phone, PhoneCall, Seat, Strictness  # noqa: E402
+from testbed.app_process import AppProcess  # noqa: E402
 from testbed.protocol import check_order, validate  # noqa: E402
 from testbed.script import SCRIPT, TOOL, TOOL_ARGUMENTS  # noqa: E402
 from testbed.upstream import Upstream, UpstreamSession  # noqa: E402
@@ -33,86 +32,18 @@ LOUD = bytes([0x10, 0x90] * 80)
 "A frame of sound, PCMU."
 
 
-class NodeApp:
-    """`app.mjs` in a process of its own; `lines` is what it told."""
+class NodeApp(AppProcess):
+    """`app.mjs`, over HTTPS, which is all that openai-node's WebSocket speaks."""
 
     def __init__(self, node: Node, seat: Seat) -> None:
-        self.node, self.seat = node, seat
-        self.lines: list[dict[str, Any]] = []
-        self._changed = asyncio.Event()
-
-    async def __aenter__(self) -> NodeApp:
-        descriptor = self.seat.socket.fileno()
-        environment = {
-            "WEBHOOK_FD": str(descriptor),
-            "PATH": os.environ["PATH"],
-            "NODE_EXTRA_CA_CERTS": str(self.node.ca),
-            "OPENAI_API_KEY": self.seat.api_key,
-            "OPENAI_BASE_URL": self.node.https_base_url,
-            "OPENAI_WEBHOOK_SECRET": self.seat.secret,
-        }
-        self.seat.socket.listen()
-        self._process = await asyncio.create_subprocess_exec(
-            "node",
-            str(HERE / "app.mjs"),
-            env=environment,
-            pass_fds=(descriptor,),
-            stdout=asyncio.subprocess.PIPE,
-        )
-        self._reader = asyncio.create_task(self._read())
-        await self.told("listening")
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-        await self._process.wait()
-        await self._reader
-
-    async def _read(self) -> None:
-        assert self._process.stdout is not None
-        async for line in self._process.stdout:
-            told = json.loads(line)
-            self.lines.append(told)
-            if told["what"] != "event":
-                print("  app:", line.decode().strip()[:200], flush=True)
-            self._changed.set()
-            self._changed = asyncio.Event()
-
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        return [line["event"] for line in self.lines if line["what"] == "event"]
-
-    async def told(self, what: str, **fields: Any) -> dict[str, Any]:
-        """Wait for the app to tell this; return the line."""
-        async with asyncio.timeout(30):
-            while True:
-                changed = self._changed
-                for line in self.lines:
-                    if line["what"] == what and fields.items() <= line.items():
-                        return line
-                if self._process.returncode is not None:
-                    raise AssertionError(f"app.mjs ended with {self._process.returncode}")
-                await changed.wait()
-
-    async def event(self, event_type: str, after: int = 0) -> dict[str, Any]:
-        """Wait for an event at or after index `after` of `events`."""
-        try:
-            async with asyncio.timeout(15):
-                while True:
-                    changed = self._changed
-                    for event in self.events[after:]:
-                        if event["type"] == event_type:
-                            return event
-                    await changed.wait()
-        except TimeoutError:
-            came = [event["type"] for event in self.events[after:]]
-            raise AssertionError(f"no {event_type}; came: {came}") from None
+        environment = {"NODE_EXTRA_CA_CERTS": str(node.ca), "OPENAI_BASE_URL": node.https_base_url}
+        super().__init__(node, seat, ["node", str(HERE / "app.mjs")], environment)
 
 
 async def place_call(node: Node) -> None:
     seat = node.seat()
     async with NodeApp(node, seat) as app, Phone(node, "tls") as phone:
+        await app.told("listening")
         not_found = await app.told("not found")
         assert (not_found["class"], not_found["status"]) == ("NotFoundError", 404), not_found
         assert (not_found["code"], not_found["param"]) == ("call_id_not_found", ""), not_found
@@ -150,7 +81,7 @@ async def transfer(app: NodeApp, call: PhoneCall) -> None:
     assert (await call.ended()).cause == "remote_bye"
     closed = await app.told("closed")
     assert closed["code"] == 1000, closed
-    assert not (faults := [line for line in app.lines if line["what"] == "fault"]), faults
+    assert not app.faults, app.faults
     for event in app.events:
         validate(json.dumps(event).encode(), Strictness())
     check_order(app.events)
@@ -178,6 +109,7 @@ async def place_upstream_call(node: Node, address: socket.socket) -> None:
         NodeApp(node, seat) as app,
         Phone(node, "tls") as phone,
     ):
+        await app.told("listening")
         call = await phone.dial(seat.project)
         session = await upstream.opened()
         await call.answered()

@@ -1,0 +1,122 @@
+"""A developer's app in a process of its own, in the environment that its SDK was installed into."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .node import Node, Seat
+from .waiting import PATIENCE_S
+
+__all__ = ["AppProcess"]
+
+_LINE_LIMIT = 1 << 24
+
+
+class AppProcess:
+    """
+    Runs a program that prints one JSON object a line, whose `what` says what happened; `lines` holds them.
+
+    A server event of the SDK is `{"what": "event", "event": ...}`; they are in `events`. Everything else is printed.
+    The program finds its project's key, secret and the node's URL in the environment under the SDK's own names. Its
+    webhook's socket, already listening, is the descriptor that `WEBHOOK_FD` numbers.
+    """
+
+    def __init__(
+        self, node: Node, seat: Seat, command: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.node, self.seat = node, seat
+        self.lines: list[dict[str, Any]] = []
+        self._command = command
+        self._environment = {
+            "WEBHOOK_FD": str(seat.socket.fileno()),
+            "PATH": os.environ["PATH"],
+            "OPENAI_API_KEY": seat.api_key,
+            "OPENAI_BASE_URL": node.base_url,
+            "OPENAI_WEBHOOK_SECRET": seat.secret,
+            **(environment or {}),
+        }
+        self._changed = asyncio.Event()
+
+    async def __aenter__(self) -> AppProcess:
+        self.seat.socket.listen()
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command,
+            env=self._environment,
+            pass_fds=(self.seat.socket.fileno(),),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=_LINE_LIMIT,
+        )
+        self._reader = asyncio.create_task(self._read())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+        await self._reader
+
+    async def _read(self) -> None:
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            told = json.loads(line)
+            self.lines.append(told)
+            if told["what"] != "event":
+                print("  app:", line.decode().strip()[:200], flush=True)
+            self._wake()
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [line["event"] for line in self.lines if line["what"] == "event"]
+
+    @property
+    def faults(self) -> list[dict[str, Any]]:
+        """What the app told under `fault`: errors, and warnings of its SDK."""
+        return [line for line in self.lines if line["what"] == "fault"]
+
+    async def ask(self, what: str, **fields: Any) -> None:
+        """Write a JSON line to the app's standard input."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"what": what, **fields}).encode() + b"\n")
+        await self._process.stdin.drain()
+
+    async def told(self, what: str, **fields: Any) -> dict[str, Any]:
+        """Wait for the app to tell this; return the line."""
+        return await self._wait_for(
+            lambda: next(
+                (line for line in self.lines if line["what"] == what and fields.items() <= line.items()), None
+            ),
+            lambda: f"no {what}; told: {[line['what'] for line in self.lines]}",
+        )
+
+    async def event(self, event_type: str, after: int = 0) -> dict[str, Any]:
+        """Wait for an event at or after index `after` of `events`."""
+        return await self._wait_for(
+            lambda: next((event for event in self.events[after:] if event["type"] == event_type), None),
+            lambda: f"no {event_type}; came: {[event['type'] for event in self.events[after:]]}",
+        )
+
+    async def _wait_for(
+        self, find: Callable[[], dict[str, Any] | None], missing: Callable[[], str]
+    ) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while True:
+                    changed = self._changed
+                    if (found := find()) is not None:
+                        return found
+                    if self._reader.done():
+                        raise AssertionError(f"the app ended with {await self._process.wait()}; {missing()}")
+                    await changed.wait()
+        except TimeoutError:
+            raise AssertionError(missing()) from None
