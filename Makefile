@@ -65,9 +65,11 @@ fuzz: install  ## atheris on every parser (FUZZ_SECONDS=600 for each)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	$(BIN)/python tests/fuzz/run.py --seconds $(or $(FUZZ_SECONDS),600)
 
-bench: install  ## pacing of RTP under 10 to 200 calls; delay before a hosted model under 1 to 100
+bench: install  ## pacing of RTP under 10 to 200 calls; delay before a hosted model; what frames and sessions cost
 	$(BIN)/python bench/pacing.py
 	$(BIN)/python bench/upstream_delay.py --check
+	$(BIN)/python bench/realtime_frames.py --check
+	$(BIN)/python bench/plain_sessions.py --check
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) .venv-compat .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-data
