@@ -40,7 +40,7 @@ class ModelSession(Sideband):
 
     async def __aexit__(self, *about: Any) -> None:
         await super().__aexit__(*about)
-        check_order(self.events)
+        check_order(self.events, embedded=True)
         assert not [kind for kind in self.types if kind.startswith("output_audio_buffer.")]
 
     async def speak(self) -> None:

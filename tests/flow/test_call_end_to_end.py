@@ -22,6 +22,7 @@ TURN_ORDER = [
 ]
 RESPONSE_ORDER = [
     "response.created",
+    "rate_limits.updated",
     "response.output_item.added",
     "conversation.item.added",
     "response.content_part.added",
@@ -37,6 +38,7 @@ RESPONSE_ORDER = [
 ]
 CALL_ORDER = [
     "response.created",
+    "rate_limits.updated",
     "response.output_item.added",
     "conversation.item.added",
     "response.function_call_arguments.delta",
@@ -45,8 +47,8 @@ CALL_ORDER = [
     "response.output_item.done",
     "response.done",
 ]
-NOT_IN_ORDER = ("rate_limits.updated", "conversation.item.input_audio_transcription.", "call.")
-"Types that may come anywhere (rows O06 and O13), and what is told of the call itself to those who ask."
+NOT_IN_ORDER = ("conversation.item.input_audio_transcription.", "call.")
+"Types that may come anywhere (row O06), and what is told of the call itself to those who ask."
 
 SESSION = {
     "model": "gpt-realtime",

@@ -21,7 +21,18 @@ from offhook.realtime.runner import SessionRunner
 from offhook.realtime.session import RetrievedItem, ServerEvent, Session, SessionNote
 from offhook.realtime.session_config import parse_accept
 
-__all__ = ["SPOKEN", "TRANSCRIBED", "Caller", "Client", "Desk", "assert_complete", "encoded", "send", "types"]
+__all__ = [
+    "SPOKEN",
+    "TRANSCRIBED",
+    "Caller",
+    "Client",
+    "Desk",
+    "assert_complete",
+    "check",
+    "encoded",
+    "send",
+    "types",
+]
 
 OPENAI = pydantic.TypeAdapter(Annotated[RealtimeServerEvent, pydantic.Field(discriminator="type")])
 AGENTS = get_server_event_type_adapter()
@@ -165,9 +176,10 @@ def assert_complete(events: list[dict[str, Any]]) -> None:
     """One done for each created and added, and nothing of a response after its done (decision 8)."""
     open_responses: set[str] = set()
     open_items: set[str] = set()
-    for event in events:
+    for event, following in zip(events, [*events[1:], {}], strict=True):
         kind = event["type"]
         if kind == "response.created":
+            assert following["type"] == "rate_limits.updated"
             assert event["response"]["id"] not in open_responses
             open_responses.add(event["response"]["id"])
         elif kind == "response.done":
@@ -188,6 +200,7 @@ TRANSCRIBED = {"audio": {"input": {"transcription": {"model": "whisper-1"}}}}
 
 SPOKEN = [
     "response.created",
+    "rate_limits.updated",
     "response.output_item.added",
     "conversation.item.added",
     "response.content_part.added",

@@ -78,8 +78,13 @@ def _about(error: ValidationError, kind: str) -> str:
     return "; ".join(f"{fault['loc']}: {fault['msg']}" for fault in faults or error.errors()[:12])
 
 
-def check_order(events: Sequence[dict[str, Any]]) -> None:
-    """Check what holds for every connection (API rows S13, O01, O04, O11, O12, V14)."""
+def check_order(events: Sequence[dict[str, Any]], *, embedded: bool = False) -> None:
+    """
+    Check what holds for every connection (API rows S13, O01, O04, O11, O12, V14).
+
+    `embedded`: an engine of our own answers, so that each response begins with its limits (row O13); an upstream
+    tells its limits when it likes.
+    """
     if not events:
         return
     if events[0]["type"] != "session.created":
@@ -110,6 +115,8 @@ def check_order(events: Sequence[dict[str, Any]]) -> None:
         lambda event: (event["response_id"],),
     )
     _sound_within_response(events)
+    if embedded:
+        _limits_with_each_response(events)
 
 
 def _sound_within_response(events: Iterable[dict[str, Any]]) -> None:
@@ -128,6 +135,16 @@ def _sound_within_response(events: Iterable[dict[str, Any]]) -> None:
                 raise ProtocolFault(f"{response_id} sounds before response.content_part.added")
             case "output_audio_buffer.stopped" if response_id in created - done:
                 raise ProtocolFault(f"{response_id} was played to its end before response.done")
+
+
+def _limits_with_each_response(events: Sequence[dict[str, Any]]) -> None:
+    told = 0
+    for event, following in zip(events, [*events[1:], {}], strict=True):
+        told += event["type"] == "rate_limits.updated"
+        if event["type"] == "response.created" and following.get("type") != "rate_limits.updated":
+            raise ProtocolFault(f"{event['response']['id']} began without rate_limits.updated")
+    if told != sum(event["type"] == "response.created" for event in events):
+        raise ProtocolFault("rate_limits.updated came without a response")
 
 
 def _each_once(

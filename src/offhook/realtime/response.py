@@ -126,6 +126,7 @@ class Response:
         self._outputs: list[Output] = []
         self._outcome: Outcome | None = None
         outbox.event(events.response_created(self.to_api()))
+        outbox.event(events.rate_limits_updated())
 
     @property
     def calls(self) -> list[Item]:

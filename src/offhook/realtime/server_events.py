@@ -30,6 +30,7 @@ __all__ = [
     "item_truncated",
     "output_item_added",
     "output_item_done",
+    "rate_limits_updated",
     "response_created",
     "response_done",
     "session_created",
@@ -168,6 +169,11 @@ def item_deleted(item_id: str) -> Event:
 
 def response_created(response: Event) -> Event:
     return {"type": "response.created", "response": response}
+
+
+def rate_limits_updated() -> Event:
+    """Comes once with each response. No project or node limits requests or tokens by the minute (row O13)."""
+    return {"type": "rate_limits.updated", "rate_limits": []}
 
 
 def response_done(response: Event) -> Event:

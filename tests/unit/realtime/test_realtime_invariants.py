@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import base64
 import itertools
-from typing import Annotated, Any
+from typing import Any
 
 import orjson
-import pydantic
-from agents.realtime.openai_realtime import get_server_event_type_adapter
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from openai.types.realtime import RealtimeServerEvent
 
 from offhook.realtime.engine import (
     FunctionCallArguments,
@@ -36,9 +33,7 @@ from offhook.realtime.session import (
 )
 from offhook.realtime.session_config import parse_accept
 from offhook.realtime.sideband_audio import bytes_per_ms
-
-OPENAI = pydantic.TypeAdapter(Annotated[RealtimeServerEvent, pydantic.Field(discriminator="type")])
-AGENTS = get_server_event_type_adapter()
+from testbed.by_hand import check
 
 TURN_DETECTION: list[Any] = [
     None,
@@ -100,6 +95,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.transcribes: list[Transcribe] = []
         self.event_ids: set[str] = set()
         self.created: set[str] = set()
+        self.limits_are_next = False
         self.done: set[str] = set()
         self.added: set[str] = set()
         self.items_done: set[str] = set()
@@ -139,12 +135,13 @@ class SessionMachine(RuleBasedStateMachine):
                     self.closed_at = self.now
 
     def judge(self, event: dict[str, Any]) -> None:
-        OPENAI.validate_python(event)
-        named = event | {"previous_item_id": ""} if event.get("previous_item_id", 0) is None else event
-        AGENTS.validate_python(named)
+        check(event)
         assert event["event_id"] not in self.event_ids
         self.event_ids.add(event["event_id"])
         kind = event["type"]
+        # Its limits come with each response, next of all (row O13).
+        assert (kind == "rate_limits.updated") == self.limits_are_next
+        self.limits_are_next = kind == "response.created"
         if kind == "response.created":
             assert event["response"]["id"] not in self.created
             self.created.add(event["response"]["id"])

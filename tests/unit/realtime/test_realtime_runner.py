@@ -96,7 +96,12 @@ async def test_an_engine_that_answers_at_once_is_heard_in_order() -> None:
     await runner.start(START)
     client = Client()
     runner.attach(client).receive('{"type":"response.create"}')
-    assert client.types[:3] == ["session.created", "response.created", "response.output_item.added"]
+    assert client.types[:4] == [
+        "session.created",
+        "response.created",
+        "rate_limits.updated",
+        "response.output_item.added",
+    ]
     assert client.types[-1] == "response.done"
     await runner.close("done")
 
@@ -287,7 +292,7 @@ async def test_a_fault_stays_inside_its_session(caplog: pytest.LogCaptureFixture
     client = Client()
     with caplog.at_level(logging.CRITICAL):
         runner.attach(client).receive('{"type":"response.create"}')
-    assert client.types == ["session.created", "response.created"]
+    assert client.types == ["session.created", "response.created", "rate_limits.updated"]
     runner.receive_digit("1")
     assert client.types[-1] == "input_audio_buffer.dtmf_event_received"
 
