@@ -2,54 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from openai import AsyncAzureOpenAI, AsyncOpenAI
+from openai import AsyncOpenAI
 from websockets.exceptions import InvalidStatus
 
-from offhook.audio import tones
-from testbed import Node, Sideband
-from testbed.protocol import Strictness, check_order
+from testbed import Node
+from testbed.model_session import LOUD, ModelSession
 from testbed.script import GREETING, SHORT, TOOL, TOOL_ARGUMENTS
 from testbed.sideband import Event
-
-LOUD = tones.tone(300.0, 500, level=0.3, rate=24000).astype("<i2").tobytes()
-QUIET = b"\0\0" * 24 * 700
-FRAME = 960
-
-
-class ModelSession(Sideband):
-    """`client.realtime.connect(model=...)`; every frame is judged as a sideband's is, and the order at the end."""
-
-    def __init__(self, client: AsyncOpenAI, model: str = "gpt-realtime") -> None:
-        super().__init__(client, "")
-        self._strictness = Strictness(audio=True)
-        self._model = model
-
-    async def __aenter__(self) -> ModelSession:
-        self.connection = await self._stack.enter_async_context(
-            self._client.realtime.connect(model=self._model)
-        )
-        self._reader = asyncio.create_task(self._read())
-        await self.wait_for("session.created")
-        return self
-
-    async def __aexit__(self, *about: Any) -> None:
-        await super().__aexit__(*about)
-        check_order(self.events, embedded=True)
-        assert not [kind for kind in self.types if kind.startswith("output_audio_buffer.")]
-
-    async def speak(self) -> None:
-        for start in range(0, len(LOUD + QUIET), FRAME):
-            piece = (LOUD + QUIET)[start : start + FRAME]
-            await self.connection.input_audio_buffer.append(audio=base64.b64encode(piece).decode())
-
-    def sound(self) -> bytes:
-        return b"".join(base64.b64decode(e["delta"]) for e in self.of_type("response.output_audio.delta"))
 
 
 @pytest.fixture
@@ -171,19 +135,3 @@ async def test_transcription_sessions_are_refused_before_the_upgrade(client: Asy
             pass
     assert caught.value.response.status_code == 501
     assert b'"param":"intent"' in caught.value.response.body
-
-
-async def test_azures_client_names_a_deployment(node: Node) -> None:
-    base = node.base_url.removesuffix("/v1")
-    async with (
-        AsyncAzureOpenAI(
-            api_key=node.seats[0].api_key,
-            api_version="2025-04-01-preview",
-            azure_endpoint=base,
-            websocket_base_url=base.replace("http:", "ws:") + "/openai",
-        ) as azure,
-        ModelSession(azure, "our-deployment") as session,
-    ):
-        assert session.events[0]["session"]["model"] == "our-deployment"
-        await session.connection.response.create()
-        assert (await session.wait_for("response.done"))["response"]["status"] == "completed"

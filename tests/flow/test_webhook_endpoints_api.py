@@ -1,4 +1,4 @@
-"""Webhook endpoints and deliveries by API, asked for by the openai package, by Azure's paths and by commands."""
+"""Webhook endpoints and deliveries by API, asked for by the openai package and by commands."""
 
 from __future__ import annotations
 
@@ -270,21 +270,6 @@ async def test_an_endpoint_that_does_not_answer_its_test(node: Node) -> None:
         assert "refused" in body["error"]["message"]
         with pytest.raises(BadRequestError):
             await app.client.webhooks.test(made.id, event_type="batch.completed")
-
-
-async def test_azures_paths_and_shapes(node: Node, receiver: Receiver) -> None:
-    seat, path = node.seat(), "/openai/v1/dashboard/webhook_endpoints"
-    status, made = await ask(node, seat, "POST", path, GOOD | {"url": receiver.url})
-    assert (status, made["object"]) == (200, "webhook.endpoint")
-    assert made["signing_secret"].startswith("whsec_")
-    status, listed = await ask(node, seat, "GET", path)
-    assert [one["object"] for one in listed["data"]] == ["webhook.endpoint"] * 2
-    assert "signing_secret" not in listed["data"][0]
-    assert listed["data"][0]["signing_secret_hint"] == f"whsec_...{made['signing_secret'][-4:]}"
-    status, changed = await ask(node, seat, "POST", f"{path}/{made['id']}", {"name": "new"})
-    assert (status, changed["name"], changed["object"]) == (200, "new", "webhook.endpoint")
-    status, gone = await ask(node, seat, "DELETE", f"{path}/{made['id']}")
-    assert (status, gone["deleted"]) == (200, True)
 
 
 async def command(node: Node, seat: Seat, *words: str) -> tuple[int, str]:

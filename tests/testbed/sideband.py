@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, omit
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
@@ -25,13 +25,14 @@ Event = dict[str, Any]
 
 class Sideband:
     """
-    `client.realtime.connect(call_id=...)`, as a context manager.
+    `client.realtime.connect(call_id=...)`, as a context manager. Azure's clients insist on a `model` too.
 
     `events` is what came, as JSON; `at` the monotonic time of each. `connection` is the SDK's object, for sending.
     Leaving the context checks the rules that hold for every connection, if it was closed by the server or `whole`.
     """
 
-    def __init__(self, client: AsyncOpenAI, call_id: str, *, events: str = "") -> None:
+    def __init__(self, client: AsyncOpenAI, call_id: str, *, model: str = "", events: str = "") -> None:
+        self._model = model or omit
         self._query: dict[str, object] = {"events": events} if events else {}
         self._strictness = Strictness("call" in events.split(","), "audio" in events.split(","))
         self._client, self._call_id = client, call_id
@@ -46,7 +47,7 @@ class Sideband:
 
     async def __aenter__(self) -> Sideband:
         self.connection = await self._stack.enter_async_context(
-            self._client.realtime.connect(call_id=self._call_id, extra_query=self._query)
+            self._client.realtime.connect(call_id=self._call_id, model=self._model, extra_query=self._query)
         )
         self._reader = asyncio.create_task(self._read())
         return self

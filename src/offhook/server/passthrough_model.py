@@ -17,7 +17,7 @@ from offhook.tenants import Project
 
 from .context import request_id_of
 from .passthrough import RELAYED, Destination
-from .plain import engine_unavailable
+from .plain import engine_unavailable, model_asked_for
 from .sideband_limits import SidebandLimits
 from .socket_relay import OPEN_S, Attempt, SocketRelay
 
@@ -60,7 +60,7 @@ class PassthroughModel:
         Raises `CallError`, before the upgrade only.
         """
         query = QueryParams(scope["query_string"])
-        model = query.get("model") or query.get("deployment") or ""
+        model = model_asked_for(scope)
         if "call_id" in query or "intent" in query or not model or RELAYED in Headers(scope=scope):
             return False
         destinations = self._upstreams(model)

@@ -18,7 +18,10 @@ from .conversing import PROTOCOL, converse
 from .sideband_limits import SidebandLimits
 from .sideband_writer import SidebandWriter
 
-__all__ = ["PlainRoute", "Sessions", "engine_unavailable"]
+__all__ = ["PlainRoute", "Sessions", "engine_unavailable", "model_asked_for"]
+
+AZURE_BEFORE_V1 = "/openai/realtime"
+"Azure's path whose own word for the model is `deployment` (API row A02)."
 
 
 class Sessions(Protocol):
@@ -52,7 +55,7 @@ class PlainRoute:
         Raises `CallError`, before the upgrade only.
         """
         query = QueryParams(scope["query_string"])
-        model = query.get("model") or query.get("deployment") or ""
+        model = model_asked_for(scope)
         if secret is not None and (secret.names_model or not model):
             model = secret.config.model
         if query.get("call_id") or not (model or "intent" in query):
@@ -93,6 +96,17 @@ class PlainRoute:
             raise CallError(
                 429, str(refused), code="rate_limit_exceeded", type="rate_limit_error", retry=True
             ) from None
+
+
+def model_asked_for(scope: Scope) -> str:
+    """
+    Return the model of a WebSocket's query, empty if it names none (API row A04).
+
+    Of `model` and `deployment` the one that the path is for counts; the other where that one is missing.
+    """
+    query = QueryParams(scope["query_string"])
+    names = ("deployment", "model") if scope["path"] == AZURE_BEFORE_V1 else ("model", "deployment")
+    return next((model for name in names if (model := query.get(name))), "")
 
 
 def engine_unavailable(message: str) -> CallError:

@@ -103,17 +103,6 @@ async def test_a_fault_of_ours_is_json_and_is_not_repeated(node, caplog):
     assert call.timeline.entries()[-1].details["status"] == 500
 
 
-async def test_azure_openai_uses_its_own_prefix_and_header(node):
-    call = node.calls.add("rtc_u0_1")
-    async with openai.AsyncAzureOpenAI(
-        api_key="sk-a", azure_endpoint=node.url, api_version="2025-08-28"
-    ) as client:
-        await client.realtime.calls.accept("rtc_u0_1", type="realtime")
-    async with openai.AsyncOpenAI(api_key="sk-a", base_url=f"{node.url}/openai/v1/") as client:
-        await client.realtime.calls.hangup("rtc_u0_1")
-    assert [what[0] for what in call.asked] == ["accept", "hangup"]
-
-
 async def test_openai_escapes_the_call_id_and_it_is_decoded_once(node):
     node.calls.add("rtc_u0_ä %2F")
     async with node.openai() as client:
