@@ -180,18 +180,6 @@ async def test_a_spoken_turn_and_its_answer_come_in_order(talk: Conversation) ->
     assert heard["item_id"] == started["item_id"]
 
 
-async def test_keys_are_events_one_for_each(talk: Conversation) -> None:
-    talk.call.press("4711#*")
-    await talk.sideband.wait_for(
-        "input_audio_buffer.dtmf_event_received", lambda event: event["event"] == "*"
-    )
-
-    events = talk.sideband.of_type("input_audio_buffer.dtmf_event_received")
-    assert "".join(event["event"] for event in events) == "4711#*"
-    assert all(abs(event["received_at"] - time.time()) < 5 for event in events)
-    assert not talk.sideband.of_type("input_audio_buffer.speech_started")
-
-
 async def test_a_tool_is_called_its_output_taken_and_the_answer_spoken(talk: Conversation) -> None:
     item = await talk.ask_for_the_tool()
 

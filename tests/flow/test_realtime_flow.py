@@ -6,7 +6,6 @@ import asyncio
 import base64
 from typing import Any
 
-import numpy as np
 import pytest
 
 from offhook.realtime.engines.scripted import Call, Reply, Script, Turn
@@ -61,15 +60,6 @@ async def test_spoken_turn() -> None:
     assert turn.details["first_played_ms"] == pytest.approx(520, abs=1)
 
 
-async def test_transcripts_are_not_told_unless_asked_for() -> None:
-    phone = await Caller(Script(turns=(Turn("Hello there.", (Reply("Hi."),)),))).start()
-    client, _ = phone.attach()
-    phone.say()
-    phone.wait(1000)
-    assert not [kind for kind in client.types if "transcription" in kind]
-    assert client.of("response.done")[0]["response"]["status"] == "completed"
-
-
 async def test_the_engine_is_asked_while_the_caller_is_still_silent() -> None:
     """A transcription that takes 250 ms hides inside the 500 ms of silence."""
     phone = await Caller(Script(turns=(Turn("Hello.", (Reply("Hi."),), hear_delay_ms=250),))).start()
@@ -88,18 +78,6 @@ async def test_a_slow_transcription_holds_the_engine_back_but_not_response_creat
     assert client.types[-2:] == ["response.created", "rate_limits.updated"]
     phone.wait(800)
     assert client.of("response.done")[0]["response"]["status"] == "completed"
-
-
-async def test_a_pause_inside_a_sentence_is_one_turn() -> None:
-    phone = await Caller(Script(turns=(Turn("One two.", (Reply("Three."),)),)), accept=TRANSCRIBED).start()
-    client, _ = phone.attach()
-    phone.say(400)
-    phone.wait(300)
-    phone.say(400)
-    phone.wait(1000)
-    assert len(client.of("input_audio_buffer.committed")) == 1
-    completed = client.of("conversation.item.input_audio_transcription.completed")[0]
-    assert completed["usage"]["seconds"] > 1.1
 
 
 async def test_tool_call_round_trip() -> None:
@@ -319,18 +297,6 @@ async def test_noise_that_silenced_the_agent_is_answered() -> None:
     assert client.of("response.done")[1]["response"]["output"][0]["content"][0]["transcript"] == "Pardon?"
 
 
-async def test_a_failed_transcription_is_told_and_answered() -> None:
-    phone = await Caller(
-        Script(turns=(Turn("x", (Reply("Pardon?"),), fails=True),)), accept=TRANSCRIBED
-    ).start()
-    client, _ = phone.attach()
-    phone.say()
-    phone.wait(1500)
-    failed = client.of("conversation.item.input_audio_transcription.failed")[0]
-    assert failed["error"]["message"] == "the script says so"
-    assert client.of("response.done")[0]["response"]["status"] == "completed"
-
-
 @pytest.mark.parametrize("status", ["failed", "incomplete"])
 async def test_responses_that_end_badly(status: Any) -> None:
     """Rows O11, O20."""
@@ -359,201 +325,6 @@ async def test_the_engine_dies() -> None:
     send(attachment, "response.create")
     assert client.of("response.done")[1]["response"]["status_details"]["error"]["code"] == "engine_failed"
     assert_complete(client.events)
-
-
-async def test_digits() -> None:
-    """Rows O16, V07: three fields and no more."""
-    phone = await Caller(Script()).start()
-    client, _ = phone.attach()
-    client.take()
-    for digit in "1#":
-        phone.runner.receive_digit(digit)
-    assert client.events == [
-        {"type": "input_audio_buffer.dtmf_event_received", "event": digit, "received_at": 1_700_001_000}
-        for digit in "1#"
-    ]
-
-
-async def test_two_sidebands() -> None:
-    """Rows S13, S14: both get all, an error goes to its sender."""
-    phone = await Caller(Script(greeting="Welcome.")).start()
-    first, one = phone.attach()
-    second, two = phone.attach()
-    send(two, "response.create")
-    send(one, "response.cancel", event_id="mine")
-    assert first.types == ["session.created", *SPOKEN, "error"]
-    assert first.events[-1]["error"]["event_id"] == "mine"
-    assert first.events[-1]["error"]["code"] == "response_cancel_not_active"
-    assert second.types == ["session.created", *SPOKEN]
-    assert [e["event_id"] for e in first.events[1:-1]] == [e["event_id"] for e in second.events[1:]]
-
-
-async def test_reattach_shows_what_is_in_force() -> None:
-    """Rows S13, S15."""
-    phone = await Caller(Script(greeting="Welcome.")).start()
-    client, attachment = phone.attach()
-    send(attachment, "session.update", session={"type": "realtime", "instructions": "Be brief."})
-    assert client.types == ["session.created", "session.updated"]
-    attachment.detach()
-    attachment.detach()
-    phone.say()
-    phone.wait(1000)
-    assert len(client.events) == 2
-    again, _ = phone.attach()
-    assert again.events[0]["session"]["instructions"] == "Be brief."
-    assert again.events[0]["session"]["id"] == "sess_1"
-
-
-async def test_sound_goes_only_to_who_asked() -> None:
-    """decision 6 of the design, rows E04 and O18."""
-    phone = await Caller(Script(greeting="Welcome to the show. It is long.")).start()
-    plain, attachment = phone.attach()
-    keen, _ = phone.attach("audio")
-    send(attachment, "response.create")
-    assert "response.output_audio.delta" not in plain.types
-    deltas = keen.of("response.output_audio.delta")
-    sound = b"".join(base64.b64decode(delta["delta"]) for delta in deltas)
-    characters = len("Welcome to the show.") + len("It is long.")
-    assert len(sound) / 48 == pytest.approx(characters * 60, abs=1)
-    assert np.abs(np.frombuffer(sound, "<i2")).max() > 5000
-    assert [k for k in keen.types if k != "response.output_audio.delta"] == plain.types
-
-
-async def test_extension_events_go_only_to_who_asked() -> None:
-    """Row V02."""
-    phone = await Caller(Script()).start()
-    plain, _ = phone.attach()
-    keen, _ = phone.attach("call")
-    phone.runner.publish_extension({"type": "call.ended", "reason": "hangup"})
-    assert plain.types == ["session.created"]
-    assert keen.events[-1]["reason"] == "hangup"
-
-
-async def test_close_in_mid_response() -> None:
-    """Rows S16, S17, O12."""
-    script = Script(turns=(Turn("Tell me.", (Reply(LONG, sentence_ms=1500),)),))
-    phone = await Caller(script, accept=TRANSCRIBED).start()
-    client, attachment = phone.attach()
-    phone.say()
-    phone.wait(1200)
-    await phone.runner.close("remote_hangup")
-    assert client.closed == (1000, "remote_hangup")
-    assert client.of("response.done")[0]["response"]["status"] == "cancelled"
-    assert client.of("conversation.item.truncated")[0]["audio_end_ms"] == phone.speaker.played_samples // 8
-    assert_complete(client.events)
-    # Afterwards nothing happens, and nothing breaks.
-    send(attachment, "response.create")
-    phone.wait(200)
-    await phone.runner.close("remote_hangup")
-    late, _ = phone.attach()
-    assert late.closed is not None
-    assert late.events == []
-
-
-async def test_hangup_in_mid_sentence_still_transcribes_what_was_said() -> None:
-    phone = await Caller(Script(turns=(Turn("I want to", ()),)), accept=TRANSCRIBED).start()
-    client, _ = phone.attach()
-    phone.say(500)
-    await phone.runner.close("remote_hangup")
-    completed = client.of("conversation.item.input_audio_transcription.completed")
-    assert [event["transcript"] for event in completed] == ["I want to"]
-    assert "response.created" not in client.types
-    assert client.closed == (1000, "remote_hangup")
-
-
-async def test_a_tool_call_that_is_under_way_survives_the_hangup() -> None:
-    """Row S17: the agent decided to book; the booking is not lost."""
-    reply = Reply(calls=(Call("book", '{"seat":1}'),), delay_ms=300)
-    phone = await Caller(Script(turns=(Turn("Book it.", (reply,)),)), drain_s=1.0).start()
-    client, _ = phone.attach()
-    phone.say()
-    phone.wait(600)
-    phone.runner._do(phone.session.close, "remote_hangup", phone.clock.now)
-    assert client.closed is None
-    phone.wait(400)
-    assert client.of("response.done")[0]["response"]["status"] == "completed"
-    assert client.closed == (1000, "remote_hangup")
-
-
-async def test_what_takes_too_long_is_cancelled_at_close() -> None:
-    reply = Reply("Too late.", delay_ms=5000)
-    phone = await Caller(Script(turns=(Turn("Go.", (reply,)),)), drain_s=1.0).start()
-    client, _ = phone.attach()
-    phone.say()
-    phone.wait(600)
-    phone.runner._do(phone.session.close, "remote_hangup", phone.clock.now)
-    phone.wait(1040)
-    assert client.of("response.done")[0]["response"]["status"] == "cancelled"
-    assert client.closed == (1000, "remote_hangup")
-
-
-async def test_the_session_expires() -> None:
-    """Row S20."""
-    phone = await Caller(Script(), max_duration_s=60.0).start()
-    client, _ = phone.attach()
-    phone.wait(60_040)
-    assert client.events[-1]["error"]["code"] == "session_expired"
-    assert phone.expired == 1
-    assert client.closed is None
-
-
-async def test_idle_timeout() -> None:
-    """Row O14: the timer runs from the end of the sound."""
-    accept = {"audio": {"input": {"turn_detection": {"type": "server_vad", "idle_timeout_ms": 5000}}}}
-    phone = await Caller(
-        Script(greeting="Hello.", turns=(Turn("", (Reply("Still there?"),)),)), accept=accept
-    ).start()
-    client, attachment = phone.attach()
-    phone.wait(8000)
-    assert client.types == ["session.created"]
-    send(attachment, "response.create")
-    phone.wait(5200)
-    assert "input_audio_buffer.timeout_triggered" not in client.types
-    client.take()
-    phone.wait(400)
-    assert client.types[:5] == [
-        "input_audio_buffer.timeout_triggered",
-        "input_audio_buffer.committed",
-        "conversation.item.added",
-        "conversation.item.done",
-        "response.created",
-    ]
-    timeout = client.events[0]
-    assert timeout["audio_end_ms"] - timeout["audio_start_ms"] == pytest.approx(5000, abs=40)
-
-
-async def test_manual_turns() -> None:
-    """Rows O15, E24."""
-    accept = {"audio": {"input": {"turn_detection": None}}}
-    phone = await Caller(Script(turns=(Turn("Hello.", (Reply("Hi."),)),)), accept=accept).start()
-    client, attachment = phone.attach()
-    send(attachment, "input_audio_buffer.commit")
-    assert client.events[-1]["error"]["code"] == "input_audio_buffer_commit_empty"
-    client.take()
-    phone.say()
-    phone.wait(2000)
-    assert client.events == []
-    send(attachment, "input_audio_buffer.commit")
-    assert client.types == [
-        "input_audio_buffer.committed",
-        "conversation.item.added",
-        "conversation.item.done",
-    ]
-    send(attachment, "response.create")
-    assert client.of("response.done")[0]["response"]["output"][0]["content"][0]["transcript"] == "Hi."
-
-
-@pytest.mark.parametrize(("heard", "wait_ms"), [("I am done.", 500), ("I want to and", 4000)])
-async def test_semantic_turns(heard: str, wait_ms: int) -> None:
-    """Row G08."""
-    accept = {"audio": {"input": {"turn_detection": {"type": "semantic_vad"}}}}
-    phone = await Caller(Script(turns=(Turn(heard, (Reply("Okay."),)),)), accept=accept).start()
-    client, _ = phone.attach()
-    phone.say(600)
-    phone.wait(wait_ms - 40)
-    assert "input_audio_buffer.committed" not in client.types
-    phone.wait(60)
-    assert "input_audio_buffer.committed" in client.types
 
 
 async def test_the_talking_engine_talks_until_it_is_stopped() -> None:
