@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,7 +22,8 @@ class AppProcess:
     """
     Runs a program that prints one JSON object a line, whose `what` says what happened; `lines` holds them.
 
-    A server event of the SDK is `{"what": "event", "event": ...}`; they are in `events`. Everything else is printed.
+    A server event of the SDK is `{"what": "event", "event": ...}`; they are in `events`. All but these and the `audio`
+    that was heard is printed.
     The program finds its project's key, secret and the node's URL in the environment under the SDK's own names. Its
     webhook's socket, already listening, is the descriptor that `WEBHOOK_FD` numbers.
     """
@@ -66,7 +68,7 @@ class AppProcess:
         async for line in self._process.stdout:
             told = json.loads(line)
             self.lines.append(told)
-            if told["what"] != "event":
+            if told["what"] not in ("event", "audio"):
                 print("  app:", line.decode().strip()[:200], flush=True)
             self._wake()
         self._wake()
@@ -80,6 +82,11 @@ class AppProcess:
         return [line["event"] for line in self.lines if line["what"] == "event"]
 
     @property
+    def types(self) -> Counter[str]:
+        """How many events of each type came."""
+        return Counter(event["type"] for event in self.events)
+
+    @property
     def faults(self) -> list[dict[str, Any]]:
         """What the app told under `fault`: errors, and warnings of its SDK."""
         return [line for line in self.lines if line["what"] == "fault"]
@@ -90,13 +97,12 @@ class AppProcess:
         self._process.stdin.write(json.dumps({"what": what, **fields}).encode() + b"\n")
         await self._process.stdin.drain()
 
-    async def told(self, what: str, **fields: Any) -> dict[str, Any]:
-        """Wait for the app to tell this; return the line."""
+    async def told(self, what: str, *, after: int = 0, **fields: Any) -> dict[str, Any]:
+        """Wait for the app to tell this at or after index `after` of `lines`; return the line."""
+        wanted = {"what": what, **fields}
         return await self._wait_for(
-            lambda: next(
-                (line for line in self.lines if line["what"] == what and fields.items() <= line.items()), None
-            ),
-            lambda: f"no {what}; told: {[line['what'] for line in self.lines]}",
+            lambda: next((line for line in self.lines[after:] if wanted.items() <= line.items()), None),
+            lambda: f"no {wanted}; told: {[line for line in self.lines if line['what'] != 'event']}",
         )
 
     async def event(self, event_type: str, after: int = 0) -> dict[str, Any]:

@@ -1,0 +1,123 @@
+"""openai-agents in an environment of its own: a call by SIP, then a session without one. The argument is whose."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1]))
+
+from offhook.audio import tones  # noqa: E402
+from testbed import Node, Phone, PhoneCall, Strictness  # noqa: E402
+from testbed.app_process import AppProcess  # noqa: E402
+from testbed.environments import virtual_environment  # noqa: E402
+from testbed.protocol import check_order, validate  # noqa: E402
+from testbed.script import SCRIPT, SHORT, TOOL, TOOL_ARGUMENTS  # noqa: E402
+from testbed.waiting import until  # noqa: E402
+
+SPEECH = tones.tone(300.0, 700, level=0.3, rate=24000).astype("<i2").tobytes().hex()
+DAY = json.loads(TOOL_ARGUMENTS)["day"]
+
+
+def judge(app: AppProcess, strictness: Strictness) -> None:
+    """Nothing may have been wrong by the SDK, and no frame by openai's newest types."""
+    assert not app.faults, app.faults
+    for event in app.events:
+        validate(json.dumps(event).encode(), strictness)
+    check_order(app.events)
+
+
+async def talk_by_phone(app: AppProcess, call: PhoneCall) -> None:
+    await call.answered()
+    await app.told("webhook", type="realtime.call.incoming")
+    assert [tool["name"] for tool in (await app.event("session.updated"))["session"]["tools"]] == [TOOL]
+    await app.event("output_audio_buffer.stopped")
+    await call.hears_sound(200)
+
+    position = len(app.events)
+    call.speak()
+    assert (await app.event("response.done", position))["response"]["status"] == "completed"
+    await app.event("output_audio_buffer.stopped", position)
+    print("  the caller heard the greeting, spoke and was answered", flush=True)
+
+    position, asked_at = len(app.events), time.monotonic()
+    call.speak()
+    await app.told("tool ran", day=DAY)
+    await app.told("tool end", output="nine to five")
+    await app.event("output_audio_buffer.started", position)
+    await call.hears_sound(300, since=asked_at)
+    print("  the tool ran and its outcome was spoken", flush=True)
+
+    position = len(app.events)
+    call.speak()
+    await app.event("output_audio_buffer.cleared", position)
+    await app.event("conversation.item.truncated", position)
+    assert (await app.event("response.done", position))["response"]["status"] == "cancelled"
+    print("  the caller interrupted", flush=True)
+
+    call.press("5#")
+    await until(lambda: [event["event"] for event in app.events if "dtmf" in event["type"]] == ["5", "#"])
+    call.hang_up()
+    await app.told("session over")
+    await app.told("webhook", type="realtime.call.ended")
+    judge(app, Strictness())
+    print(f"  two keys, the end of the call; {len(app.events)} events, all valid and in order", flush=True)
+
+
+async def talk_without_a_call(app: AppProcess, *, truncates: bool) -> None:
+    """`truncates` is whether this version tells what was heard when the server has cancelled the response."""
+    await app.ask("plain session")
+    await app.event("session.updated")
+    await app.ask("speak", pcm=SPEECH)
+    assert (await app.event("response.done"))["response"]["status"] == "completed"
+    assert (await app.event("response.output_audio_transcript.done"))["transcript"] == SHORT
+    await app.told("audio")
+    print("  plain: spoken to, and answered in sound", flush=True)
+
+    position = len(app.events)
+    await app.ask("speak", pcm=SPEECH)
+    await app.told("tool ran", day=DAY)
+    await app.event("response.output_audio.delta", position)
+    print("  plain: the tool ran and its outcome was spoken", flush=True)
+
+    interrupted, position = len(app.lines), len(app.events)
+    await app.ask("speak", pcm=SPEECH)
+    await app.told("audio_interrupted", after=interrupted)
+    assert (await app.event("response.done", position))["response"]["status"] == "cancelled"
+    if truncates:
+        await app.event("conversation.item.truncated", position)
+    await until(lambda: app.types["response.created"] == app.types["response.done"] == 4)
+    await app.ask("hang up")
+    await app.told("hung up")
+    judge(app, Strictness(audio=True))
+    print(f"  plain: interrupted, and left; {len(app.events)} events, all valid and in order", flush=True)
+
+
+async def drive(node: Node, python: Path) -> None:
+    for plain in (False, True):
+        seat = node.seat()
+        async with AppProcess(node, seat, [str(python), str(HERE / "app.py")]) as app, Phone(node) as phone:
+            versions = await app.told("versions")
+            if plain:
+                await talk_without_a_call(app, truncates=versions["openai-agents"] != "0.6.5")
+            else:
+                await talk_by_phone(app, await phone.dial(seat.project))
+
+
+def main() -> None:
+    name = sys.argv[1] if len(sys.argv) > 1 else HERE.name
+    python = virtual_environment(name, HERE.parent / name / "requirements.txt")
+    with (
+        tempfile.TemporaryDirectory(prefix="offhook-compat-") as folder,
+        Node(Path(folder), script=SCRIPT, seats=2) as node,
+    ):
+        asyncio.run(asyncio.wait_for(drive(node, python), 120))
+
+
+if __name__ == "__main__":
+    main()

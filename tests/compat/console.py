@@ -1,0 +1,85 @@
+"""
+How an app under test talks with its case: a JSON object a line, told on standard output and taken from standard input.
+
+Runs in the client's own environment: only Python's library is there for certain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import sys
+import traceback
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+from typing import Any
+
+
+def tell(what: str, **fields: Any) -> None:
+    print(json.dumps({"what": what, **fields}), flush=True)
+
+
+def tell_versions(*packages: str) -> None:
+    tell("versions", python=sys.version.split()[0], **{name: version(name) for name in packages})
+
+
+class TellFaults(logging.Handler):
+    """Tells every warning and error that a library logs."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        trace = self.format(record) if record.exc_info else ""
+        tell("fault", where=record.name, message=record.getMessage(), trace=trace)
+
+
+async def asked() -> AsyncIterator[dict[str, Any]]:
+    """Yield what is asked for, until nobody asks any more."""
+    reader = asyncio.StreamReader(limit=1 << 24)
+    protocol = asyncio.StreamReaderProtocol(reader)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
+    async for line in reader:
+        yield json.loads(line)
+
+
+class Microphone:
+    """Pushes pcm16 in frames of 20 ms at their pace, all silent but for what is spoken, as a microphone does."""
+
+    def __init__(self, send: Any, rate: int = 24000) -> None:
+        self._send, self._rate = send, rate
+        self._samples = bytearray()
+
+    def speak(self, pcm: bytes) -> None:
+        self._samples += pcm
+
+    async def run(self) -> None:
+        size = self._rate // 50 * 2
+        due = asyncio.get_running_loop().time()
+        while True:
+            frame, self._samples = self._samples[:size], self._samples[size:]
+            await self._send(bytes(frame).ljust(size, b"\0"))
+            due += 0.02
+            await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
+
+
+async def guarded(coroutine: Any) -> None:
+    """Await it; what it raises is told as a fault."""
+    try:
+        await coroutine
+    except Exception as error:
+        tell("fault", where=coroutine.__qualname__, message=repr(error), trace=traceback.format_exc())
+
+
+@contextlib.asynccontextmanager
+async def running(*coroutines: Any) -> AsyncIterator[None]:
+    """Run these beside the block, and end them with it."""
+    tasks = [asyncio.create_task(guarded(coroutine)) for coroutine in coroutines]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
