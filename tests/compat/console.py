@@ -55,6 +55,14 @@ class Microphone:
     def speak(self, pcm: bytes) -> None:
         self._samples += pcm
 
+    async def speaks_until_hung_up(self) -> None:
+        """Speak what `speak` brings, until it is asked to `hang up`."""
+        async for line in asked():
+            if line["what"] == "speak":
+                self.speak(bytes.fromhex(line["pcm"]))
+            elif line["what"] == "hang up":
+                break
+
     async def run(self) -> None:
         size = self._rate // 50 * 2
         due = asyncio.get_running_loop().time()

@@ -1,5 +1,5 @@
 """
-A developer's app on openai-agents, unmodified: takes calls by webhook, and talks without a call when it is asked to.
+A developer's app on openai-agents, unmodified: takes calls by webhook, or with `plain` talks without one.
 
 The webhook is `examples/realtime/twilio_sip` of the SDK in small: verify, accept, attach by `OpenAIRealtimeSIPModel`.
 Only the URLs are a node's; the WebSocket's stands in the model's configuration (API row S05).
@@ -27,7 +27,7 @@ from fastapi import FastAPI, Request, Response
 from openai import AsyncOpenAI
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from console import Microphone, TellFaults, asked, guarded, running, tell, tell_versions
+from console import Microphone, TellFaults, guarded, running, tell, tell_versions
 
 KEY, BASE_URL = os.environ["OPENAI_API_KEY"], os.environ["OPENAI_BASE_URL"]
 WEBSOCKET_URL = BASE_URL.replace("http", "ws", 1) + "/realtime"
@@ -113,7 +113,7 @@ def make_api(client: AsyncOpenAI) -> FastAPI:
     return api
 
 
-async def talk_without_a_call(lines: Any) -> None:
+async def talk_without_a_call() -> None:
     """One plain session, spoken in by what `speak` brings, until `hang up`."""
     session = await RealtimeRunner(AGENT).run(
         model_config={
@@ -124,11 +124,7 @@ async def talk_without_a_call(lines: Any) -> None:
     )
     microphone = Microphone(session.send_audio)
     async with session, running(follow(session), microphone.run()):
-        async for line in lines:
-            if line["what"] == "speak":
-                microphone.speak(bytes.fromhex(line["pcm"]))
-            elif line["what"] == "hang up":
-                break
+        await microphone.speaks_until_hung_up()
     tell("hung up")
 
 
@@ -136,13 +132,12 @@ async def main() -> None:
     logging.getLogger().addHandler(TellFaults())
     agents.set_tracing_disabled(True)
     tell_versions("openai-agents", "openai", "websockets")
+    if sys.argv[1:] == ["plain"]:
+        return await talk_without_a_call()
     client = AsyncOpenAI()  # OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_WEBHOOK_SECRET
+    webhook_socket = socket.socket(fileno=int(os.environ["WEBHOOK_FD"]))
     server = uvicorn.Server(uvicorn.Config(make_api(client), log_config=None, lifespan="off"))
-    async with running(server.serve(sockets=[socket.socket(fileno=int(os.environ["WEBHOOK_FD"]))])):
-        lines = asked()
-        async for line in lines:
-            if line["what"] == "plain session":
-                await talk_without_a_call(lines)
+    return await server.serve(sockets=[webhook_socket])
 
 
 asyncio.run(main())

@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1]))
+sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
 
-from offhook.audio import tones  # noqa: E402
+from plain_session import DAY, judge, talk  # noqa: E402
+
 from testbed import Node, Phone, PhoneCall, Strictness  # noqa: E402
 from testbed.app_process import AppProcess  # noqa: E402
 from testbed.environments import virtual_environment  # noqa: E402
-from testbed.protocol import check_order, validate  # noqa: E402
-from testbed.script import SCRIPT, SHORT, TOOL, TOOL_ARGUMENTS  # noqa: E402
+from testbed.script import SCRIPT, TOOL  # noqa: E402
 from testbed.waiting import until  # noqa: E402
-
-SPEECH = tones.tone(300.0, 700, level=0.3, rate=24000).astype("<i2").tobytes().hex()
-DAY = json.loads(TOOL_ARGUMENTS)["day"]
-
-
-def judge(app: AppProcess, strictness: Strictness) -> None:
-    """Nothing may have been wrong by the SDK, and no frame by openai's newest types."""
-    assert not app.faults, app.faults
-    for event in app.events:
-        validate(json.dumps(event).encode(), strictness)
-    check_order(app.events)
 
 
 async def talk_by_phone(app: AppProcess, call: PhoneCall) -> None:
@@ -69,42 +57,15 @@ async def talk_by_phone(app: AppProcess, call: PhoneCall) -> None:
     print(f"  two keys, the end of the call; {len(app.events)} events, all valid and in order", flush=True)
 
 
-async def talk_without_a_call(app: AppProcess, *, truncates: bool) -> None:
-    """`truncates` is whether this version tells what was heard when the server has cancelled the response."""
-    await app.ask("plain session")
-    await app.event("session.updated")
-    await app.ask("speak", pcm=SPEECH)
-    assert (await app.event("response.done"))["response"]["status"] == "completed"
-    assert (await app.event("response.output_audio_transcript.done"))["transcript"] == SHORT
-    await app.told("audio")
-    print("  plain: spoken to, and answered in sound", flush=True)
-
-    position = len(app.events)
-    await app.ask("speak", pcm=SPEECH)
-    await app.told("tool ran", day=DAY)
-    await app.event("response.output_audio.delta", position)
-    print("  plain: the tool ran and its outcome was spoken", flush=True)
-
-    interrupted, position = len(app.lines), len(app.events)
-    await app.ask("speak", pcm=SPEECH)
-    await app.told("audio_interrupted", after=interrupted)
-    assert (await app.event("response.done", position))["response"]["status"] == "cancelled"
-    if truncates:
-        await app.event("conversation.item.truncated", position)
-    await until(lambda: app.types["response.created"] == app.types["response.done"] == 4)
-    await app.ask("hang up")
-    await app.told("hung up")
-    judge(app, Strictness(audio=True))
-    print(f"  plain: interrupted, and left; {len(app.events)} events, all valid and in order", flush=True)
-
-
 async def drive(node: Node, python: Path) -> None:
     for plain in (False, True):
         seat = node.seat()
-        async with AppProcess(node, seat, [str(python), str(HERE / "app.py")]) as app, Phone(node) as phone:
+        command = [str(python), str(HERE / "app.py"), *(["plain"] if plain else [])]
+        async with AppProcess(node, seat, command) as app, Phone(node) as phone:
             versions = await app.told("versions")
             if plain:
-                await talk_without_a_call(app, truncates=versions["openai-agents"] != "0.6.5")
+                # 0.6.5 does not tell what was heard when the server has cancelled the response.
+                await talk(app, truncates=versions["openai-agents"] != "0.6.5")
             else:
                 await talk_by_phone(app, await phone.dial(seat.project))
 

@@ -1,0 +1,111 @@
+"""What every client says and hears in a session without a call, and how it is judged."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from offhook.audio import tones
+from testbed import Node, Strictness
+from testbed.app_process import AppProcess
+from testbed.environments import virtual_environment
+from testbed.protocol import check_order, validate
+from testbed.script import GREETING, SCRIPT, SHORT, SLOW, TOOL_ARGUMENTS
+from testbed.waiting import until
+
+__all__ = ["DAY", "judge", "talk", "talk_alone"]
+
+SPEECH = tones.tone(300.0, 700, level=0.3, rate=24000).astype("<i2").tobytes().hex()
+DAY = json.loads(TOOL_ARGUMENTS)["day"]
+
+
+def judge(app: AppProcess, strictness: Strictness, *, excused: str = "") -> None:
+    """
+    Nothing may have been wrong by the SDK, and no frame by openai's newest types.
+
+    `excused` is the code of the one error that may come, because the client asks for what may be over by then.
+    """
+    assert not app.faults, app.faults
+    errors = [event["error"] for event in app.events if event["type"] == "error"]
+    assert not [error for error in errors if error["code"] != excused], errors
+    for event in app.events:
+        validate(json.dumps(event).encode(), strictness)
+    check_order(app.events)
+
+
+async def talk(
+    app: AppProcess, *, greets: bool = False, plays: bool = False, truncates: bool = True, excused: str = ""
+) -> None:
+    """
+    Say three things to an app's session: the first is answered, the second calls a tool, the third interrupts.
+
+    `greets` is whether the app has the session speak first, `plays` whether it tells when the sound was played, and
+    `truncates` whether its SDK tells the server what of it was heard.
+    """
+    await app.event("session.updated")
+    if greets:
+        await said(app, GREETING, plays)
+    line = len(app.lines)
+    await app.ask("speak", pcm=SPEECH)
+    await said(app, SHORT, plays, line)
+    print("  plain: spoken to, and answered in sound", flush=True)
+
+    line = len(app.lines)
+    await app.ask("speak", pcm=SPEECH)
+    await app.told("tool ran", after=line, day=DAY)
+    line = len(app.lines)
+    await app.told("audio", after=line)
+    assert "nine to five" in [event["item"].get("output") for event in app.events if "item" in event]
+    print("  plain: the tool ran and its outcome was spoken", flush=True)
+
+    position = len(app.events)
+    await app.ask("speak", pcm=SPEECH)
+    assert (await app.event("response.done", position))["response"]["status"] == "cancelled"
+    if truncates:
+        await app.event("conversation.item.truncated", position)
+    # Besides the greeting: an answer, the call of the tool, its outcome, and what the interruption is answered with.
+    responses = 4 + greets
+    await until(lambda: app.types["response.created"] == app.types["response.done"] == responses)
+    spoken = [
+        event["transcript"] for event in app.events if event["type"].endswith("output_audio_transcript.done")
+    ]
+    assert SLOW[0] in " ".join(spoken), spoken
+    await app.ask("hang up")
+    await app.told("hung up")
+    judge(app, Strictness(audio=True), excused=excused)
+    print(f"  plain: interrupted, and left; {len(app.events)} events, all valid and in order", flush=True)
+
+
+def transcripts(app: AppProcess) -> list[str]:
+    """Return what was said so far."""
+    kind = "response.output_audio_transcript.done"
+    return [event["transcript"] for event in app.events if event["type"] == kind]
+
+
+async def said(app: AppProcess, text: str, plays: bool, line: int = 0) -> None:
+    """Wait until the app was told this text and has the sound."""
+    await app.told("audio", after=line)
+    await until(lambda: text in transcripts(app))
+    if plays:
+        await app.told("played", after=line)
+    else:
+        await until(lambda: app.types["response.created"] == app.types["response.done"])
+
+
+def talk_alone(folder: Path, **options: Any) -> None:
+    """Run the `app.py` of a folder in an environment with its requirements, and `talk` to it, with these options."""
+    python = virtual_environment(folder.name, folder / "requirements.txt")
+
+    async def drive(node: Node) -> None:
+        async with AppProcess(node, node.seat(), [str(python), str(folder / "app.py")]) as app:
+            await app.told("versions")
+            await talk(app, **options)
+
+    with (
+        tempfile.TemporaryDirectory(prefix="offhook-compat-") as data,
+        Node(Path(data), script=SCRIPT) as node,
+    ):
+        asyncio.run(asyncio.wait_for(drive(node), 120))
