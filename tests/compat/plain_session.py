@@ -58,7 +58,8 @@ async def talk(
     await app.told("tool ran", after=line, day=DAY)
     line = len(app.lines)
     await app.told("audio", after=line)
-    assert "nine to five" in [event["item"].get("output") for event in app.events if "item" in event]
+    outputs = [event["item"].get("output") or "" for event in app.events if "item" in event]
+    assert any("nine to five" in output for output in outputs), outputs
     print("  plain: the tool ran and its outcome was spoken", flush=True)
 
     position = len(app.events)

@@ -21,6 +21,7 @@ CASES = {
     "agents": [sys.executable, str(HERE / "agents" / "case.py")],
     "agents065": [sys.executable, str(HERE / "agents" / "case.py"), "agents065"],
     "livekit": [sys.executable, str(HERE / "livekit" / "case.py")],
+    "pipecat": [sys.executable, str(HERE / "pipecat" / "case.py")],
     "node": [str(HERE / "node" / "run"), sys.executable],
 }
 """Each client's command, the longest first. What stands in a `case.py` runs with Offhook's own Python."""

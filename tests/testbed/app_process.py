@@ -121,6 +121,8 @@ class AppProcess:
                     changed = self._changed
                     if (found := find()) is not None:
                         return found
+                    if self.faults:
+                        raise AssertionError(f"the app told of {self.faults}; {missing()}")
                     if self._reader.done():
                         raise AssertionError(f"the app ended with {await self._process.wait()}; {missing()}")
                     await changed.wait()
