@@ -11,7 +11,7 @@ from typing import Any
 from openai.types.realtime import RealtimeServerEvent
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-__all__ = ["ProtocolFault", "Strictness", "check_order", "validate"]
+__all__ = ["ProtocolFault", "Strictness", "check_order", "unknown_fields", "validate"]
 
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
 
@@ -51,9 +51,14 @@ def validate(frame: bytes, strictness: Strictness) -> dict[str, Any]:
         raise ProtocolFault(f"{kind} does not validate: {_about(error, kind)}\n{frame.decode()}") from None
     if parsed.type != kind:
         raise ProtocolFault(f"{kind} was taken for {parsed.type}")
-    if extras := sorted(_extras(parsed) - _DOCUMENTED_EXTRAS):
+    if extras := unknown_fields(parsed):
         raise ProtocolFault(f"{kind} has fields that the types do not know: {extras}\n{frame.decode()}")
     return dict(event)
+
+
+def unknown_fields(event: BaseModel) -> list[tuple[str, str]]:
+    """Return (field that holds the object, unknown field in it) for all that the types do not know of an event."""
+    return sorted(_extras(event) - _DOCUMENTED_EXTRAS)
 
 
 def _extras(model: BaseModel, name: str = "") -> set[tuple[str, str]]:

@@ -125,6 +125,7 @@ class Conversation:
         self.id = conversation_id
         self._items: dict[str, Item] = {}
         self._order: list[str] = []
+        self._reserved: set[str] = set()
         self._bytes_per_ms = bytes_per_ms
 
     def use_format(self, bytes_per_ms: int) -> None:
@@ -147,13 +148,26 @@ class Conversation:
     def get(self, item_id: str) -> Item | None:
         return self._items.get(item_id)
 
+    def reserve(self, item_id: str) -> None:
+        """An item of the session's own has been told of, and is not whole yet: no client's may have its id."""
+        self._reserved.add(item_id)
+
+    def release(self, item_id: str) -> None:
+        """It is whole, or will never be."""
+        self._reserved.discard(item_id)
+
+    def before(self, item_id: str) -> str | None:
+        """Return the id before an item's; `None` too if it is not here."""
+        index = self._order.index(item_id) if item_id in self._items else 0
+        return self._order[index - 1] if index else None
+
     def insert(self, item: Item, previous_item_id: str | None = None) -> str | None:
         """
-        Put an item behind another (`None`: at the end; `"root"`: first) and return the id before it (row E18).
+        Put a client's item behind another (`None`: at the end; `"root"`: first) and return the id before it (row E18).
 
         Raises `RequestError` for an id in use, an unknown `previous_item_id` or a full conversation.
         """
-        if item.id in self._items:
+        if item.id in self._items or item.id in self._reserved:
             message = f"Error adding item: an item with id '{item.id}' already exists in the conversation."
             raise RequestError("item_create_duplicate_item_id", message, "item.id")
         if len(self._order) >= MAX_ITEMS:
@@ -168,15 +182,18 @@ class Conversation:
         else:
             message = f"Error adding item: the previous item with id '{previous_item_id}' does not exist."
             raise RequestError("item_create_invalid_previous_item_id", message, "previous_item_id")
-        self._order.insert(index, item.id)
-        self._items[item.id] = item
-        return self._order[index - 1] if index else None
+        return self._place(item, index)
 
     def append(self, item: Item) -> str | None:
         """Add an item of the session's own at the end; the oldest gives way when the conversation is full."""
         while len(self._order) >= MAX_ITEMS:
             self.delete(self._order[0])
-        return self.insert(item)
+        return self._place(item, len(self._order))
+
+    def _place(self, item: Item, index: int) -> str | None:
+        self._order.insert(index, item.id)
+        self._items[item.id] = item
+        return self._order[index - 1] if index else None
 
     def delete(self, item_id: str) -> None:
         del self._items[item_id]

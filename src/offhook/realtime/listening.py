@@ -119,13 +119,15 @@ class Listening:
         if config.audio.input.turn_detection != before.audio.input.turn_detection:
             self._detector.configure(config.audio.input.turn_detection)
             if config.audio.input.turn_detection is None:
-                self._utterance = None
+                self._drop()
 
     # Inputs.
 
     def receive_activity(self, activity: VoiceActivity, now: float) -> None:
         self._heard_ms = activity.end_ms
-        for event in self._detector.receive_activity(activity.probability, activity.end_ms):
+        # What was committed or cleared meanwhile is no speech of a turn to come.
+        late = activity.end_ms <= self.buffer.committed_ms
+        for event in self._detector.receive_activity(0.0 if late else activity.probability, activity.end_ms):
             self._handle_turn(event, now)
         if self._config.audio.input.turn_detection is not None and self._utterance is None:
             held_from = self._detector.held_from_ms
@@ -160,7 +162,7 @@ class Listening:
 
     def clear(self) -> None:
         """The client throws away what was not committed (row E25)."""
-        self._utterance = None
+        self._drop()
         self._detector.reset()
         self.buffer.commit(self.buffer.end_ms)
         self._outbox.event(events.input_cleared())
@@ -224,8 +226,15 @@ class Listening:
         padded = event.start_ms - self._detector.prefix_padding_ms
         start_ms = max(padded, self.buffer.committed_ms, self.buffer.start_ms, 0.0)
         self._utterance = Utterance(self._outbox.new_id("item"), start_ms)
+        self._conversation.reserve(self._utterance.item_id)
         self._outbox.event(events.speech_started(self._utterance.item_id, round(start_ms)))
         self._on_started(self._utterance.item_id, now)
+
+    def _drop(self) -> None:
+        """What is being said will be no item."""
+        utterance, self._utterance = self._utterance, None
+        if utterance is not None:
+            self._conversation.release(utterance.item_id)
 
     def _transcribe(self, utterance: Utterance, end_ms: float) -> None:
         utterance.revision += 1
@@ -258,6 +267,7 @@ class Listening:
         item.audio += audio
         item.audio_ms = len(audio) / self._bytes_per_ms
         previous = self._conversation.append(item)
+        self._conversation.release(item.id)
         self._conversation.forget_audio()
         self._outbox.event(events.committed(item.id, previous))
         self._outbox.event(events.item_added(item.to_api(), previous))

@@ -97,7 +97,6 @@ class Output:
 
     item: Item
     index: int
-    previous_item_id: str | None
     kind: Literal["audio", "text", "call"]
     open: bool = True
     converter: AudioConverter | None = field(default=None)
@@ -166,7 +165,8 @@ class Response:
             "conversation_id": self._conversation.id if plan.in_conversation else None,
             "output_modalities": plan.modalities,
             "max_output_tokens": plan.max_output_tokens,
-            "audio": {"output": {"format": plan.format, "voice": plan.voice}},
+            # A custom voice by its id: here, unlike in the session, it is a string for every client (row V09).
+            "audio": {"output": {"format": plan.format, "voice": plan.voice_name}},
             "usage": self._usage(outcome) if outcome is not None else None,
             "metadata": plan.metadata,
         }
@@ -239,8 +239,9 @@ class Response:
     # Opening and closing.
 
     def _open(self, item: Item, kind: Literal["audio", "text", "call"]) -> Output:
+        self._conversation.reserve(item.id)
         previous = self._conversation.append(item) if self.plan.in_conversation else None
-        output = Output(item, len(self._outputs), previous, kind)
+        output = Output(item, len(self._outputs), kind)
         self._outputs.append(output)
         self._outbox.event(events.output_item_added(self.id, output.index, item.to_api()))
         if self.plan.in_conversation:
@@ -266,7 +267,9 @@ class Response:
             part = {"type": "text", "text": text}
             self._outbox.event(events.content_part_done(self.id, item.id, output.index, part))
         if self.plan.in_conversation:
-            self._outbox.event(events.item_done(item.to_api(), output.previous_item_id))
+            # Others may have come or gone before it meanwhile.
+            self._outbox.event(events.item_done(item.to_api(), self._conversation.before(item.id)))
+        self._conversation.release(item.id)
         self._outbox.event(events.output_item_done(self.id, output.index, item.to_api()))
 
     def _close_audio(self, output: Output) -> None:

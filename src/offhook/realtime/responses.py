@@ -299,6 +299,8 @@ class Responses:
         return stopped
 
     def _truncate(self, item: Item, heard_ms: int) -> None:
+        # A client may have cut it shorter than it was heard.
+        heard_ms = min(heard_ms, int(item.audio_ms)) if item.truncated else heard_ms
         self._conversation.truncate(item, heard_ms)
         if item.id in self._conversation:
             self._outbox.event(events.item_truncated(item.id, item.audio_index or 0, heard_ms))

@@ -179,6 +179,8 @@ class Session:
 
     def attach(self, sender: int, *, audio: bool = False) -> None:
         """A client connected; it gets `session.created` (row O01). `audio`: it wants the agent's sound (row O18)."""
+        if self.closed:
+            return
         self._clients[sender] = audio or not self.sip
         self._outbox.event(events.session_created(self.describe()), to=sender)
 
@@ -190,6 +192,8 @@ class Session:
         self, event: Mapping[str, Any] | str | bytes, *, sender: int, now: float
     ) -> None:
         """Handle a frame from a client. Whatever is wrong with it is told to that client alone (row S21)."""
+        if self.closed:
+            return
         event_id: str | None = None
         try:
             parsed = parse_client_event(event)
@@ -199,13 +203,16 @@ class Session:
             self._refuse(error, sender, error.event_id or event_id)
         except RequestError as error:
             self._refuse(error, sender, event_id)
-        self._update_idle(now)
+        self._after(now)
 
     def receive_digit(self, digit: str, now: float, received_at: float) -> None:
         """A key was pressed (row O16); `received_at` is seconds since 1970."""
-        self._outbox.raw_event(events.dtmf_received(digit, int(received_at)))
+        if not self.closed:
+            self._outbox.raw_event(events.dtmf_received(digit, int(received_at)))
 
     def receive_engine_event(self, event: EngineEvent, now: float) -> None:
+        if self.closed:
+            return
         match event:
             case VoiceActivity():
                 if self._closing is None:
