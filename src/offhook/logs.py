@@ -6,6 +6,7 @@ import datetime
 import logging
 import logging.handlers
 import queue
+import re
 import sys
 from typing import Any, TextIO
 
@@ -22,6 +23,8 @@ as logging itself is. The rooms keep secrets out of what they log; this is for w
 text of somebody else's exception.
 """
 
+_UNPRINTED = re.compile("[\x7f-\x9f\u2028\u2029]")
+"What JSON may have in a string as it is, and terminals take for commands, or readers of lines for a line's end."
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -39,7 +42,12 @@ class JsonLines(logging.Formatter):
         line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return SECRETS.redact(orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode())
+        text = orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        return SECRETS.redact(_UNPRINTED.sub(_escape, text))
+
+
+def _escape(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 class _Queue(logging.handlers.QueueHandler):
