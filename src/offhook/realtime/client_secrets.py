@@ -14,9 +14,17 @@ from pydantic import Field, ValidationError
 from .session_config import SessionConfig, parse_accept
 from .validation import ApiModel, to_request_error
 
-__all__ = ["ClientSecret", "ClientSecrets", "SecretRequest", "TooManySecrets"]
+__all__ = [
+    "LEAST_SECONDS",
+    "MOST_SECONDS",
+    "SECONDS",
+    "ClientSecret",
+    "ClientSecrets",
+    "SecretRequest",
+    "TooManySecrets",
+]
 
-SECONDS = 600
+LEAST_SECONDS, SECONDS, MOST_SECONDS = 10, 600, 7200
 MOST = 10_000
 MOST_CHARACTERS = 100_000_000
 """
@@ -59,7 +67,7 @@ class ClientSecret:
 
 class _ExpiresAfter(ApiModel):
     anchor: Literal["created_at"] = "created_at"
-    seconds: Annotated[int, Field(ge=10, le=7200)] = SECONDS
+    seconds: Annotated[int, Field(ge=LEAST_SECONDS, le=MOST_SECONDS)] = SECONDS
 
 
 class _Body(ApiModel):

@@ -17,10 +17,11 @@ from .admin_key import AdminKey
 from .body import optional_object, read_json
 from .call_directory import CallDirectory
 from .call_list import ListQuery
+from .document import json_body
 from .errors import documented
-from .explaining import Keys, Rtp, capture_response
+from .explaining import CAPTURE, Keys, Rtp, capture_response
 from .history import SPANS, history
-from .project_desk import ProjectDesk
+from .project_desk import MAX_ID, MAX_NAME, ProjectDesk
 from .refers import find_refer
 from .services import KeptCaptures, ServerServices
 from .timeline_response import timeline_response
@@ -29,6 +30,7 @@ __all__ = ["admin_router"]
 
 Limit = Annotated[int, Query(ge=1, le=100, description="How many at most.")]
 Wanted = Annotated[str | None, Query(description="Of this project alone.")]
+JSON = "application/json"
 Route = Callable[..., Awaitable[Response]]
 
 
@@ -41,17 +43,24 @@ def admin_router(services: ServerServices, key: AdminKey, directory: CallDirecto
         dependencies=[Depends(_only_with(key))],
     )
 
-    def add(method: str, path: str, route: Route, *errors: int) -> None:
+    def add(
+        method: str,
+        path: str,
+        route: Route,
+        *errors: int,
+        body: dict[str, Any] | None = None,
+        media: str = JSON,
+    ) -> None:
         router.add_api_route(
             path,
             route,
             methods=[method],
             response_class=Response,
             responses={
-                200: {"description": "Done.", "content": {"application/json": {}}},
-                **documented(*sorted({401, *errors})),
+                200: {"description": "Done.", "content": {media: {}}},
+                **documented(*sorted({401, *errors, *((408, 413) if body else ())})),
             },
-            openapi_extra={"security": [{"admin": []}]},
+            openapi_extra={"security": [{"admin": []}], **(body or {})},
             operation_id=f"admin_{route.__name__}",
         )
 
@@ -112,7 +121,7 @@ def _add_calls(add: Callable[..., None], directory: CallDirectory, captures: Kep
     add("GET", "/calls", list_calls, 400)
     add("GET", "/calls/{call_id:path}/timeline", get_call_timeline, 404, 503)
     add("GET", "/calls/{call_id:path}/verdict", get_call_verdict, 404, 503)
-    add("GET", "/calls/{call_id:path}/pcap", get_call_capture, 400, 404, 409, 503)
+    add("GET", "/calls/{call_id:path}/pcap", get_call_capture, 400, 404, 409, 503, media=CAPTURE)
     add("GET", "/calls/{call_id:path}/refers", list_call_refers, 404, 503)
     add("GET", "/calls/{call_id:path}/refers/{number}", get_call_refer, 400, 404, 503)
     add("GET", "/calls/{call_id:path}", get_call, 404, 503)
@@ -131,7 +140,7 @@ def _add_node(add: Callable[..., None], services: ServerServices) -> None:
         return _json({"object": "capacity", **services.capacity()})
 
     async def get_capacity_history(
-        hours: Annotated[int, Query(description=f"One of {', '.join(str(one) for one in SPANS)}.")] = 6,
+        hours: Annotated[int, Query(description="How far back.", json_schema_extra={"enum": [*SPANS]})] = 6,
     ) -> Response:
         """Return, for each period of the last hours, its calls, their ends, set-up time and sound."""
         return _json(await history(services, hours))
@@ -176,13 +185,27 @@ def _add_projects(add: Callable[..., None], desk: ProjectDesk) -> None:
         return _json(await desk.revoke_key(project_id, key_id))
 
     add("GET", "/projects", list_projects)
-    add("POST", "/projects", create_project, 400, 409, 413, 503)
+    add("POST", "/projects", create_project, 400, 409, 503, body=_NEW_PROJECT)
     add("GET", "/projects/{project_id}", get_project, 404)
-    add("POST", "/projects/{project_id}", update_project, 400, 404, 409, 413, 503)
+    add("POST", "/projects/{project_id}", update_project, 400, 404, 409, 503, body=_PROJECT)
     add("DELETE", "/projects/{project_id}", delete_project, 404, 409, 503)
     add("GET", "/projects/{project_id}/keys", list_keys, 404)
-    add("POST", "/projects/{project_id}/keys", create_key, 400, 404, 409, 413, 503)
+    add("POST", "/projects/{project_id}/keys", create_key, 400, 404, 409, 503, body=_KEY)
     add("DELETE", "/projects/{project_id}/keys/{key_id}", revoke_key, 404, 409, 503)
+
+
+_NAME: dict[str, Any] = {"name": {"type": "string", "maxLength": MAX_NAME}}
+_SETTINGS = "What `[[projects]]` of the configuration holds, besides"
+_NEW_PROJECT = json_body(
+    f"{_SETTINGS} an id, if it shall not be made up, and a name.",
+    {"properties": {"id": {"type": "string", "minLength": 1, "maxLength": MAX_ID}, **_NAME}},
+    required=False,
+    closed=False,
+)
+_PROJECT = json_body(
+    f"{_SETTINGS} its name: what is to change.", {"properties": _NAME}, required=False, closed=False
+)
+_KEY = json_body("May be left out.", {"properties": _NAME}, required=False)
 
 
 async def _object(request: Request) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import FastAPI
 
 import offhook
@@ -14,13 +12,14 @@ from .call_directory import CallDirectory
 from .calls import CallRoutes
 from .client_secrets import client_secret_router
 from .context import RequestContext
+from .document import describe_app
 from .health import health_router
 from .metrics import metrics_router
 from .pages import add_pages
 from .recordings import RecordingRoutes
 from .refused import refused_router
 from .services import ServerServices
-from .sideband import SidebandRoute
+from .sideband import SidebandRoute, upgrade_router
 from .webhook_deliveries import delivery_router
 from .webhook_endpoints import endpoint_router
 
@@ -38,7 +37,7 @@ def create_app(services: ServerServices) -> FastAPI:
         summary="Phone calls for the Realtime API.",
         description=(
             "What apps for the hosted Realtime API's SIP connector already call, and views of what happened. "
-            "Every response has `x-request-id`. Paths are also served below `/openai/v1` and `/openai`."
+            "Every response has `x-request-id`. What is below `/v1` is also served below `/openai/v1` and `/openai`."
         ),
         docs_url=None,
         redoc_url=None,
@@ -55,7 +54,9 @@ def create_app(services: ServerServices) -> FastAPI:
         app.include_router(refused_router(services), prefix=prefix, include_in_schema=prefix == "/v1")
         for hooks in (endpoint_router(services), delivery_router(services)):
             app.include_router(hooks, prefix=prefix, include_in_schema=prefix == "/v1")
-        app.include_router(endpoint_router(services, azure=True), prefix=prefix, include_in_schema=False)
+        app.include_router(
+            endpoint_router(services, azure=True), prefix=prefix, include_in_schema=prefix == "/openai/v1"
+        )
         if services.client_secrets is not None:
             app.include_router(
                 client_secret_router(services, services.client_secrets),
@@ -63,33 +64,12 @@ def create_app(services: ServerServices) -> FastAPI:
                 include_in_schema=prefix == "/v1",
             )
         sideband.add_to(app.router, f"{prefix}/realtime")
+        app.include_router(upgrade_router(), prefix=prefix, include_in_schema=prefix == "/v1")
     app.include_router(health_router(services.not_ready, services.details))
     if services.admin_key is not None:
         app.include_router(admin_router(services, services.admin_key, directory))
     add_pages(app, services, directory)
     app.include_router(metrics_router(services))
     app.add_middleware(RequestContext, clock=services.clock, metrics=services.metrics)
-    _document(app)
+    describe_app(app)
     return app
-
-
-def _document(app: FastAPI) -> None:
-    """Say in the schema how to authenticate, and leave out the framework's own 422, which never happens here."""
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        schema = generate()
-        for operations in schema["paths"].values():
-            for operation in operations.values():
-                operation["responses"].pop("422", None)
-        components = schema.setdefault("components", {})
-        for unused in ("HTTPValidationError", "ValidationError"):
-            components.get("schemas", {}).pop(unused, None)
-        components["securitySchemes"] = {
-            "bearer": {"type": "http", "scheme": "bearer", "description": "A project's API key."},
-            "api_key": {"type": "apiKey", "in": "header", "name": "api-key"},
-            "admin": {"type": "http", "scheme": "bearer", "description": "The node's admin key."},
-        }
-        return schema
-
-    app.openapi = openapi  # type: ignore[method-assign]

@@ -19,9 +19,10 @@ from .body import optional_object, read_json, refuse_unknown, type_name
 from .call_directory import CallDirectory
 from .call_list import ListQuery
 from .context import request_id_of
+from .document import SECURITY, json_body
 from .dtmf import DTMF_SCHEMA, digit_order
 from .errors import documented
-from .explaining import Keys, Rtp, capture_response
+from .explaining import CAPTURE, Keys, Rtp, capture_response
 from .passthrough import Screen
 from .refers import REFER_BODY, ReferAudit, find_refer, refer_target, refer_under_way, screen_refer
 from .rest_entry import rest_entry
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["CallRoutes"]
 
 CallId = Annotated[str, Path(description="The call's id, as `realtime.call.incoming` gave it. Opaque.")]
+
+JSON = "application/json"
 
 Act = Callable[["Call", Any], Awaitable[Response | None]]
 
@@ -53,21 +56,27 @@ class CallRoutes:
         router = APIRouter(prefix="/realtime", tags=["calls"], redirect_slashes=False)
         self._add_verbs(router)
         self._add_views(router)
-        # Not served yet, and said so: the paths are the hosted API's own.
-        router.add_api_route("/calls", self.create, methods=["POST"], include_in_schema=False)
+        # Not served yet, and said so: the path is the hosted API's own.
+        router.add_api_route(
+            "/calls",
+            self.create,
+            methods=["POST"],
+            status_code=501,
+            response_class=Response,
+            responses=documented(401, 501),
+            openapi_extra=SECURITY,
+            operation_id="create_call",
+        )
         return router
 
     def _add_verbs(self, router: APIRouter) -> None:
         for verb, route, errors, body in (
-            ("accept", self.accept, (400, 401, 404, 409, 413, 503), _ACCEPT),
-            ("reject", self.reject, (400, 401, 404, 409, 413), _REJECT),
-            ("refer", self.refer, (400, 401, 403, 404, 409, 413, 502, 504), REFER_BODY),
-            ("hangup", self.hangup, (401, 404), None),
-            ("dtmf", self.dtmf, (400, 401, 404, 409, 413, 502, 504), _DTMF),
+            ("accept", self.accept, (400, 401, 404, 408, 409, 413, 503), _ACCEPT),
+            ("reject", self.reject, (400, 401, 404, 408, 409, 413), _REJECT),
+            ("refer", self.refer, (400, 401, 403, 404, 408, 409, 413, 502, 504), REFER_BODY),
+            ("hangup", self.hangup, (401, 404), {}),
+            ("dtmf", self.dtmf, (400, 401, 404, 408, 409, 413, 502, 504), _DTMF),
         ):
-            extra: dict[str, Any] = {"security": SECURITY}
-            if body is not None:
-                extra["requestBody"] = body
             done: dict[int | str, dict[str, Any]] = {200: {"description": "Done. The body is empty."}}
             if verb == "refer":
                 done[202] = {
@@ -80,12 +89,11 @@ class CallRoutes:
                 methods=["POST"],
                 response_class=Response,
                 responses={**done, **documented(*errors)},
-                openapi_extra=extra,
+                openapi_extra={**SECURITY, **body},
                 operation_id=f"{verb}_call",
             )
 
     def _add_views(self, router: APIRouter) -> None:
-        extra: dict[str, Any] = {"security": SECURITY}
         for path, route, errors, name in (
             ("/calls", self.list_calls, (400, 401), "list_calls"),
             ("/calls/{call_id:path}/timeline", self.timeline, (401, 404, 503), "get_call_timeline"),
@@ -101,10 +109,10 @@ class CallRoutes:
                 methods=["GET"],
                 response_class=Response,
                 responses={
-                    200: {"description": "Found.", "content": {"application/json": {}}},
+                    200: {"description": "Found.", "content": {CAPTURE if route == self.pcap else JSON: {}}},
                     **documented(*errors),
                 },
-                openapi_extra=extra,
+                openapi_extra=SECURITY,
                 operation_id=name,
             )
 
@@ -310,18 +318,7 @@ def _json(body: dict[str, Any]) -> Response:
     return Response(orjson.dumps(body, default=str), media_type="application/json")
 
 
-SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"api_key": []}]
-
-
-def _body(description: str, schema: dict[str, Any], *, required: bool) -> dict[str, Any]:
-    return {
-        "required": required,
-        "description": description,
-        "content": {"application/json": {"schema": {"type": "object", **schema}}},
-    }
-
-
-_ACCEPT = _body(
+_ACCEPT = json_body(
     "A GA Realtime session object, flat. `type` is required; everything else has a default.",
     {
         "required": ["type"],
@@ -330,16 +327,17 @@ _ACCEPT = _body(
             "model": {"type": "string"},
             "instructions": {"type": "string"},
         },
-        "additionalProperties": True,
     },
-    required=True,
+    closed=False,
+    example={"type": "realtime", "model": "gpt-realtime", "instructions": "You are a receptionist."},
 )
-_REJECT = _body(
+_REJECT = json_body(
     "May be left out.",
     {
-        "properties": {"status_code": {"type": "integer", "minimum": 300, "maximum": 699, "default": 603}},
-        "additionalProperties": False,
+        "properties": {
+            "status_code": {"type": ["integer", "null"], "minimum": 300, "maximum": 699, "default": 603}
+        },
     },
     required=False,
 )
-_DTMF = _body("What to press.", DTMF_SCHEMA, required=True)
+_DTMF = json_body("What to press.", DTMF_SCHEMA, example={"digits": "12w#"})

@@ -11,13 +11,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from offhook.calls.errors import CallError
-from offhook.realtime.client_secrets import ClientSecret, ClientSecrets, SecretRequest, TooManySecrets
+from offhook.realtime.client_secrets import (
+    LEAST_SECONDS,
+    MOST_SECONDS,
+    SECONDS,
+    ClientSecret,
+    ClientSecrets,
+    SecretRequest,
+    TooManySecrets,
+)
 from offhook.realtime.session_config import DEFAULT_MODEL
 from offhook.realtime.validation import RequestError
 from offhook.tenants import Project, Projects
 
 from .auth import authenticate, client_secret_of
 from .body import optional_object, read_json
+from .document import SECURITY, json_body
 from .errors import documented
 from .services import ServerServices
 
@@ -75,13 +84,40 @@ def client_secret_router(services: ServerServices, secrets: ClientSecrets) -> AP
         responses={
             200: {"description": "Made.", "content": {"application/json": {}}},
             **documented(
-                400, 401, 429, 501, meanings={429: "Too many are good.", 501: "Not for this model."}
+                400, 401, 408, 413, 429, 501, meanings={429: "Too many are good.", 501: "Not for this model."}
             ),
         },
-        openapi_extra={"security": [{"bearer": []}, {"api_key": []}]},
+        openapi_extra={**SECURITY, **_BODY},
         operation_id="create_client_secret",
     )
     return router
+
+
+_BODY = json_body(
+    "May be left out.",
+    {
+        "properties": {
+            "expires_after": {
+                "type": ["object", "null"],
+                "properties": {
+                    "anchor": {"type": "string", "const": "created_at"},
+                    "seconds": {
+                        "type": "integer",
+                        "minimum": LEAST_SECONDS,
+                        "maximum": MOST_SECONDS,
+                        "default": SECONDS,
+                    },
+                },
+                "additionalProperties": False,
+            },
+            "session": {
+                "type": ["object", "null"],
+                "description": "A GA Realtime session object; each session begins with it.",
+            },
+        },
+    },
+    required=False,
+)
 
 
 def guest(

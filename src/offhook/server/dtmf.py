@@ -94,13 +94,17 @@ DTMF_SCHEMA: Final[dict[str, Any]] = {
             "maxLength": MAX_DIGITS,
         },
         "duration_ms": {
-            "type": "integer",
+            "type": ["integer", "null"],
             "minimum": DURATION_MS[0],
             "maximum": DURATION_MS[1],
             "default": 100,
         },
-        "gap_ms": {"type": "integer", "minimum": GAP_MS[0], "maximum": GAP_MS[1], "default": 60},
-        "method": {"type": "string", "enum": list(METHODS), "default": "auto"},
+        "gap_ms": {
+            "type": ["integer", "null"],
+            "minimum": GAP_MS[0],
+            "maximum": GAP_MS[1],
+            "default": 60,
+        },
+        "method": {"type": ["string", "null"], "enum": [*METHODS, None], "default": "auto"},
     },
-    "additionalProperties": False,
 }

@@ -16,6 +16,8 @@ from starlette.responses import Response
 from offhook.calls.errors import CallError
 from offhook.calls.past import PastUnavailable
 
+from .route_template import template_of, without_prefix
+
 __all__ = [
     "ErrorResponse",
     "documented",
@@ -104,6 +106,8 @@ def install(app: FastAPI) -> None:
 
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        if error.status_code == 405:
+            return _not_allowed(request, error)
         return error_response(_of_framework(request, error), error.headers)
 
     async def validation_error(request: Request, error: Exception) -> Response:
@@ -120,16 +124,24 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, validation_error)
 
 
+def _not_allowed(request: Request, error: HTTPException) -> Response:
+    """Answer 405 with all methods of the path; the framework knows those of the first route that has it."""
+    method, path, template = request.method, request.url.path, template_of(request.scope)
+    described = (
+        sorted(operations)
+        for found, operations in request.app.openapi()["paths"].items()
+        if without_prefix(found) == template
+    )
+    methods = ", ".join(next(described, ())).upper() or (error.headers or {}).get("Allow", "")
+    message = f"Not allowed to {method} on {path}. Use {methods or 'another method'}."
+    return error_response(CallError(405, message, code="method_not_supported"), {"Allow": methods})
+
+
 def _of_framework(request: Request, error: HTTPException) -> CallError:
     method, path = request.method, request.url.path
     match error.status_code:
         case 404:
             return CallError(404, f"Unknown request URL: {method} {path}.", code="unknown_url")
-        case 405:
-            allowed = (error.headers or {}).get("Allow", "another method")
-            return CallError(
-                405, f"Not allowed to {method} on {path}. Use {allowed}.", code="method_not_supported"
-            )
         case status:
             return CallError(status, str(error.detail))
 
@@ -139,8 +151,11 @@ _MEANINGS = {
     401: "No API key, a key that no project has, or an `OpenAI-Project` header that names another project.",
     403: "The project's configuration does not allow it.",
     404: "The call is unknown, over, or another project's: one answer for all three.",
+    408: "The body did not come in time.",
     409: "The call is in a state in which this cannot be done.",
     413: "The body is over 1 MiB.",
+    426: "This is a WebSocket's address. Connect with `ws:` or `wss:`.",
+    429: "Too many are open already.",
     501: "Not served by this node.",
     502: "The peer refused, or cannot be reached; `details` has what it said.",
     503: "No engine is free, and the call still rings; or what is kept of past calls cannot be read now.",

@@ -13,7 +13,7 @@ from offhook.calls.errors import CallError
 
 from .services import KeptCapture, KeptCaptures
 
-__all__ = ["Keys", "Rtp", "capture_response"]
+__all__ = ["CAPTURE", "Keys", "Rtp", "capture_response"]
 
 Rtp = Annotated[
     bool,
@@ -25,7 +25,7 @@ Keys = Annotated[
     bool,
     Query(description="With `a=crypto` keys. They are kept where the project has `capture` `rtp+keys`."),
 ]
-_TYPE = "application/vnd.tcpdump.pcap"
+CAPTURE = "application/vnd.tcpdump.pcap"
 
 
 async def capture_response(
@@ -52,7 +52,7 @@ async def capture_response(
     if not (rtp or keys):
         data = await asyncio.to_thread(capture, timeline)
         headers["x-offhook-not-included"] = NOT_INCLUDED
-        return Response(data, media_type=_TYPE, headers=headers)
+        return Response(data, media_type=CAPTURE, headers=headers)
     kept = await asyncio.to_thread(captures.find, call_id) if captures is not None else None
     _refuse_missing(kept, rtp=rtp, keys=keys)
     assert kept is not None
@@ -60,7 +60,7 @@ async def capture_response(
     headers["x-offhook-not-included"] = not_included(rtp=rtp, keys=keys)
     headers["cache-control"] = "no-store"
     # Read and merged in a thread, a piece at a time: a call may have 100 MB.
-    return StreamingResponse(pieces, media_type=_TYPE, headers=headers)
+    return StreamingResponse(pieces, media_type=CAPTURE, headers=headers)
 
 
 def _refuse_missing(kept: KeptCapture | None, *, rtp: bool, keys: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +14,8 @@ from offhook.calls.errors import CallError
 from offhook.metrics import Metrics
 
 from .admin_key import AdminKey
+from .errors import documented
+from .route_template import template_of
 
 if TYPE_CHECKING:
     from .services import ServerServices
@@ -29,8 +30,6 @@ whoever reaches the port; `off`, nobody.
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
-_PREFIX = re.compile(r"^(?:/openai)?(?:/v1)?(?=/)")
-_CONVERTOR = re.compile(r":[a-z]+\}")
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 
 
@@ -52,9 +51,10 @@ def _add(
         "/metrics",
         operation_id="metrics",
         response_class=Response,
+        openapi_extra={"security": [{}, {"admin": []}]},
         responses={
             200: {"content": {"text/plain": {}}},
-            401: {"description": "Not from there; `message` says how."},
+            **documented(401, meanings={401: "Not from there; `message` says how."}),
         },
     )
     async def metrics(request: Request) -> Response:
@@ -93,14 +93,6 @@ def _is_local(request: Request) -> bool:
     return address.is_loopback
 
 
-def _route_of(scope: Mapping[str, Any]) -> str:
-    """Return the template of the path, the same below each of the prefixes that an API is served at."""
-    route = getattr(scope.get("route"), "path", None)
-    if route is None and scope.get("endpoint") is not None and not scope.get("path_params"):
-        route = scope["path"]  # a plain route without parameters: the path is the template
-    return _CONVERTOR.sub("}", _PREFIX.sub("", route or "unmatched"))
-
-
 class RequestCount:
     """One request on its way: `answered` with the status, then `ended`."""
 
@@ -118,7 +110,7 @@ class RequestCount:
         if self._counted:
             return
         self._counted = True
-        route = _route_of(self._scope)
+        route = template_of(self._scope)
         method = self._scope.get("method", "GET")
         self._metrics.count(
             "offhook_http_requests", method if method in _METHODS else "other", route, f"{status // 100}xx"

@@ -22,7 +22,7 @@ __all__ = ["ProjectDesk", "SettingsError", "describe_key", "describe_project"]
 
 log = logging.getLogger("offhook.server")
 
-MAX_NAME = 256
+MAX_ID, MAX_NAME = 64, 256
 MAX_KEYS = 100
 "Of one project, revoked ones included."
 
@@ -92,7 +92,7 @@ class ProjectDesk:
     async def create(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Make a project; without an `id` it gets one."""
         settings = dict(body)
-        project_id = _text(settings, "id", 64) if "id" in settings else ids.opaque_id("proj")
+        project_id = _text(settings, "id", MAX_ID) if "id" in settings else ids.opaque_id("proj")
         settings.pop("id", None)
         name = _text(settings, "name", MAX_NAME) if "name" in settings else ""
         settings.pop("name", None)

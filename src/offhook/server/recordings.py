@@ -16,6 +16,7 @@ from offhook.calls.recording import Recording, RecordingAction
 from .auth import authenticate
 from .body import optional_object, read_json, refuse_unknown, type_name
 from .call_directory import CallDirectory
+from .document import SECURITY, json_body
 from .errors import documented, unreadable
 from .rest_entry import rest_entry
 from .services import KeptRecordings, ServerServices
@@ -41,7 +42,7 @@ class RecordingRoutes:
         router = APIRouter(prefix="/realtime", tags=["recordings"], redirect_slashes=False)
         json: dict[str, Any] = {"application/json": {}}
         for path, method, route, name, content, errors, extra in (
-            ("", "POST", self.act, "record_call", json, (400, 401, 404, 409, 413), {"requestBody": _BODY}),
+            ("", "POST", self.act, "record_call", json, (400, 401, 404, 408, 409, 413), _BODY),
             ("", "GET", self.get, "get_call_recording", json, (401, 404), {}),
             (".wav", "GET", self.play, "play_call_recording", {WAV: {}}, (401, 404, 409), {}),
             ("", "DELETE", self.delete, "delete_call_recording", json, (401, 404, 409), {}),
@@ -52,7 +53,7 @@ class RecordingRoutes:
                 methods=[method],
                 response_class=Response,
                 responses={200: {"description": "Done.", "content": content}, **documented(*errors)},
-                openapi_extra={"security": [{"bearer": []}, {"api_key": []}], **extra},
+                openapi_extra={**SECURITY, **extra},
                 operation_id=name,
             )
         return router
@@ -170,17 +171,7 @@ def _action(body: dict[str, Any]) -> RecordingAction:
     return RecordingAction(action)
 
 
-_BODY: dict[str, Any] = {
-    "required": True,
-    "description": "What to do.",
-    "content": {
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "required": ["action"],
-                "properties": {"action": {"type": "string", "enum": ACTIONS}},
-                "additionalProperties": False,
-            }
-        }
-    },
-}
+_BODY = json_body(
+    "What to do.",
+    {"required": ["action"], "properties": {"action": {"type": "string", "enum": ACTIONS}}},
+)

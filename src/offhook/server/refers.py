@@ -16,31 +16,27 @@ from offhook.tenants import Project
 
 from .body import optional_object, parse_json, refuse_unknown, type_name
 from .context import request_id_of
+from .document import json_body
 
 __all__ = ["REFER_BODY", "ReferAudit", "find_refer", "refer_target", "refer_under_way", "screen_refer"]
 
 log = logging.getLogger("offhook.server")
 
-REFER_BODY: dict[str, Any] = {
-    "required": True,
-    "description": "Where to.",
-    "content": {
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "required": ["target_uri"],
-                "properties": {
-                    "target_uri": {
-                        "type": "string",
-                        "description": "A `tel:`, `sip:` or `sips:` URI; behind `?` it may have `Replaces`.",
-                        "maxLength": MAX_TARGET_URI,
-                    }
-                },
-                "additionalProperties": False,
+REFER_BODY = json_body(
+    "Where to.",
+    {
+        "required": ["target_uri"],
+        "properties": {
+            "target_uri": {
+                "type": "string",
+                "description": "A `tel:`, `sip:` or `sips:` URI; behind `?` it may have `Replaces`.",
+                "minLength": 1,
+                "maxLength": MAX_TARGET_URI,
             }
-        }
+        },
     },
-}
+    example={"target_uri": "tel:+15551234567"},
+)
 
 
 def refer_target(body: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from .auth import authenticate
+from .document import SECURITY
 from .errors import documented
 from .services import ServerServices
 
@@ -48,7 +49,7 @@ def refused_router(services: ServerServices) -> APIRouter:
             200: {"description": "Found.", "content": {"application/json": {}}},
             **documented(400, 401),
         },
-        openapi_extra={"security": [{"bearer": []}, {"api_key": []}]},
+        openapi_extra=SECURITY,
         operation_id="list_refused_sources",
     )
     return router

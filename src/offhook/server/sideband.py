@@ -6,11 +6,11 @@ import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
+from fastapi import APIRouter, Query
 from starlette.datastructures import Headers, QueryParams
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
@@ -25,6 +25,8 @@ from .auth import authenticate
 from .client_secrets import guest
 from .context import deny, request_id_of
 from .conversing import PROTOCOL, converse
+from .document import SECURITY
+from .errors import documented
 from .passthrough_sideband import PassthroughSideband
 from .plain import PlainRoute
 from .services import ServerServices
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from offhook.calls.call import Call
     from offhook.realtime.runner import SessionRunner
 
-__all__ = ["SidebandRoute"]
+__all__ = ["SidebandRoute", "upgrade_router"]
 
 log = logging.getLogger("offhook.server")
 
@@ -76,7 +78,6 @@ class SidebandRoute:
 
     def add_to(self, router: Router, path: str) -> None:
         router.add_websocket_route(path, self)  # type: ignore[arg-type]
-        router.add_route(path, _upgrade_required, methods=["GET"], include_in_schema=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
@@ -205,5 +206,39 @@ async def _refuse_beta(send: Send) -> None:
     await send({"type": "websocket.close", "code": BETA_DISABLED, "reason": reason})
 
 
-async def _upgrade_required(request: Request) -> Response:
+def upgrade_router() -> APIRouter:
+    """Return what answers a request for the WebSocket's address that is none, relative to `/v1` and its like."""
+    router = APIRouter(prefix="/realtime", tags=["sessions"], redirect_slashes=False)
+    router.add_api_route(
+        "",
+        _open_session,
+        methods=["GET"],
+        status_code=426,
+        response_class=Response,
+        responses={
+            101: {"description": "The WebSocket is open, and `session.created` is its first event."},
+            **documented(400, 401, 404, 426, 429, 501, 502, 503, 504, meanings=_MEANINGS),
+        },
+        openapi_extra=SECURITY,
+        operation_id="open_session",
+    )
+    return router
+
+
+async def _open_session(
+    call_id: Annotated[str | None, Query(description="Of an accepted call: its sideband.")] = None,
+    model: Annotated[str | None, Query(description="Without a call: of a session of its own.")] = None,
+    deployment: Annotated[str | None, Query(description="Azure's word for the model.")] = None,
+    events: Annotated[
+        str | None, Query(description="What else to tell of a call: `call`, `audio` or both with a comma.")
+    ] = None,
+) -> Response:
+    """Open a WebSocket for a call that was accepted (`call_id`), or for a session without a call (`model`)."""
     raise CallError(426, "This is a WebSocket endpoint. Connect with ws: or wss:.", code="upgrade_required")
+
+
+_MEANINGS = {
+    404: "The call is unknown, over, another project's, or was not accepted in time.",
+    502: "The upstream of the call or the model cannot be reached.",
+    503: "No engine is free.",
+}

@@ -14,13 +14,13 @@ from offhook.calls.errors import CallError
 from offhook.tenants import AttemptRecord, Deliveries, DeliveryQuery, DeliveryRecord, EventRecord
 
 from .auth import authenticate
+from .document import SECURITY
 from .errors import documented
 from .services import ServerServices
 
 __all__ = ["STATES", "delivery_router", "describe_attempt", "describe_delivery"]
 
 STATES = ("waiting", "delivered", "expired", "exhausted")
-_SECURITY: dict[str, Any] = {"security": [{"bearer": []}, {"api_key": []}]}
 _MEANINGS = {
     404: "No delivery of this project has that id.",
     409: "The endpoint is gone, or an attempt is under way.",
@@ -70,7 +70,7 @@ def delivery_router(services: ServerServices) -> APIRouter:
                 200: {"description": "Done.", "content": {"application/json": {}}},
                 **documented(*errors, meanings=_MEANINGS),
             },
-            openapi_extra=_SECURITY,
+            openapi_extra=SECURITY,
             operation_id=name,
         )
     return router
@@ -92,7 +92,9 @@ class _Routes:
         request: Request,
         call_id: Annotated[str | None, Query(description="Of one call.")] = None,
         event_type: Annotated[str | None, Query(description="Of one type of event.")] = None,
-        state: Annotated[str | None, Query(description=f"One of {', '.join(STATES)}.")] = None,
+        state: Annotated[
+            str | None, Query(description="What has become of it.", json_schema_extra={"enum": [*STATES]})
+        ] = None,
         webhook_endpoint_id: Annotated[str | None, Query(description="To one endpoint.")] = None,
         after: Annotated[str | None, Query(description="The last id of the page before.")] = None,
         limit: Annotated[int, Query(ge=1, le=100, description="How many at most.")] = 20,

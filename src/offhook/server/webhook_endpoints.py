@@ -15,13 +15,13 @@ from offhook.tenants import WebhookEndpoint
 
 from .auth import authenticate
 from .body import optional_object, read_json
-from .endpoint_desk import EndpointDesk
+from .document import SECURITY, json_body
+from .endpoint_desk import MAX_NAME, MAX_URL, EndpointDesk
 from .errors import documented
 from .services import ServerServices
 
 __all__ = ["endpoint_router"]
 
-_SECURITY: dict[str, Any] = {"security": [{"bearer": []}, {"api_key": []}]}
 _MEANINGS = {
     404: "No endpoint of this project has that id.",
     409: "The endpoint stands in the configuration, which alone changes it.",
@@ -44,14 +44,14 @@ def endpoint_router(services: ServerServices, *, azure: bool = False) -> APIRout
         return router
     routes = _Routes(services, services.webhooks.endpoints, azure)
     added: list[tuple[str, str, Any, tuple[int, ...], str]] = [
-        ("POST", root, routes.create, (400, 401, 413, 501, 503), "create_webhook_endpoint"),
+        ("POST", root, routes.create, (400, 401, 408, 413, 501, 503), "create_webhook_endpoint"),
         ("GET", root, routes.list, (400, 401), "list_webhook_endpoints"),
         ("GET", f"{root}/{{endpoint_id}}", routes.get, (401, 404), "get_webhook_endpoint"),
         (
             "POST",
             f"{root}/{{endpoint_id}}",
             routes.update,
-            (400, 401, 404, 409, 503),
+            (400, 401, 404, 408, 409, 413, 503),
             "update_webhook_endpoint",
         ),
         ("DELETE", f"{root}/{{endpoint_id}}", routes.delete, (401, 404, 409, 503), "delete_webhook_endpoint"),
@@ -59,10 +59,16 @@ def endpoint_router(services: ServerServices, *, azure: bool = False) -> APIRout
             "POST",
             f"{root}/{{endpoint_id}}/rotate_secret",
             routes.rotate_secret,
-            (400, 401, 404, 409, 503),
+            (400, 401, 404, 408, 409, 413, 503),
             "rotate_webhook_endpoint_secret",
         ),
-        ("POST", f"{root}/{{endpoint_id}}/test", routes.test, (400, 401, 404, 502), "test_webhook_endpoint"),
+        (
+            "POST",
+            f"{root}/{{endpoint_id}}/test",
+            routes.test,
+            (400, 401, 404, 408, 413, 502),
+            "test_webhook_endpoint",
+        ),
     ]
     if not azure:
         added.append(("GET", "/webhook_event_types", routes.event_types, (401,), "list_webhook_event_types"))
@@ -76,10 +82,41 @@ def endpoint_router(services: ServerServices, *, azure: bool = False) -> APIRout
                 200: {"description": "Done.", "content": {"application/json": {}}},
                 **documented(*errors, meanings=_MEANINGS),
             },
-            openapi_extra=_SECURITY,
+            openapi_extra={**SECURITY, **_BODIES.get(name, {})},
             operation_id=name + ("_azure" if azure else ""),
         )
     return router
+
+
+_PARTS: dict[str, Any] = {
+    "name": {"type": "string", "minLength": 1, "maxLength": MAX_NAME},
+    "url": {"type": "string", "minLength": 1, "maxLength": MAX_URL, "description": "`https:`, public."},
+    "event_types": {"type": "array", "minItems": 1, "items": {"type": "string", "enum": [*EVENT_TYPES]}},
+}
+_EXAMPLE = {
+    "name": "calls",
+    "url": "https://hooks.example.com/calls",
+    "event_types": ["realtime.call.incoming"],
+}
+_BODIES = {
+    "create_webhook_endpoint": json_body(
+        "What to tell, and where.", {"required": [*_PARTS], "properties": _PARTS}, example=_EXAMPLE
+    ),
+    "update_webhook_endpoint": json_body("What to change.", {"properties": _PARTS}, required=False),
+    "rotate_webhook_endpoint_secret": json_body(
+        "May be left out.",
+        {"properties": {"keep_old_secret_active_for_24_hours": {"type": "boolean", "default": False}}},
+        required=False,
+    ),
+    "test_webhook_endpoint": json_body(
+        "Which sample.",
+        {
+            "required": ["event_type"],
+            "properties": {"event_type": {"type": "string", "enum": [*EVENT_TYPES]}},
+        },
+        example={"event_type": "realtime.call.incoming"},
+    ),
+}
 
 
 class _Routes:

@@ -486,6 +486,7 @@ async def test_the_api_describes_itself_with_its_errors(node):
     paths = schema["paths"]
     assert set(paths) == {
         *(f"/v1/realtime/calls/{{call_id}}/{verb}" for verb in (*VERBS, "dtmf")),
+        "/v1/realtime",
         "/v1/realtime/calls",
         "/v1/realtime/calls/{call_id}",
         "/v1/realtime/calls/{call_id}/timeline",
