@@ -1,4 +1,4 @@
-"""What every client says and hears in a session without a call, and how it is judged."""
+"""What every client says and hears in a session without a call."""
 
 from __future__ import annotations
 
@@ -12,28 +12,13 @@ from offhook.audio import tones
 from testbed import Node, Strictness
 from testbed.app_process import AppProcess
 from testbed.environments import virtual_environment
-from testbed.protocol import check_order, validate
 from testbed.script import GREETING, SCRIPT, SHORT, SLOW, TOOL_ARGUMENTS
 from testbed.waiting import until
 
-__all__ = ["DAY", "judge", "talk", "talk_alone"]
+__all__ = ["DAY", "talk", "talk_alone"]
 
 SPEECH = tones.tone(300.0, 700, level=0.3, rate=24000).astype("<i2").tobytes().hex()
 DAY = json.loads(TOOL_ARGUMENTS)["day"]
-
-
-def judge(app: AppProcess, strictness: Strictness, *, excused: str = "") -> None:
-    """
-    Nothing may have been wrong by the SDK, and no frame by openai's newest types.
-
-    `excused` is the code of the one error that may come, because the client asks for what may be over by then.
-    """
-    assert not app.faults, app.faults
-    errors = [event["error"] for event in app.events if event["type"] == "error"]
-    assert not [error for error in errors if error["code"] != excused], errors
-    for event in app.events:
-        validate(json.dumps(event).encode(), strictness)
-    check_order(app.events)
 
 
 async def talk(
@@ -43,7 +28,7 @@ async def talk(
     Say three things to an app's session: the first is answered, the second calls a tool, the third interrupts.
 
     `greets` is whether the app has the session speak first, `plays` whether it tells when the sound was played, and
-    `truncates` whether its SDK tells the server what of it was heard.
+    `truncates` whether its SDK tells the server what of it was heard. `excused` is `AppProcess.judge`'s.
     """
     await app.event("session.updated")
     if greets:
@@ -76,7 +61,7 @@ async def talk(
     assert SLOW[0] in " ".join(spoken), spoken
     await app.ask("hang up")
     await app.told("hung up")
-    judge(app, Strictness(audio=True), excused=excused)
+    app.judge(Strictness(audio=True), embedded=True, excused=excused)
     print(f"  plain: interrupted, and left; {len(app.events)} events, all valid and in order", flush=True)
 
 

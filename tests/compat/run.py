@@ -22,7 +22,7 @@ CASES = {
     "agents065": [sys.executable, str(HERE / "agents" / "case.py"), "agents065"],
     "livekit": [sys.executable, str(HERE / "livekit" / "case.py")],
     "pipecat": [sys.executable, str(HERE / "pipecat" / "case.py")],
-    "node": [str(HERE / "node" / "run"), sys.executable],
+    "node": [sys.executable, str(HERE / "node" / "case.py")],
 }
 """Each client's command, the longest first. What stands in a `case.py` runs with Offhook's own Python."""
 

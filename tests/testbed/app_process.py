@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .node import Node, Seat
+from .protocol import Strictness, check_order, validate
 from .waiting import PATIENCE_S
 
 __all__ = ["AppProcess"]
@@ -66,6 +67,8 @@ class AppProcess:
     async def _read(self) -> None:
         assert self._process.stdout is not None
         async for line in self._process.stdout:
+            if not line.endswith(b"\n"):
+                break  # it was ended in the middle of a line
             told = json.loads(line)
             self.lines.append(told)
             if told["what"] not in ("event", "audio"):
@@ -90,6 +93,31 @@ class AppProcess:
     def faults(self) -> list[dict[str, Any]]:
         """What the app told under `fault`: errors, and warnings of its SDK."""
         return [line for line in self.lines if line["what"] == "fault"]
+
+    def judge(
+        self, strictness: Strictness, *, embedded: bool = False, from_start: bool = True, excused: str = ""
+    ) -> None:
+        """
+        Nothing may have been wrong by the SDK, and no event by openai's newest types or by the rules of order.
+
+        `embedded` is `check_order`'s. Without `from_start` the SDK begins to listen after the handshake, and loses what
+        comes with its 101. `excused` is the code of the one error that may come, because the client asks for what may
+        be over by then.
+        """
+        assert not self.faults, self.faults
+        errors = [event["error"] for event in self.events if event["type"] == "error"]
+        assert not [error for error in errors if error["code"] != excused], errors
+        for event in self.events:
+            validate(json.dumps(event).encode(), strictness)
+        created = "session.created"
+        lost = [] if from_start or self.events[0]["type"] == created else [{"type": created}]
+        check_order([*lost, *self.events], embedded=embedded)
+
+    async def ends(self) -> None:
+        """Wait until the program is at its own end."""
+        async with asyncio.timeout(2 * PATIENCE_S):
+            await self._process.wait()
+            await self._reader
 
     async def ask(self, what: str, **fields: Any) -> None:
         """Write a JSON line to the app's standard input."""

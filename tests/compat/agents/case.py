@@ -11,7 +11,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
 
-from plain_session import DAY, judge, talk  # noqa: E402
+from plain_session import DAY, talk  # noqa: E402
 
 from testbed import Node, Phone, PhoneCall, Strictness  # noqa: E402
 from testbed.app_process import AppProcess  # noqa: E402
@@ -53,7 +53,7 @@ async def talk_by_phone(app: AppProcess, call: PhoneCall) -> None:
     call.hang_up()
     await app.told("session over")
     await app.told("webhook", type="realtime.call.ended")
-    judge(app, Strictness())
+    app.judge(Strictness(), embedded=True)
     print(f"  two keys, the end of the call; {len(app.events)} events, all valid and in order", flush=True)
 
 

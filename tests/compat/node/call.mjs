@@ -1,10 +1,11 @@
 // A developer's app on openai-node, unmodified: verifies webhooks, accepts calls, talks on their WebSockets.
 //
-// Listens on the socket that WEBHOOK_FD numbers. Prints one JSON line for each thing that happens; `call.py` reads them.
+// Listens on the socket that WEBHOOK_FD numbers. Prints one JSON line for each thing that happens; `case.py` reads them.
 
 import http from 'node:http';
 import OpenAI from 'openai';
 import { OpenAIRealtimeWS } from 'openai/realtime/ws';
+import { fail, tell } from '../caller.mjs';
 
 const client = new OpenAI({ maxRetries: 0 }); // OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_WEBHOOK_SECRET
 const tool = {
@@ -13,9 +14,6 @@ const tool = {
   description: 'When are we open?',
   parameters: { type: 'object', properties: { day: { type: 'string' } } },
 };
-
-const tell = (what, fields = {}) => console.log(JSON.stringify({ what, ...fields }));
-const fail = (where) => (error) => tell('fault', { where, message: String(error), code: error?.code ?? null });
 
 function talk(callID) {
   const realtime = new OpenAIRealtimeWS({ callID }, client);
@@ -31,6 +29,8 @@ function talk(callID) {
         realtime.send({ type: 'conversation.item.create', item: output });
         realtime.send({ type: 'response.create' });
       }
+    } else if (event.type === 'input_audio_buffer.dtmf_event_received' && event.event === '*') {
+      realtime.send({ type: 'output_audio_buffer.clear' });
     } else if (event.type === 'input_audio_buffer.dtmf_event_received') {
       client.realtime.calls
         .refer(callID, { target_uri: 'tel:+14155550123' })

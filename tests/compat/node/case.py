@@ -1,15 +1,14 @@
 """
-Two calls to an app on openai-node, over HTTPS and wss with the development CA: the voice of the first is the scripted
-engine, that of the second an upstream.
+openai-node, unmodified, over HTTPS and wss with the development CA: a call and a session without one whose voice is the
+scripted engine, then a call whose voice is an upstream.
 
-Run by `run`; exit status 0 when all went well. The node and the phone are those of the Python tests
-(`tests/testbed`); every frame that the app gets is judged twice, by openai-node and here by openai-python's types.
+Run by `make compat`; exit status 0 when all went well. Every frame that the apps get is judged twice, by openai-node
+and here by openai-python's types.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import socket
 import sys
@@ -22,8 +21,8 @@ sys.path.insert(0, str(HERE.parents[1]))
 
 from testbed import Node, Phone, PhoneCall, Seat, Strictness  # noqa: E402
 from testbed.app_process import AppProcess  # noqa: E402
-from testbed.protocol import check_order, validate  # noqa: E402
-from testbed.script import SCRIPT, TOOL, TOOL_ARGUMENTS  # noqa: E402
+from testbed.npm import install, node, version  # noqa: E402
+from testbed.script import SCRIPT, SHORT, SLOW, TOOL, TOOL_ARGUMENTS  # noqa: E402
 from testbed.upstream import Upstream, UpstreamSession  # noqa: E402
 
 KEY_ENV = "TEST_KEY_NODE"
@@ -33,16 +32,17 @@ LOUD = bytes([0x10, 0x90] * 80)
 
 
 class NodeApp(AppProcess):
-    """`app.mjs`, over HTTPS, which is all that openai-node's WebSocket speaks."""
+    """One of the apps here, over HTTPS, which is all that openai-node's WebSocket speaks."""
 
-    def __init__(self, node: Node, seat: Seat) -> None:
-        environment = {"NODE_EXTRA_CA_CERTS": str(node.ca), "OPENAI_BASE_URL": node.https_base_url}
-        super().__init__(node, seat, ["node", str(HERE / "app.mjs")], environment)
+    def __init__(self, offhook: Node, seat: Seat, name: str = "call.mjs") -> None:
+        environment = {"NODE_EXTRA_CA_CERTS": str(offhook.ca), "OPENAI_BASE_URL": offhook.https_base_url}
+        command = [node(HERE.parent / "node22"), str(HERE / name)]
+        super().__init__(offhook, seat, command, environment)
 
 
-async def place_call(node: Node) -> None:
-    seat = node.seat()
-    async with NodeApp(node, seat) as app, Phone(node, "tls") as phone:
+async def place_call(offhook: Node) -> None:
+    seat = offhook.seat()
+    async with NodeApp(offhook, seat) as app, Phone(offhook, "tls") as phone:
         await app.told("listening")
         not_found = await app.told("not found")
         assert (not_found["class"], not_found["status"]) == ("NotFoundError", 404), not_found
@@ -69,22 +69,39 @@ async def place_call(node: Node) -> None:
         position = app.events.index(done)
         assert done["response"]["output"][0]["name"] == TOOL
         await app.event("output_audio_buffer.started", position)
+        await call.hears_sound(200, since=time.monotonic())
         print("  the tool was called and its output answered", flush=True)
 
-        await transfer(app, call)
+        position = len(app.events)
+        call.press("*")
+        await app.event("output_audio_buffer.cleared", position)
+        await app.event("conversation.item.truncated", position)
+        await call.hears_silence(300)
+        print("  a key interrupted the answer", flush=True)
+        await transfer(app, call, embedded=True)
 
 
-async def transfer(app: NodeApp, call: PhoneCall) -> None:
+async def hold_session(offhook: Node) -> None:
+    async with NodeApp(offhook, offhook.seat(), "session.mjs") as app:
+        await app.ends()
+        app.judge(Strictness(audio=True), embedded=True)
+        await app.told("done")
+        assert (await app.told("spoken"))["said"] == SHORT
+        cut = await app.told("cut")
+        assert SLOW[0].startswith(cut["kept"]), cut
+        assert cut["kept"] != SLOW[0], cut
+        assert cut["bytes"] == 400 * 48, cut
+        print(f"  without a call: {len(app.events)} events, all valid and in order", flush=True)
+
+
+async def transfer(app: NodeApp, call: PhoneCall, *, embedded: bool = False) -> None:
     """Press the key on which the app transfers; judge all that it was sent."""
     call.press("1")
     await app.told("referred")
     assert (await call.ended()).cause == "remote_bye"
     closed = await app.told("closed")
     assert closed["code"] == 1000, closed
-    assert not app.faults, app.faults
-    for event in app.events:
-        validate(json.dumps(event).encode(), Strictness())
-    check_order(app.events)
+    app.judge(Strictness(), embedded=embedded)
     print(f"  transferred; {len(app.events)} events, all valid and in order", flush=True)
 
 
@@ -102,12 +119,12 @@ async def use_tool(session: UpstreamSession) -> None:
     await session.wait_for("response.create", after=since)
 
 
-async def place_upstream_call(node: Node, address: socket.socket) -> None:
-    seat = node.seat()
+async def place_upstream_call(offhook: Node, address: socket.socket) -> None:
+    seat = offhook.seat()
     async with (
         Upstream(address, key=KEY) as upstream,
-        NodeApp(node, seat) as app,
-        Phone(node, "tls") as phone,
+        NodeApp(offhook, seat) as app,
+        Phone(offhook, "tls") as phone,
     ):
         await app.told("listening")
         call = await phone.dial(seat.project)
@@ -149,11 +166,14 @@ async def place_upstream_call(node: Node, address: socket.socket) -> None:
 
 
 def main() -> None:
+    install(HERE)
+    print(f"openai-node {version(HERE, 'openai')}", flush=True)
     with (
         tempfile.TemporaryDirectory(prefix="offhook-compat-") as folder,
-        Node(Path(folder), script=SCRIPT) as node,
+        Node(Path(folder), script=SCRIPT, seats=2) as offhook,
     ):
-        asyncio.run(asyncio.wait_for(place_call(node), 60))
+        asyncio.run(asyncio.wait_for(place_call(offhook), 60))
+        asyncio.run(asyncio.wait_for(hold_session(offhook), 60))
     os.environ[KEY_ENV] = KEY
     with socket.socket() as address:
         address.bind(("127.0.0.1", 0))
@@ -167,9 +187,9 @@ def main() -> None:
         """
         with (
             tempfile.TemporaryDirectory(prefix="offhook-compat-") as folder,
-            Node(Path(folder), engine=engine) as node,
+            Node(Path(folder), engine=engine) as offhook,
         ):
-            asyncio.run(asyncio.wait_for(place_upstream_call(node, address), 60))
+            asyncio.run(asyncio.wait_for(place_upstream_call(offhook, address), 60))
     print("openai-node: ok")
 
 
