@@ -21,6 +21,8 @@ CASES = {
     "agents": [sys.executable, str(HERE / "agents" / "case.py")],
     "agents065": [sys.executable, str(HERE / "agents" / "case.py"), "agents065"],
     "livekit": [sys.executable, str(HERE / "livekit" / "case.py")],
+    "livekit-js": [sys.executable, str(HERE / "livekit-js" / "case.py")],
+    "agents-js": [sys.executable, str(HERE / "agents-js" / "case.py")],
     "pipecat": [sys.executable, str(HERE / "pipecat" / "case.py")],
     "node": [sys.executable, str(HERE / "node" / "case.py")],
 }
