@@ -147,9 +147,8 @@ class Trunk:
         data = message if isinstance(message, bytes) else message.encode()
         if self._socket is not None:
             self._socket.sendto(data, self.remote)
-        else:
-            assert self._writer is not None
-            self._writer.write(data)
+        elif self._writer is not None and not self._writer.is_closing():
+            self._writer.write(data)  # and into the void, as a datagram, when the node has hung up
 
     async def expect(
         self,
