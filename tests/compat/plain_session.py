@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 from offhook.audio import tones
 from testbed import Node, Strictness
-from testbed.app_process import AppProcess
+from testbed.app_process import IMPORT_S, AppProcess
 from testbed.environments import virtual_environment
 from testbed.script import GREETING, SCRIPT, SHORT, SLOW, TOOL_ARGUMENTS
 from testbed.waiting import until
 
-__all__ = ["DAY", "talk", "talk_alone"]
+__all__ = ["DAY", "run", "talk"]
 
 SPEECH = tones.tone(300.0, 700, level=0.3, rate=24000).astype("<i2").tobytes().hex()
 DAY = json.loads(TOOL_ARGUMENTS)["day"]
@@ -81,17 +81,17 @@ async def said(app: AppProcess, text: str, plays: bool, line: int = 0) -> None:
         await until(lambda: app.types["response.created"] == app.types["response.done"])
 
 
-def talk_alone(folder: Path, **options: Any) -> None:
-    """Run the `app.py` of a folder in an environment with its requirements, and `talk` to it, with these options."""
+def run(folder: Path, drive: Callable[[AppProcess], Awaitable[None]], program: str = "app.py") -> None:
+    """Run a folder's program, in an environment with its requirements and beside a node, until `drive` is done."""
     python = virtual_environment(folder.name, folder / "requirements.txt")
 
-    async def drive(node: Node) -> None:
-        async with AppProcess(node, node.seat(), [str(python), str(folder / "app.py")]) as app:
-            await app.told("versions")
-            await talk(app, **options)
+    async def run_app(node: Node) -> None:
+        async with AppProcess(node, node.seat(), [str(python), str(folder / program)]) as app:
+            await app.told("versions", patience_s=IMPORT_S)
+            await drive(app)
 
     with (
         tempfile.TemporaryDirectory(prefix="offhook-compat-") as data,
         Node(Path(data), script=SCRIPT) as node,
     ):
-        asyncio.run(asyncio.wait_for(drive(node), 120))
+        asyncio.run(asyncio.wait_for(run_app(node), 240))

@@ -29,4 +29,4 @@ CASES = {
 """Each client's command, the longest first. What stands in a `case.py` runs with Offhook's own Python."""
 
 if __name__ == "__main__":
-    sys.exit(scripts.main(__doc__ or "", CASES, at_once=2, limit_s=300))
+    sys.exit(scripts.main(__doc__ or "", CASES, at_once=2, limit_s=480))

@@ -8,15 +8,18 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from .node import Node, Seat
 from .protocol import Strictness, check_order, validate
 from .waiting import PATIENCE_S
 
-__all__ = ["AppProcess"]
+__all__ = ["IMPORT_S", "AppProcess"]
 
 _LINE_LIMIT = 1 << 24
+IMPORT_S = 150
+"What a big package may take when nothing of it has been compiled yet."
 
 
 class AppProcess:
@@ -98,7 +101,8 @@ class AppProcess:
         self, strictness: Strictness, *, embedded: bool = False, from_start: bool = True, excused: str = ""
     ) -> None:
         """
-        Nothing may have been wrong by the SDK, and no event by openai's newest types or by the rules of order.
+        Nothing may have been wrong by the SDK, and no event by openai's newest types or, in each connection, by the
+        rules of order.
 
         `embedded` is `check_order`'s. Without `from_start` the SDK begins to listen after the handshake, and loses what
         comes with its 101. `excused` is the code of the one error that may come, because the client asks for what may
@@ -111,7 +115,8 @@ class AppProcess:
             validate(json.dumps(event).encode(), strictness)
         created = "session.created"
         lost = [] if from_start or self.events[0]["type"] == created else [{"type": created}]
-        check_order([*lost, *self.events], embedded=embedded)
+        for events in _by_connection([*lost, *self.events]):
+            check_order(events, embedded=embedded)
 
     async def ends(self) -> None:
         """Wait until the program is at its own end."""
@@ -125,12 +130,15 @@ class AppProcess:
         self._process.stdin.write(json.dumps({"what": what, **fields}).encode() + b"\n")
         await self._process.stdin.drain()
 
-    async def told(self, what: str, *, after: int = 0, **fields: Any) -> dict[str, Any]:
+    async def told(
+        self, what: str, *, after: int = 0, patience_s: float = PATIENCE_S, **fields: Any
+    ) -> dict[str, Any]:
         """Wait for the app to tell this at or after index `after` of `lines`; return the line."""
         wanted = {"what": what, **fields}
         return await self._wait_for(
             lambda: next((line for line in self.lines[after:] if wanted.items() <= line.items()), None),
             lambda: f"no {wanted}; told: {[line for line in self.lines if line['what'] != 'event']}",
+            patience_s,
         )
 
     async def event(self, event_type: str, after: int = 0) -> dict[str, Any]:
@@ -141,10 +149,13 @@ class AppProcess:
         )
 
     async def _wait_for(
-        self, find: Callable[[], dict[str, Any] | None], missing: Callable[[], str]
+        self,
+        find: Callable[[], dict[str, Any] | None],
+        missing: Callable[[], str],
+        patience_s: float = PATIENCE_S,
     ) -> dict[str, Any]:
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(patience_s):
                 while True:
                     changed = self._changed
                     if (found := find()) is not None:
@@ -156,3 +167,9 @@ class AppProcess:
                     await changed.wait()
         except TimeoutError:
             raise AssertionError(missing()) from None
+
+
+def _by_connection(events: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Return the events of one connection after the other, each of which begins with `session.created`."""
+    starts = [index for index, event in enumerate(events) if event["type"] == "session.created"]
+    return [list(events[start:end]) for start, end in pairwise([0, *starts[1:], len(events)])]

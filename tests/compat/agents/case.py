@@ -14,7 +14,7 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
 from plain_session import DAY, talk  # noqa: E402
 
 from testbed import Node, Phone, PhoneCall, Strictness  # noqa: E402
-from testbed.app_process import AppProcess  # noqa: E402
+from testbed.app_process import IMPORT_S, AppProcess  # noqa: E402
 from testbed.environments import virtual_environment  # noqa: E402
 from testbed.script import SCRIPT, TOOL  # noqa: E402
 from testbed.waiting import until  # noqa: E402
@@ -62,7 +62,7 @@ async def drive(node: Node, python: Path) -> None:
         seat = node.seat()
         command = [str(python), str(HERE / "app.py"), *(["plain"] if plain else [])]
         async with AppProcess(node, seat, command) as app, Phone(node) as phone:
-            versions = await app.told("versions")
+            versions = await app.told("versions", patience_s=IMPORT_S)
             if plain:
                 # 0.6.5 does not tell what was heard when the server has cancelled the response.
                 await talk(app, truncates=versions["openai-agents"] != "0.6.5")
@@ -77,7 +77,7 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="offhook-compat-") as folder,
         Node(Path(folder), script=SCRIPT, seats=2) as node,
     ):
-        asyncio.run(asyncio.wait_for(drive(node, python), 120))
+        asyncio.run(asyncio.wait_for(drive(node, python), 240))
 
 
 if __name__ == "__main__":

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
 
-from plain_session import talk_alone  # noqa: E402
+from plain_session import run, talk  # noqa: E402
 
-talk_alone(HERE, greets=True, plays=True)
+run(HERE, partial(talk, greets=True, plays=True))
