@@ -219,35 +219,6 @@ async def test_every_answer_has_a_request_id_and_an_empty_one_no_json(
         assert answer.headers["content-length"] == "0"
 
 
-async def test_client_events_that_make_no_sense_are_errors_with_their_event_id(
-    app: DeveloperApp, phone: Phone
-) -> None:
-    call = await phone.dial(app.seat.project)
-    webhook = await app.incoming()
-    await app.accept(webhook.call_id)
-    await call.answered()
-
-    async with Sideband(app.client, webhook.call_id) as sideband:
-        socket = sideband.connection._connection
-        await sideband.wait_for("session.created")
-        for frame in (
-            "{",
-            "[]",
-            '{"event_id": "no_type"}',
-            '{"type": "session.dance", "event_id": "dance_1"}',
-            b"\x00",
-        ):
-            seen = len(sideband.events)
-            await socket.send(frame)
-            error = (await sideband.wait_for("error", after=seen))["error"]
-            assert error["type"] == "invalid_request_error"
-            if "dance_1" in str(frame):
-                assert error["event_id"] == "dance_1"
-        await sideband.connection.session.update(session={"type": "realtime", "instructions": "Still here."})
-        updated = await sideband.wait_for("session.updated")
-        assert updated["session"]["instructions"] == "Still here."
-
-
 async def test_the_same_over_https(node: Node, app: DeveloperApp, phone: Phone) -> None:
     import ssl
 

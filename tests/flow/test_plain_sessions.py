@@ -467,34 +467,6 @@ async def test_speech_interrupts_a_response_and_the_client_says_what_was_heard()
         assert len(base64.b64decode(kept["audio"])) == 600 * 48
 
 
-async def test_faults_are_errors_with_the_clients_event_id_and_the_session_goes_on():
-    async with serving() as desk, desk.connect() as ws:
-        await receive(ws, "session.created")
-        for frame, code, param in (
-            ({"type": "input_audio_buffer.append", "audio": "!"}, "invalid_value", "audio"),
-            ({"type": "input_audio_buffer.append", "audio": "AA=="}, "invalid_value", "audio"),
-            ({"type": "input_audio_buffer.append", "audio": 1}, "invalid_type", "audio"),
-            ({"type": "input_audio_buffer.append"}, "missing_required_parameter", "audio"),
-            (
-                {"type": "input_audio_buffer.append", "audio": "AAAA", "more": 1},
-                "unknown_parameter",
-                "more",
-            ),
-            ({"type": "input_audio_buffer.commit"}, "input_audio_buffer_commit_empty", None),
-            ({"type": "output_audio_buffer.clear"}, "unsupported_event", "type"),
-            (
-                {"type": "session.update", "session": {"type": "transcription"}},
-                "invalid_value",
-                "session.type",
-            ),
-        ):
-            await ws.send(json.dumps({**frame, "event_id": "mine"}))
-            error = (await receive(ws, "error"))["error"]
-            assert (error["code"], error["param"], error["event_id"]) == (code, param, "mine"), frame
-        await say(ws, "response.create")
-        assert (await receive(ws, "response.done"))["response"]["status"] == "completed"
-
-
 async def test_minutes_in_one_append_are_heard_whole_before_the_next_event_and_hold_nobody_up():
     async with serving() as desk, desk.connect() as ws, desk.connect() as other:
         await update(ws, audio={"input": {"turn_detection": None}})

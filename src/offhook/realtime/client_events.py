@@ -49,6 +49,7 @@ __all__ = [
     "parse_client_event",
 ]
 
+MAX_EVENT_ID = 512
 MAX_AUDIO_BASE64 = 20 * 1024 * 1024
 "Characters: of 15 MiB of audio."
 
@@ -67,7 +68,7 @@ class ClientEventError(RequestError):
 
 
 class _Event(ApiModel):
-    event_id: Annotated[str, Field(max_length=512)] | None = None
+    event_id: Annotated[str, Field(max_length=MAX_EVENT_ID)] | None = None
 
 
 class SessionUpdate(_Event):
@@ -210,7 +211,7 @@ def parse_client_event(frame: str | bytes | Mapping[str, Any]) -> ClientEvent:
     if event == {"type": "response.create"}:
         return _PLAIN_RESPONSE
     given_id = event.get("event_id")
-    event_id = given_id if isinstance(given_id, str) else None
+    event_id = given_id if isinstance(given_id, str) and len(given_id) <= MAX_EVENT_ID else None
     kind = event.get("type")
     if kind is None:
         raise ClientEventError(
@@ -236,7 +237,7 @@ def _parse_append(event: Mapping[str, Any]) -> InputAudioBufferAppend | None:
     audio, event_id = event.get("audio"), event.get("event_id")
     if type(audio) is not str or not event.keys() <= _APPEND_KEYS:
         return None
-    if event_id is not None and (type(event_id) is not str or len(event_id) > 512):
+    if event_id is not None and (type(event_id) is not str or len(event_id) > MAX_EVENT_ID):
         return None
     return InputAudioBufferAppend(audio, event_id)
 

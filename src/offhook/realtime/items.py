@@ -38,12 +38,6 @@ class InputAudio(ApiModel):
     transcript: str | None = None
 
 
-class InputImage(ApiModel):
-    type: Literal["input_image"]
-    image_url: str
-    detail: Literal["auto", "low", "high"] | None = None
-
-
 class OutputText(ApiModel):
     type: Literal["output_text"]
     text: str
@@ -56,10 +50,8 @@ class OutputAudio(ApiModel):
 
 
 UserContent = Annotated[
-    Annotated[InputText, Tag("@text")]
-    | Annotated[InputAudio, Tag("@audio")]
-    | Annotated[InputImage, Tag("@image")],
-    by_type({"input_text": "@text", "input_audio": "@audio", "input_image": "@image"}),
+    Annotated[InputText, Tag("@text")] | Annotated[InputAudio, Tag("@audio")],
+    by_type({"input_text": "@text", "input_audio": "@audio"}),
 ]
 AssistantContent = Annotated[
     Annotated[OutputText, Tag("@text")] | Annotated[OutputAudio, Tag("@audio")],

@@ -45,7 +45,7 @@ def parse_relayed(body: Any) -> tuple[SessionConfig, dict[str, Any]]:
             removed |= unknown
         else:
             break
-    return parse_accept(known), without_nulls(body)
+    return parse_accept(known, stored_prompts=True), without_nulls(body)
 
 
 def _unknown(fault: Mapping[str, Any], known: Mapping[str, Any], removed: set[_Path]) -> _Path | None:

@@ -14,7 +14,7 @@ from offhook.realtime.client_events import ResponseParams
 from offhook.realtime.conversation import Conversation, Item
 from offhook.realtime.engine import AudioFormat, Respond
 from offhook.realtime.outbox import Outbox
-from offhook.realtime.session_config import SessionConfig
+from offhook.realtime.session_config import SessionConfig, refuse_stored_prompt
 from offhook.realtime.sideband_audio import AudioConverter, bytes_per_ms
 
 __all__ = ["Outcome", "Response", "ResponsePlan"]
@@ -42,6 +42,7 @@ class ResponsePlan:
     @classmethod
     def create(cls, config: SessionConfig, params: ResponseParams | None = None) -> ResponsePlan:
         params = params or _UNCHANGED
+        refuse_stored_prompt(params.prompt, params.instructions, "response")
         output = params.audio.output if params.audio is not None else None
         given = config.audio.output
         voice = output.voice if output is not None and output.voice is not None else given.voice

@@ -39,6 +39,7 @@ __all__ = [
     "Transcription",
     "merge_update",
     "parse_accept",
+    "refuse_stored_prompt",
     "without_nulls",
 ]
 
@@ -297,19 +298,41 @@ class SessionConfig(ApiModel):
         return session
 
 
-def parse_accept(body: Any, *, default_model: str = DEFAULT_MODEL) -> SessionConfig:
+def parse_accept(
+    body: Any, *, default_model: str = DEFAULT_MODEL, stored_prompts: bool = False
+) -> SessionConfig:
     """
     Judge the flat session object of an accept body (rows R01, R04, R09 to R11) and fill in the defaults.
 
     Null means `not given`, except where the API gives null a meaning (`turn_detection`, `transcription`, ...).
-    Raises `ConfigError`.
+    `stored_prompts`: whoever serves the model knows what a `prompt` names. Raises `ConfigError`.
     """
     given = _object(body, "session")
     if given.get("type") is None:
         raise ConfigError(
             "missing_required_parameter", "Missing required parameter: 'session.type'.", "session.type"
         )
-    return _validate({"model": default_model} | _without_nulls(given, _SESSION_NULLS))
+    config = _validate({"model": default_model} | _without_nulls(given, _SESSION_NULLS))
+    if not stored_prompts:
+        refuse_stored_prompt(config.prompt, given.get("instructions"), "session", ConfigError)
+    return config
+
+
+def refuse_stored_prompt(
+    prompt: Prompt | None, instructions: str | None, parent: str, error: type[RequestError] = RequestError
+) -> None:
+    """
+    Refuse a prompt that nothing but its name is known of (rows G18, E14), unless instructions say what to do anyway.
+
+    Else an agent would speak that knows nothing of its task.
+    """
+    if prompt is not None and not instructions:
+        raise error(
+            "invalid_value",
+            f"Invalid value for '{parent}.prompt': what it names is stored with OpenAI, and this server cannot read "
+            f"it. Give '{parent}.instructions', and what tools it has, in its place or beside it.",
+            f"{parent}.prompt",
+        )
 
 
 def without_nulls(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -333,7 +356,10 @@ def merge_update(config: SessionConfig, session: Any) -> SessionConfig:
     present = config.model_dump()
     if isinstance(update.get("model"), str):
         del update["model"]
-    return _validate(_merge(present, update, ""))
+    updated = _validate(_merge(present, update, ""))
+    if updated.prompt != config.prompt:
+        refuse_stored_prompt(updated.prompt, update.get("instructions"), "session", ConfigError)
+    return updated
 
 
 # Fields where null says something; everywhere else it says `leave it`.

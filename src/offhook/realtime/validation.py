@@ -71,6 +71,11 @@ def choose(tag_of: Callable[[Any], str | None]) -> Discriminator:
     return Discriminator(tag_of)
 
 
+_NOT_SERVED = {
+    "mcp": "This server does not speak MCP: register function tools and call the MCP server from your app.",
+    "input_image": "This server's models take no images: describe it in an input_text.",
+}
+"What the API has and this server has not, with the remedy."
 _EXPECTED = {
     "bool_type": "a boolean",
     "dict_type": "an object",
@@ -153,10 +158,9 @@ def _explain_union(value: object, param: str) -> tuple[str, str, str]:
     if not isinstance(kind, str):
         return _mistyped(path, "a string", kind)
     message = f"Invalid value for '{path}': '{_short(kind)}' is not supported."
-    if kind.startswith("mcp"):
-        message += (
-            " This server does not speak MCP: register function tools and call the MCP server from your app."
-        )
+    for known, remedy in _NOT_SERVED.items():
+        if kind.startswith(known):
+            message += f" {remedy}"
     return "invalid_value", message, path
 
 

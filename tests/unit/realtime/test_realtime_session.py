@@ -434,11 +434,6 @@ def test_items_in_the_places_that_were_asked_for() -> None:
     [
         {"type": "message", "role": "system", "content": [{"type": "input_text", "text": "x"}]},
         {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "x"}]},
-        {
-            "type": "message",
-            "role": "user",
-            "content": [{"type": "input_image", "image_url": "data:image/png;base64,A"}],
-        },
         {"type": "message", "role": "user", "content": [{"type": "input_audio", "transcript": "x"}]},
         {"type": "function_call", "name": "f", "arguments": "{}", "call_id": "call_1"},
         {"type": "function_call_output", "call_id": "call_1", "output": "{}"},

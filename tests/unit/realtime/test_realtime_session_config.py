@@ -247,6 +247,8 @@ BAD: list[tuple[Any, str, str]] = [
     ),
     ({"type": "realtime", "tracing": "on"}, "invalid_value", "session.tracing"),
     ({"type": "realtime", "prompt": {"version": "1"}}, "missing_required_parameter", "session.prompt.id"),
+    ({"type": "realtime", "prompt": {"id": "pmpt_1"}}, "invalid_value", "session.prompt"),
+    ({"type": "realtime", "prompt": {"id": "pmpt_1"}, "instructions": ""}, "invalid_value", "session.prompt"),
     ({"type": "realtime", "include": ["everything"]}, "invalid_value", "session.include[0]"),
     ({"type": "realtime", "reasoning": {"effort": "max"}}, "invalid_value", "session.reasoning.effort"),
 ]
