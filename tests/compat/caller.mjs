@@ -19,7 +19,7 @@ export function* saying() {
 export const milliseconds = (count) => new Promise((resolve) => setTimeout(resolve, count));
 
 export async function until(holds, what) {
-  for (const end = Date.now() + 20000; ; ) {
+  for (const end = Date.now() + 30000; ; ) {
     const found = holds();
     if (found) return found;
     if (Date.now() > end) throw new Error(typeof what === 'function' ? what() : `no ${what}`);
