@@ -195,6 +195,8 @@ class BrainTable(Table):
     api_key: str = ""
     timeout_s: Annotated[float, Field(gt=0)] = 15.0
     "How long to wait for the first word of an answer."
+    context_tokens: Annotated[int, Field(ge=0)] = 32_768
+    "What the language model takes in at a time, its answer included; 0: no bound."
 
     @model_validator(mode="after")
     def _complete(self) -> BrainTable:
@@ -218,6 +220,8 @@ class EngineTable(Table):
     """
     failure_sentence: str = ""
     "The same for callers whose engine has failed in mid-call, before they get BYE; built in: an apology."
+    strict_truncation: bool = False
+    "Answer `conversation.item.truncate` past the end of an item's sound with an error, rather than cut there."
     model_dir: str = ""
     "Where prepared models are kept; empty: under data_dir."
     brain: BrainTable = BrainTable()

@@ -105,6 +105,7 @@ def model_destinations(config: Config, tls: ssl.SSLContext) -> ModelUpstreams:
 def create_engine(kind: str, table: EngineTable, data_dir: Path) -> EngineFactory:
     """Return an engine that is not started. Raises `StartError`."""
     if kind == "scripted":
+        from offhook.realtime.conversation import ConversationRules
         from offhook.realtime.engines.scripted import Script, ScriptedFactory
 
         try:
@@ -113,7 +114,8 @@ def create_engine(kind: str, table: EngineTable, data_dir: Path) -> EngineFactor
             )
         except (OSError, ValidationError) as error:
             raise StartError(f"engine.script = {table.script!r}: {error}") from error
-        return ScriptedFactory(script, slots=table.max_sessions)
+        rules = ConversationRules(table.strict_truncation)
+        return ScriptedFactory(script, slots=table.max_sessions, rules=rules)
     try:
         from offhook.realtime.engines.local.config import BrainConfig, LocalConfig
         from offhook.realtime.engines.local.engine import LocalFactory
@@ -131,9 +133,11 @@ def create_engine(kind: str, table: EngineTable, data_dir: Path) -> EngineFactor
                 model=brain.model,
                 api_key=brain.api_key,
                 first_token_timeout_s=brain.timeout_s,
+                context_tokens=brain.context_tokens or None,
             ),
             workers=table.workers or None,
             max_sessions=table.max_sessions or None,
+            strict_truncation=table.strict_truncation,
             cache_dir=Path(table.model_dir) if table.model_dir else data_dir / "models",
         )
     )

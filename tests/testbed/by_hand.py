@@ -15,6 +15,7 @@ import pydantic
 from agents.realtime.openai_realtime import get_server_event_type_adapter
 from openai.types.realtime import RealtimeServerEvent
 
+from offhook.realtime.conversation import ConversationRules
 from offhook.realtime.engine import EngineStart, Respond, ResponseFinished, ResponseSpeech, VoiceActivity
 from offhook.realtime.engines.scripted import Script, ScriptedEngine
 from offhook.realtime.runner import SessionRunner
@@ -225,7 +226,14 @@ def encoded(item: RetrievedItem) -> dict[str, Any]:
 class Desk:
     """A session with one client, number 1, and an engine that the test plays."""
 
-    def __init__(self, *, sip: bool = True, audio_format: Any = "audio/pcmu", **accept: Any) -> None:
+    def __init__(
+        self,
+        *,
+        sip: bool = True,
+        audio_format: Any = "audio/pcmu",
+        rules: ConversationRules | None = None,
+        **accept: Any,
+    ) -> None:
         counter = itertools.count(1)
         self.session = Session(
             parse_accept({"type": "realtime", **accept}),
@@ -233,6 +241,7 @@ class Desk:
             audio_format=audio_format,
             new_id=lambda prefix: f"{prefix}_{next(counter):04}",
             sip=sip,
+            rules=rules,
         )
         self.now = 10.0
         self.heard_ms = 0.0

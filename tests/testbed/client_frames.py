@@ -30,6 +30,7 @@ _OUTPUT: list[Frame] = [
     {"format": None, "voice": "coral"},
     *({"format": {"type": name}} for name in _FORMATS),
 ]
+_RETENTION: Frame = {"type": "retention_ratio", "retention_ratio": 0.5}
 CONFIGS: list[Frame] = [
     *({"audio": {"input": {"turn_detection": turn}}} for turn in _TURN_DETECTION),
     *({"audio": {"input": {"format": {"type": name}}}} for name in _FORMATS),
@@ -39,6 +40,8 @@ CONFIGS: list[Frame] = [
     {"model": "another", "tracing": "auto"},
     {"instructions": "", "tools": [_TOOL], "tool_choice": "required", "output_modalities": ["text"]},
     {"output_modalities": ["audio"], "tools": []},
+    {"truncation": "disabled"},
+    {"truncation": _RETENTION | {"token_limits": {"post_instructions": 20}}},
 ]
 "Session objects, but for `type`, that change something while a session runs."
 
@@ -111,6 +114,8 @@ def response_params(known: Sequence[str]) -> st.SearchStrategy[Frame | None]:
             "input": contexts,
             "metadata": st.just({"topic": "x"}),
             "tools": st.just([_TOOL]),
+            "tool_choice": st.sampled_from(["none", "auto"]),
+            "parallel_tool_calls": st.booleans(),
             "max_output_tokens": st.sampled_from([1, "inf"]),
             "audio": st.builds(
                 lambda name: {"output": {"format": {"type": name}, "voice": "verse"}},

@@ -341,6 +341,9 @@ class SessionLaws:
         assert item.get("content", []) == []
         ahead = ["conversation.item.added"] if told.in_conversation else []
         if item["type"] == "function_call":
+            calls = sum(made.item["type"] == "function_call" for made in told.outputs)
+            assert told.asked.tool_choice != "none", "a call, where none was wanted"
+            assert not calls or told.asked.parallel_tool_calls is not False, "a second call"
             ahead += ["response.function_call_arguments.done", *self._ends(told)]
         else:
             ahead.append("response.content_part.added")
@@ -448,10 +451,14 @@ class SessionLaws:
         told.asked = command
         if told.own_context:
             return
-        # All that was said, in order; what an assistant has begun and nobody has heard was not said.
+        # All that was said, in order; what an assistant has begun and nobody has heard was not said, and a
+        # conversation that became too long has lost its beginning (row G16).
         given = [item["id"] for item in command.items]
         assert given == [item_id for item_id in self.order if item_id in given]
-        assert all(item_id in given or self._roles[item_id] == "assistant" for item_id in self.order)
+        left_out = {item.id for item in self.session.conversation if item.left_out}
+        assert not left_out.intersection(given), "what was left out came again"
+        missing = set(self.order) - set(given) - left_out
+        assert all(self._roles[item_id] == "assistant" for item_id in missing)
 
     # Sound.
 

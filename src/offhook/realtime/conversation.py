@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from offhook.realtime.validation import RequestError
 
-__all__ = ["Conversation", "Item"]
+__all__ = ["Conversation", "ConversationRules", "Item", "Line", "as_engine_gets"]
 
 MAX_ITEMS = 4000
 AUDIO_HELD_S = 120
@@ -17,6 +17,16 @@ AUDIO_HELD_S = 120
 
 CHARACTER_MS = 65
 "About how long a spoken character takes; for words whose audio was not all made when they were cut."
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationRules:
+    """What a node has set for the conversations of an engine of its own."""
+
+    strict_truncation: bool = False
+    "Whether a truncation past the end of an item's sound is an error; else it is cut there (row E21)."
+    context_tokens: int | None = None
+    "What the engine takes in at a time, its answer included; `None`: there is no bound (row G16)."
 
 
 @dataclass(slots=True)
@@ -50,6 +60,8 @@ class Item:
     lines: list[Line] = field(default_factory=list)
     "An assistant's words against its audio, for truncation."
     truncated: bool = False
+    left_out: bool = False
+    "Whether engines get it no more, since the conversation became too long."
 
     @property
     def audio_index(self) -> int | None:
@@ -70,6 +82,11 @@ class Item:
         index = self.audio_index
         if index is not None:
             self.content[index]["transcript"] = text
+
+    @property
+    def needs_words(self) -> bool:
+        """Whether it is a user's sound that nobody has put into words."""
+        return self.role == "user" and bool(self.audio) and not self.transcript
 
     def add_speech(self, text: str, audio: bytes, bytes_per_ms: int) -> None:
         """Add words, sound or both at the end; sound belongs to the words before it."""
@@ -121,8 +138,11 @@ class Item:
 class Conversation:
     """Items in order. The session emits the events; this only keeps the truth."""
 
-    def __init__(self, conversation_id: str, *, bytes_per_ms: int) -> None:
+    def __init__(
+        self, conversation_id: str, *, bytes_per_ms: int, rules: ConversationRules | None = None
+    ) -> None:
         self.id = conversation_id
+        self.rules = rules or ConversationRules()
         self._items: dict[str, Item] = {}
         self._order: list[str] = []
         self._reserved: set[str] = set()
@@ -134,6 +154,9 @@ class Conversation:
 
     def __iter__(self) -> Iterator[Item]:
         return (self._items[item_id] for item_id in self._order)
+
+    def newest_first(self) -> Iterator[Item]:
+        return (self._items[item_id] for item_id in reversed(self._order))
 
     def __contains__(self, item_id: str) -> bool:
         return item_id in self._items
@@ -216,8 +239,13 @@ class Conversation:
         item.truncated = True
 
     def to_engine(self) -> list[dict[str, Any]]:
-        """Return the items as an engine gets them: no audio, and nothing that was never said."""
-        return [item.to_api() for item in self if not _is_unheard(item)]
+        """Return the items as an engine gets them: see `as_engine_gets`; what is left out is not among them."""
+        return as_engine_gets(item for item in self if not item.left_out)
+
+
+def as_engine_gets(items: Iterable[Item]) -> list[dict[str, Any]]:
+    """Return the items without their audio, and without what was never said."""
+    return [item.to_api() for item in items if not _is_unheard(item)]
 
 
 def _is_unheard(item: Item) -> bool:

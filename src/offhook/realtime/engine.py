@@ -106,6 +106,8 @@ class Respond:
     voice: str
     speed: float
     max_output_tokens: int | Literal["inf"]
+    parallel_tool_calls: bool | None = None
+    "Whether tools may be called several at a time; `None`: as the engine likes."
 
 
 @dataclass(slots=True)
@@ -247,6 +249,8 @@ class ResponseFinished:
     error_message: str | None = None
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_tokens: int = 0
+    "Of the input."
     timings: Mapping[str, float] = field(default_factory=dict)
     "Where the time went, in ms by name (`brain`, `tts`, ...), for the timeline."
 

@@ -33,7 +33,7 @@ class ItemRequests:
         self._retrieving: list[RetrievedItem] = []
 
     def create(self, event: client.ItemCreate, audio: AudioConfig, audio_format: AudioFormat) -> Item:
-        item = self._make(event.item, audio, audio_format)
+        item = self._make(event.item, audio, audio_format, "item")
         previous = self._conversation.insert(item, event.previous_item_id)
         self._conversation.forget_audio()
         self._outbox.event(events.item_added(item.to_api(), previous))
@@ -72,7 +72,11 @@ class ItemRequests:
             message = f"Invalid value for 'content_index': the item's audio is at {index}."
             raise RequestError("invalid_value", message, "content_index")
         # Where the server has cut already, its own boundary stands (row E21); nothing gets longer.
-        if event.audio_end_ms > item.audio_ms and not item.truncated and item.status != "in_progress":
+        if (
+            self._conversation.rules.strict_truncation
+            and event.audio_end_ms > item.audio_ms
+            and _is_whole(item)
+        ):
             message = (
                 f"Audio content of {round(item.audio_ms)}ms is already shorter than {event.audio_end_ms}ms"
             )
@@ -83,7 +87,7 @@ class ItemRequests:
 
     def context(
         self, params: client.ResponseParams | None, audio: AudioConfig, audio_format: AudioFormat
-    ) -> list[dict[str, Any]] | None:
+    ) -> list[Item] | None:
         """Return the context that a response brings with it; `None`: it has the conversation's."""
         if params is None or params.input is None:
             return None
@@ -97,15 +101,19 @@ class ItemRequests:
                         "invalid_value", f"The item with id '{given.id}' does not exist.", param
                     )
             else:
-                item = self._make(given, audio, audio_format)
-            context.append(item.to_api())
+                item = self._make(given, audio, audio_format, f"response.input[{index}]")
+                # Nobody is told of it, and its words are asked for by its id.
+                item.id = self._outbox.new_id("item")
+            context.append(item)
         return context
 
-    def _make(self, given: Any, audio: AudioConfig, audio_format: AudioFormat) -> Item:
+    def _make(self, given: Any, audio: AudioConfig, audio_format: AudioFormat, param: str) -> Item:
+        """`param` is where the item stands in the client's event."""
         source = audio.input.format.type
 
-        def decode(text: str, param: str) -> bytes:
-            return convert(client.decode_audio(text, param, sample_bytes(source), None), source, audio_format)
+        def decode(text: str, place: str) -> bytes:
+            given_audio = client.decode_audio(text, f"{param}.{place}", sample_bytes(source), None)
+            return convert(given_audio, source, audio_format)
 
         return create_item(given, given.id or self._outbox.new_id("item"), decode, bytes_per_ms(audio_format))
 
@@ -115,3 +123,7 @@ class ItemRequests:
             message = f"Error {doing} item: the item with id '{item_id}' does not exist."
             raise RequestError(code, message, "item_id")
         return item
+
+
+def _is_whole(item: Item) -> bool:
+    return not item.truncated and item.status != "in_progress"

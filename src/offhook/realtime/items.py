@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag
 
-from offhook.realtime.conversation import Item
+from offhook.realtime.conversation import Item, Line
 from offhook.realtime.validation import ApiModel, by_type, choose
 
 __all__ = [
@@ -145,7 +145,7 @@ def create_item(
     """
     Return a conversation's item for what a client wrote.
 
-    `decode` turns base64 audio of the client's format into the session's, given the parameter's name for errors.
+    `decode` turns base64 audio of the client's format into the session's, given its place in the item for errors.
     """
     if isinstance(given, FunctionCall):
         return Item(
@@ -159,9 +159,11 @@ def create_item(
         content = part.model_dump(exclude_none=True)
         encoded = content.pop("audio", None)
         if encoded:
-            item.audio += decode(encoded, f"item.content[{index}].audio")
+            item.audio += decode(encoded, f"content[{index}].audio")
             item.audio_ms = len(item.audio) / bytes_per_ms
         if content["type"] in ("input_audio", "output_audio"):
             content.setdefault("transcript", None)
         item.content.append(content)
+    if item.role == "assistant" and item.audio and item.transcript:
+        item.lines = [Line(item.transcript, 0.0, item.audio_ms, complete=True)]
     return item

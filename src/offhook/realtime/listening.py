@@ -42,6 +42,8 @@ class Utterance:
     "The answer to the newest revision."
     deadline: float | None = None
     "When to stop waiting for words, once committed."
+    item: Item | None = None
+    "Whose words they are, when the conversation does not have it: no client is told."
 
     def take(self, result: Transcribed | TranscriptionFailed) -> bool:
         if result.revision != self.revision:
@@ -175,8 +177,9 @@ class Listening:
         self._commit(utterance, end_ms, end_ms, now, transcribe=False)
 
     def transcribe_item(self, item: Item, now: float) -> None:
-        """Ask for the words of a user item that a client made from audio."""
+        """Ask for the words of a user item that a client made from audio; clients hear of the conversation's."""
         utterance = Utterance(item.id, 0.0, revision=1, deadline=now + TRANSCRIPT_TIMEOUT_S)
+        utterance.item = item if item.id not in self._conversation else None
         self._pending[item.id] = utterance
         self._ask(utterance, bytes(item.audio))
 
@@ -286,12 +289,12 @@ class Listening:
     def _settle(self, utterance: Utterance, now: float) -> None:
         if self._pending.pop(utterance.item_id, None) is None:
             return
-        item = self._conversation.get(utterance.item_id)
+        item = utterance.item or self._conversation.get(utterance.item_id)
         if item is None:
             return
         result = utterance.result
         index = item.audio_index or 0
-        told = self._config.audio.input.transcription is not None
+        told = self._config.audio.input.transcription is not None and utterance.item is None
         if isinstance(result, Transcribed):
             item.transcript = result.text
             self._outbox.note(

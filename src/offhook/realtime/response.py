@@ -14,7 +14,7 @@ from offhook.realtime.client_events import ResponseParams
 from offhook.realtime.conversation import Conversation, Item
 from offhook.realtime.engine import AudioFormat, Respond
 from offhook.realtime.outbox import Outbox
-from offhook.realtime.session_config import SessionConfig, refuse_stored_prompt
+from offhook.realtime.session_config import RetentionRatio, SessionConfig, refuse_stored_prompt
 from offhook.realtime.sideband_audio import AudioConverter, bytes_per_ms
 
 __all__ = ["Outcome", "Response", "ResponsePlan"]
@@ -38,6 +38,8 @@ class ResponsePlan:
     format: dict[str, Any]
     in_conversation: bool = True
     metadata: dict[str, str] | None = None
+    parallel_tool_calls: bool | None = None
+    truncation: Literal["auto", "disabled"] | RetentionRatio = "auto"
 
     @classmethod
     def create(cls, config: SessionConfig, params: ResponseParams | None = None) -> ResponsePlan:
@@ -49,6 +51,7 @@ class ResponsePlan:
         audio_format = output.format if output is not None and output.format is not None else given.format
         tools = config.tools if params.tools is None else params.tools
         choice = config.tool_choice if params.tool_choice is None else params.tool_choice
+        parallel = params.parallel_tool_calls
         return cls(
             instructions=config.instructions if params.instructions is None else params.instructions,
             modalities=list(params.output_modalities or config.output_modalities),
@@ -60,11 +63,23 @@ class ResponsePlan:
             format=audio_format.shown,
             in_conversation=params.conversation != "none",
             metadata=params.metadata,
+            parallel_tool_calls=config.parallel_tool_calls if parallel is None else parallel,
+            truncation=config.truncation,
         )
 
     @property
     def speaks(self) -> bool:
         return "audio" in self.modalities
+
+    def forbids(self, name: str, made: int) -> str | None:
+        """Return why a tool may not be called after so many calls (row G14), or `None`: not all models obey."""
+        if self.tool_choice == "none":
+            return "tool_choice is none"
+        if isinstance(self.tool_choice, dict) and name != self.tool_choice["name"]:
+            return f"tool_choice names {self.tool_choice['name']}"
+        if made and self.parallel_tool_calls is False:
+            return "parallel_tool_calls is false"
+        return None
 
     @property
     def voice_name(self) -> str:
@@ -80,6 +95,8 @@ class Outcome:
     error: Mapping[str, str] | None = None
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_tokens: int = 0
+    "Of the input."
 
     def details(self) -> dict[str, Any] | None:
         if self.status == "completed":
@@ -152,6 +169,7 @@ class Response:
             plan.voice_name,
             plan.speed,
             plan.max_output_tokens,
+            plan.parallel_tool_calls,
         )
 
     def to_api(self) -> dict[str, Any]:
@@ -211,7 +229,11 @@ class Response:
         self._outbox.event(events.text_delta(self.id, item.id, self._output_of(item).index, text))
 
     def start_call(self, call_id: str, name: str) -> None:
-        """Begin a function call; the one before it is complete."""
+        """Begin a function call, unless the plan forbids it; the one before it is complete."""
+        if (why := self.plan.forbids(name, len(self.calls))) is not None:
+            title = f"{name} is not called: {why}"
+            self._outbox.note("session", title, response_id=self.id, call_id=call_id)
+            return
         self._close_calls()
         item = Item(self._outbox.new_id("item"), "function_call", "in_progress", name=name, call_id=call_id)
         self._open(item, "call")
@@ -307,7 +329,7 @@ class Response:
 
     def _usage(self, outcome: Outcome) -> dict[str, Any]:
         """Engines count text tokens; the fields are all there for clients that add them up (row O19)."""
-        cached = {"text_tokens": 0, "audio_tokens": 0, "image_tokens": 0}
+        cached = {"text_tokens": outcome.cached_tokens, "audio_tokens": 0, "image_tokens": 0}
         return {
             "total_tokens": outcome.input_tokens + outcome.output_tokens,
             "input_tokens": outcome.input_tokens,
@@ -316,7 +338,7 @@ class Response:
                 "text_tokens": outcome.input_tokens,
                 "audio_tokens": 0,
                 "image_tokens": 0,
-                "cached_tokens": 0,
+                "cached_tokens": outcome.cached_tokens,
                 "cached_tokens_details": cached,
             },
             "output_token_details": {"text_tokens": outcome.output_tokens, "audio_tokens": 0},

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from offhook.realtime import server_events as events
-from offhook.realtime.conversation import Conversation, Item
+from offhook.realtime.conversation import Conversation, Item, as_engine_gets
 from offhook.realtime.engine import (
     AudioFormat,
     CancelResponse,
@@ -21,6 +21,7 @@ from offhook.realtime.latency import TurnLatency
 from offhook.realtime.outbox import ClearPlayout, Outbox, PlayAudio
 from offhook.realtime.playout import Playout, PlayoutChange
 from offhook.realtime.response import Outcome, Response, ResponsePlan
+from offhook.realtime.retention import ContextTooLong, Retention
 from offhook.realtime.sideband_audio import bytes_per_ms
 from offhook.realtime.validation import RequestError
 
@@ -34,7 +35,7 @@ class Work:
     """A response that is not done."""
 
     response: Response
-    context: list[dict[str, Any]] | None
+    context: list[Item] | None
     "Its own context; `None`: the conversation as it stands when the engine is asked."
     waits_for: set[str] = field(default_factory=set)
     "Items whose words the engine needs first."
@@ -59,6 +60,7 @@ class Responses:
         wants_audio: Callable[[], bool],
     ) -> None:
         self._conversation = conversation
+        self._retention = Retention(conversation)
         self._outbox = outbox
         self._audio_format = audio_format
         self._playout = playout
@@ -96,11 +98,11 @@ class Responses:
         return self._playout is not None and self._playout.busy
 
     def find(self, response_id: str | None) -> Response | None:
-        """Return an active response by id; without one, the conversation's, else any."""
+        """Return an active response by id; without one, the conversation's (row E16)."""
         if response_id is not None:
             work = self._active.get(response_id)
             return work.response if work is not None else None
-        return self.current or next((work.response for work in self._active.values()), None)
+        return self.current
 
     # Starting.
 
@@ -108,7 +110,7 @@ class Responses:
         self,
         plan: ResponsePlan,
         *,
-        context: list[dict[str, Any]] | None = None,
+        context: list[Item] | None = None,
         waits_for: set[str] | None = None,
         turn: str | None = None,
         latency: TurnLatency | None = None,
@@ -155,9 +157,22 @@ class Responses:
             return
         if work.waits_for:
             return
+        try:
+            context = self._context(work)
+        except ContextTooLong as error:
+            self._finish(work, _failed("context_length_exceeded", str(error), "invalid_request_error"))
+            return
         work.asked = True
-        context = self._conversation.to_engine() if work.context is None else work.context
         self._outbox.command(work.response.respond(context))
+
+    def _context(self, work: Work) -> list[dict[str, Any]]:
+        if work.context is not None:
+            return as_engine_gets(work.context)
+        items = self._retention.items(work.response.plan)
+        if left_out := self._retention.left_out:
+            title = f"the conversation is too long: its {left_out} oldest items are left out from now on"
+            self._outbox.note("session", title, response_id=work.response.id)
+        return items
 
     # What the engine makes.
 
@@ -340,8 +355,8 @@ def _outcome_of(event: ResponseFinished) -> Outcome:
             event.error_code or "engine_error", event.error_message or "The engine could not answer."
         )
     reason = event.reason or "max_output_tokens" if event.status == "incomplete" else None
-    return Outcome(event.status, reason, None, event.input_tokens, event.output_tokens)
+    return Outcome(event.status, reason, None, event.input_tokens, event.output_tokens, event.cached_tokens)
 
 
-def _failed(code: str, message: str) -> Outcome:
-    return Outcome("failed", error={"type": "server_error", "code": code, "message": message})
+def _failed(code: str, message: str, kind: str = "server_error") -> Outcome:
+    return Outcome("failed", error={"type": kind, "code": code, "message": message})

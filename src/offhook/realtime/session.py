@@ -15,7 +15,7 @@ from offhook.realtime import client_events as client
 from offhook.realtime import server_events as events
 from offhook.realtime.appended_audio import FRAME_MS, AppendedAudio
 from offhook.realtime.client_events import ClientEvent, ClientEventError, parse_client_event
-from offhook.realtime.conversation import Conversation, Item
+from offhook.realtime.conversation import Conversation, ConversationRules, Item
 from offhook.realtime.engine import (
     AudioFormat,
     EngineEvent,
@@ -44,6 +44,7 @@ from offhook.realtime.outbox import (
 )
 from offhook.realtime.playout import Playout
 from offhook.realtime.response import ResponsePlan
+from offhook.realtime.response_requests import ResponseRequests
 from offhook.realtime.responses import Responses
 from offhook.realtime.session_config import ServerVad, SessionConfig, merge_update
 from offhook.realtime.sideband_audio import bytes_per_ms, common_format, sample_bytes
@@ -95,6 +96,7 @@ class Session:
         needs_transcript: bool = True,
         max_duration_s: float = MAX_DURATION_S,
         drain_s: float = DRAIN_S,
+        rules: ConversationRules | None = None,
     ) -> None:
         self.id = session_id
         self.config = config
@@ -119,7 +121,9 @@ class Session:
         self._appended = AppendedAudio(audio_format)
         self._hear_at = 0.0
         "When sound that was spoken as fast as it is heard would come next."
-        self._conversation = Conversation(new_id("conv"), bytes_per_ms=bytes_per_ms(audio_format))
+        self._conversation = Conversation(
+            new_id("conv"), bytes_per_ms=bytes_per_ms(audio_format), rules=rules
+        )
         self._items = ItemRequests(self._conversation, self._outbox)
         width = sample_bytes(audio_format)
         playout = Playout(bytes_per_ms(audio_format) // width, width) if sip else None
@@ -135,6 +139,9 @@ class Session:
             on_started=weakly(self._speech_started),
             on_commit=weakly(self._committed),
             on_settled=weakly(self._settled),
+        )
+        self._requests = ResponseRequests(
+            self._conversation, self._items, self._listening, self._responses, needs_transcript
         )
         self.receive_audio = self._listening.buffer.receive_audio
         """`receive_audio(audio, now)`: the caller's next frame. Bound directly, since it runs 50 times a second."""
@@ -291,9 +298,9 @@ class Session:
             case client.SessionUpdate():
                 self._update(event, sender)
             case client.ResponseCreate():
-                self._create_response(event)
+                self._create_response(event, now)
             case client.ResponseCancel():
-                self._cancel_response(event)
+                self._requests.cancel(event)
             case client.ItemCreate():
                 self._create_item(event, now)
             case client.ItemRetrieve():
@@ -356,27 +363,18 @@ class Session:
             self._listening.use_format(self._bytes_per_ms)
             self.receive_audio = self._listening.buffer.receive_audio
 
-    def _create_response(self, event: client.ResponseCreate) -> None:
+    def _create_response(self, event: client.ResponseCreate, now: float) -> None:
         self._format_stands = True
         if self._closing is not None:
             raise RequestError(
                 "session_closing", "The session is ending: response.create is no longer served."
             )
-        context = self._items.context(event.response, self.config.audio, self.audio_format)
-        waits_for = self._listening.pending if self._needs_transcript and context is None else set()
-        plan = ResponsePlan.create(self.config, event.response)
-        self._responses.create(plan, context=context, waits_for=waits_for)
-
-    def _cancel_response(self, event: client.ResponseCancel) -> None:
-        response = self._responses.find(event.response_id)
-        if response is None:
-            raise RequestError("response_cancel_not_active", "Cancellation failed: no active response found.")
-        self._responses.cancel(response, "client_cancelled")
+        self._requests.create(event, self.config, self.audio_format, now)
 
     def _create_item(self, event: client.ItemCreate, now: float) -> None:
         self._format_stands = True
         item = self._items.create(event, self.config.audio, self.audio_format)
-        if item.role == "user" and item.audio and not item.transcript and self._needs_transcript:
+        if self._needs_transcript and item.needs_words:
             self._listening.transcribe_item(item, now)
 
     def _append_audio(self, event: client.InputAudioBufferAppend, now: float) -> None:

@@ -34,6 +34,7 @@ import numpy as np
 
 from offhook.audio import g711, tones
 from offhook.audio.frames import Law
+from offhook.realtime.conversation import ConversationRules
 from offhook.realtime.engine import (
     AudioFormat,
     CancelResponse,
@@ -55,6 +56,8 @@ from offhook.realtime.engine import (
     VoiceActivity,
 )
 from offhook.realtime.session import Session
+from offhook.realtime.session_config import SessionConfig
+from offhook.realtime.tokens import Allowance
 
 __all__ = ["Call", "Reply", "Script", "ScriptedEngine", "ScriptedFactory", "Turn"]
 
@@ -203,7 +206,8 @@ class ScriptedEngine:
         reply = self._reply(command.items)
         delay = float(reply.delay_ms)
         rid, generation = command.response_id, command.generation
-        for sentence in _sentences(reply.says):
+        allowance = Allowance(command.max_output_tokens)
+        for sentence in _sentences(allowance.cut(reply.says)):
             text = sentence.strip()
             if command.audio:
                 self._after(delay, ResponseSpeech(rid, generation, text, _sound(text, self._format)))
@@ -211,13 +215,15 @@ class ScriptedEngine:
                 self._after(delay, ResponseText(rid, generation, sentence))
             delay += reply.sentence_ms
         for call in reply.calls:
+            if not allowance.holds(call.name + call.arguments):
+                break
             self._calls += 1
             call_id = f"call_{rid.removeprefix('resp_')}_{self._calls}"
             self._after(delay, FunctionCallStarted(rid, generation, call_id, call.name))
             half = len(call.arguments) // 2
             for piece in filter(None, (call.arguments[:half], call.arguments[half:])):
                 self._after(delay, FunctionCallArguments(rid, generation, call_id, piece))
-        self._after(delay, _finished(command, reply))
+        self._after(delay, _finished(command, reply, allowance))
 
     def _reply(self, items: Sequence[Mapping[str, Any]]) -> Reply:
         spoken = sum(item.get("role") == "user" for item in items)
@@ -253,8 +259,11 @@ class ScriptedFactory:
     opening_s: float | None = None
     prompt = False
 
-    def __init__(self, script: Script | None = None, *, slots: int = 0) -> None:
+    def __init__(
+        self, script: Script | None = None, *, slots: int = 0, rules: ConversationRules | None = None
+    ) -> None:
         self.script = script or Script()
+        self._rules = rules
         self._slots = slots
         self._taken = 0
         self._ready = False
@@ -276,8 +285,9 @@ class ScriptedFactory:
         self._taken += 1
         return ScriptedEngine(self.script, self._free)
 
-    create_session = staticmethod(Session)
-    """Turns, conversation and responses are ours; see `EngineFactory.create_session`."""
+    def create_session(self, config: SessionConfig, **options: Any) -> Session:
+        """Turns, conversation and responses are ours; see `EngineFactory.create_session`."""
+        return Session(config, rules=self._rules, **options)
 
     def describe(self) -> Mapping[str, object]:
         return {
@@ -350,16 +360,16 @@ _SECONDS: dict[AudioFormat, bytes] = {}
 _TALK: dict[AudioFormat, bytes] = {}
 
 
-def _finished(command: Respond, reply: Reply) -> ResponseFinished:
-    words = len(reply.says.split())
-    failed = reply.status == "failed"
+def _finished(command: Respond, reply: Reply, allowance: Allowance) -> ResponseFinished:
+    status = "incomplete" if allowance.spent and reply.status == "completed" else reply.status
+    failed = status == "failed"
     return ResponseFinished(
         command.response_id,
         command.generation,
-        reply.status,
-        reason="max_output_tokens" if reply.status == "incomplete" else None,
+        status,
+        reason="max_output_tokens" if status == "incomplete" else None,
         error_code="scripted_failure" if failed else None,
         error_message="the script says so" if failed else None,
         input_tokens=sum(len(str(item)) // 4 for item in command.items),
-        output_tokens=words,
+        output_tokens=allowance.used,
     )

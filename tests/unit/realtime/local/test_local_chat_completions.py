@@ -100,6 +100,14 @@ def test_the_request_carries_tools_and_limits():
         {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}
     ]
     assert body["tool_choice"] == {"type": "function", "function": {"name": "f"}}
+    assert "parallel_tool_calls" not in body  # not every server knows it
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+def test_the_request_says_whether_tools_may_be_called_at_once_if_the_session_does(parallel):
+    command = respond(tools=[{"type": "function", "name": "f"}], parallel_tool_calls=parallel)
+    assert create_request(command, "m")["parallel_tool_calls"] is parallel
+    assert "parallel_tool_calls" not in create_request(respond(parallel_tool_calls=parallel), "m")
 
 
 def test_without_tools_nothing_is_said_of_tools():
@@ -184,6 +192,13 @@ def test_words_and_usage():
         {"choices": [], "usage": {"prompt_tokens": 12, "completion_tokens": 3}},
     )
     assert parts == [Say("Hel"), Say("lo."), Ended("completed", input_tokens=12, output_tokens=3)]
+
+
+@pytest.mark.parametrize(("details", "cached"), [({"cached_tokens": 8}, 8), ({}, 0), (None, 0), ("x", 0)])
+def test_what_the_server_had_cached_is_counted(details, cached):
+    usage = {"prompt_tokens": 12, "completion_tokens": 3, "prompt_tokens_details": details}
+    end = stream(delta(content="Hi."), delta("stop"), {"choices": [], "usage": usage})[-1]
+    assert (end.input_tokens, end.output_tokens, end.cached_tokens) == (12, 3, cached)
 
 
 @pytest.mark.parametrize("field", ["message", "delta"])

@@ -6,8 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from offhook.realtime.engine import Respond
 from offhook.realtime.engines.local import rulebook
-from offhook.realtime.engines.local.brain_rules import reply
+from offhook.realtime.engines.local.brain import Ended
+from offhook.realtime.engines.local.brain_rules import RulesBrain, reply
+from offhook.realtime.engines.local.config import BrainConfig
 
 BOOK = rulebook.load(None)
 
@@ -182,6 +185,19 @@ def test_a_tool_that_requires_what_is_not_known_is_not_called():
 def test_tool_choice_none_is_obeyed():
     talk = Conversation(screening(), tool_choice="none")
     assert talk.say("This is Bob, I'm calling about a delivery.").calls == ()
+
+
+@pytest.mark.parametrize(("tokens", "status"), [("inf", "completed"), (500, "completed"), (3, "incomplete")])
+async def test_it_stops_at_max_output_tokens(tokens, status):
+    """Row G15: a token is four letters here, and words stay whole."""
+    brain = RulesBrain(BrainConfig())
+    await brain.start()
+    command = Respond("resp_1", 1, [], "", [], "auto", True, "ash", 1.0, tokens)
+    said, end = [part async for part in brain.respond(command)]
+    whole = " ".join(reply(BOOK, []).say)
+    assert end == Ended(status, "max_output_tokens" if status == "incomplete" else None)
+    assert whole.split()[: len(said.text.split())] == said.text.split()
+    assert (said.text == whole) is (status == "completed")
 
 
 def test_the_decision_is_made_once():

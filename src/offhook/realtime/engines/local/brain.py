@@ -49,6 +49,8 @@ class Ended:
     error_message: str | None = None
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_tokens: int = 0
+    "Of the input."
 
 
 BrainPart = Say | Apology | CallStarted | CallArguments | Ended

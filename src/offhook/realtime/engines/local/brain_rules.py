@@ -17,6 +17,7 @@ from typing import Any
 from offhook import ids
 
 from ...engine import EngineUnavailable, Respond
+from ...tokens import Allowance
 from . import rulebook
 from .brain import BrainPart, CallArguments, CallStarted, Ended, Say
 from .config import BrainConfig
@@ -306,10 +307,13 @@ class RulesBrain:
             tools=command.tools,
             tool_choice=command.tool_choice,
         )
-        if answer.say:
-            yield Say(" ".join(answer.say))
+        allowance = Allowance(command.max_output_tokens)
+        if said := allowance.cut(" ".join(answer.say)):
+            yield Say(said)
         for name, arguments in answer.calls:
-            call_id = ids.opaque_id("call")
-            yield CallStarted(call_id, name)
-            yield CallArguments(call_id, json.dumps(arguments, ensure_ascii=False))
-        yield Ended()
+            written = json.dumps(arguments, ensure_ascii=False)
+            if allowance.holds(name + written):
+                call_id = ids.opaque_id("call")
+                yield CallStarted(call_id, name)
+                yield CallArguments(call_id, written)
+        yield Ended("incomplete", "max_output_tokens") if allowance.spent else Ended()

@@ -49,6 +49,8 @@ def create_request(command: Respond, model: str) -> dict[str, Any]:
     if tools:
         body["tools"] = tools
         body["tool_choice"] = _tool_choice(command.tool_choice)
+        if command.parallel_tool_calls is not None:
+            body["parallel_tool_calls"] = command.parallel_tool_calls
     if command.max_output_tokens != "inf":
         body["max_tokens"] = command.max_output_tokens
     return body
@@ -179,6 +181,7 @@ class Answer:
     _their_ids: dict[str, _Call] = field(default_factory=dict)
     _input_tokens: int = 0
     _output_tokens: int = 0
+    _cached_tokens: int = 0
     _thinking: _ThoughtFilter = field(default_factory=lambda: _ThoughtFilter())
 
     def receive_event(self, data: bytes) -> list[BrainPart]:
@@ -198,6 +201,8 @@ class Answer:
         if isinstance(usage := chunk.get("usage"), dict):
             self._input_tokens = _count(usage.get("prompt_tokens"))
             self._output_tokens = _count(usage.get("completion_tokens"))
+            details = usage.get("prompt_tokens_details")
+            self._cached_tokens = _count(details.get("cached_tokens")) if isinstance(details, dict) else 0
         choices = chunk.get("choices") or []
         if not (isinstance(choices, list) and all(isinstance(choice, dict) for choice in choices)):
             raise ChatError(
@@ -227,7 +232,11 @@ class Answer:
             parts += _closing(call)
         if not self.said and not self._calls and expect_words and self.finish_reason in (None, "stop"):
             raise ChatError("brain_empty", "the language model's answer is empty")
-        end = Ended(input_tokens=self._input_tokens, output_tokens=self._output_tokens)
+        end = Ended(
+            input_tokens=self._input_tokens,
+            output_tokens=self._output_tokens,
+            cached_tokens=self._cached_tokens,
+        )
         match self.finish_reason:
             case "length":
                 return [*parts, replace(end, status="incomplete", reason="max_output_tokens")]

@@ -39,6 +39,8 @@ class BrainConfig:
     "For one whole answer."
     retry_after_limit_s: float = 2.0
     "A 429 whose Retry-After is no longer than this is tried again, once."
+    context_tokens: int | None = 32_768
+    "For `chat_completions`: what the model takes in at a time, its answer included. None: no bound."
     apology: str = APOLOGY
     "What the caller hears when the language model fails."
 
@@ -54,6 +56,8 @@ class LocalConfig:
     "Text-to-speech processes. A sentence takes about 25 ms, so one says some forty sentences a second."
     max_sessions: int | None = None
     "Sessions at once. None: 25 for each speech-to-text process, about what they can transcribe in time."
+    strict_truncation: bool = False
+    "Whether `conversation.item.truncate` past the end of an item's sound is an error."
     cache_dir: Path = field(default_factory=default_cache_dir)
     "Where the speech-to-text model, which comes in two packages, is put together (once, about 145 MB)."
     whisper_dir: Path | None = None

@@ -8,7 +8,9 @@ import os
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from typing import Any
 
+from ...conversation import ConversationRules
 from ...engine import (
     CancelResponse,
     EngineCommand,
@@ -26,6 +28,7 @@ from ...engine import (
     TranscriptionFailed,
 )
 from ...session import Session
+from ...session_config import SessionConfig
 from . import weights
 from .brain import Apology, Brain, BrainPart, CallArguments, CallStarted, Ended, Say
 from .brain_chat import ChatBrain
@@ -77,6 +80,11 @@ class LocalFactory:
         self._workers = config.workers or len(os.sched_getaffinity(0))
         self._slots = config.max_sessions or _SESSIONS_PER_WORKER * self._workers
         self._engines: set[LocalEngine] = set()
+        # Rules go through any conversation; only a language model has a window.
+        asks_model = config.brain.kind == "chat_completions"
+        self._rules = ConversationRules(
+            config.strict_truncation, config.brain.context_tokens if asks_model else None
+        )
 
     async def start(self) -> None:
         began = time.monotonic()
@@ -140,8 +148,9 @@ class LocalFactory:
     def release(self, engine: LocalEngine) -> None:
         self._engines.discard(engine)
 
-    create_session = staticmethod(Session)
-    """Turns, conversation and responses are ours; see `EngineFactory.create_session`."""
+    def create_session(self, config: SessionConfig, **options: Any) -> Session:
+        """Turns, conversation and responses are ours; see `EngineFactory.create_session`."""
+        return Session(config, rules=self._rules, **options)
 
     def describe(self) -> Mapping[str, object]:
         pools = {
@@ -382,6 +391,7 @@ class _Answering:
                 error_message=end.error_message,
                 input_tokens=end.input_tokens,
                 output_tokens=end.output_tokens,
+                cached_tokens=end.cached_tokens,
                 timings=self._timings,
             )
         )
