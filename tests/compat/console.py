@@ -55,6 +55,11 @@ class Microphone:
     def speak(self, pcm: bytes) -> None:
         self._samples += pcm
 
+    async def silent(self) -> None:
+        """Wait until all that was to be spoken has been."""
+        while self._samples:
+            await asyncio.sleep(0.01)
+
     async def speaks_until_hung_up(self) -> None:
         """Speak what `speak` brings, until it is asked to `hang up`."""
         async for line in asked():
