@@ -70,6 +70,7 @@ bench: install  ## pacing of RTP under 10 to 200 calls; delay before a hosted mo
 	$(BIN)/python bench/upstream_delay.py --check
 	$(BIN)/python bench/realtime_frames.py --check
 	$(BIN)/python bench/plain_sessions.py --check
+	$(BIN)/python bench/large_frames.py --check
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) .venv-compat .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-data

@@ -18,7 +18,8 @@ from offhook.realtime.engine import EngineUnavailable
 from offhook.realtime.engines.scripted import Call, Reply, Script, ScriptedFactory, Turn
 from offhook.realtime.engines.upstream.engine import UpstreamFactory
 from offhook.realtime.engines.upstream.target import Upstream
-from offhook.realtime.long_append import in_pieces
+from offhook.realtime.long_events import Ear, in_pieces
+from offhook.realtime.long_text import LongText
 from offhook.realtime.plain_sessions import PlainSessions
 from offhook.realtime.session import Session
 from offhook.server import HttpServer, ServerServices, create_app
@@ -493,7 +494,7 @@ async def test_a_long_append_is_never_judged_in_one_go(monkeypatch):
     receive_client_event = Session.receive_client_event
 
     def watch(self, event, **kwargs):
-        taken.append(len(event))
+        taken.append(len(event if isinstance(event, str) else event["audio"]))
         receive_client_event(self, event, **kwargs)
 
     monkeypatch.setattr(Session, "receive_client_event", watch)
@@ -529,8 +530,9 @@ async def test_of_a_long_append_with_a_fault_at_its_end_nothing_is_taken(audio, 
 
 async def test_one_append_holds_15_mib_of_audio_and_no_more():
     most = bytes(15 * 1024 * 1024)
-    pieces = [piece for piece in in_pieces(append_frame(most), 2) if piece]
-    assert sum(len(base64.b64decode(json.loads(piece)["audio"])) for piece in pieces) == len(most)
+    ear = Ear(appends=True, hears="audio/pcm", holds="audio/pcm")
+    pieces = [piece for piece in in_pieces(LongText.cut(append_frame(most)), ear) if piece]
+    assert sum(len(base64.b64decode(piece["audio"])) for piece in pieces) == len(most)
     async with serving() as desk, desk.connect() as ws:
         await ws.send(append_frame(most + b"xx"))
         error = (await receive(ws, "error"))["error"]

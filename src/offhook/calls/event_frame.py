@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import orjson
 
+from offhook.realtime.long_text import LongText
+
 __all__ = ["note_of", "read"]
 
 MAX_READ: Final = 256 * 1024
@@ -27,10 +29,13 @@ _NOTED: Final = frozenset(
 )
 
 
-def read(frame: str | bytes) -> tuple[str, dict[str, Any] | None]:
+def read(frame: str | bytes | LongText) -> tuple[str, dict[str, Any] | None]:
     """Return an event's type, and the event where it is worth a look."""
     if isinstance(frame, bytes):
         return "(binary)", None
+    if isinstance(frame, LongText):
+        found = _TYPE.search(frame.pieces[0], 0, 300)
+        return (found[1] if found is not None else "(large)"), None
     found = _TYPE.search(frame, 0, 300)
     if found is not None and (found[1] in _SOUND or len(frame) > MAX_READ):
         return found[1], None
@@ -44,7 +49,7 @@ def read(frame: str | bytes) -> tuple[str, dict[str, Any] | None]:
     return (kind[:80], event) if isinstance(kind, str) else ("(no type)", None)
 
 
-def note_of(frame: str | bytes) -> tuple[str, dict[str, Any]] | None:
+def note_of(frame: str | bytes | LongText) -> tuple[str, dict[str, Any]] | None:
     """
     Return title and details of a timeline entry for an app's frame; `None` for one that is not worth any.
 

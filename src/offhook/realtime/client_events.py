@@ -33,6 +33,7 @@ from offhook.realtime.validation import ApiModel, RequestError, kind_of, to_requ
 __all__ = [
     "ClientEvent",
     "ClientEventError",
+    "ClientFrame",
     "InputAudioBufferAppend",
     "InputAudioBufferClear",
     "InputAudioBufferCommit",
@@ -46,7 +47,10 @@ __all__ = [
     "ResponseParams",
     "SessionUpdate",
     "decode_audio",
+    "half_a_sample",
+    "no_base64",
     "parse_client_event",
+    "too_much_audio",
 ]
 
 MAX_EVENT_ID = 512
@@ -203,7 +207,11 @@ _EVENTS: dict[str, type[_Event]] = {
 }
 
 
-def parse_client_event(frame: str | bytes | Mapping[str, Any]) -> ClientEvent:
+ClientFrame = str | bytes | Mapping[str, Any] | ClientEventError
+"What a client sent: text, a binary frame, an event that was decoded before, or what was found wrong with it then."
+
+
+def parse_client_event(frame: ClientFrame) -> ClientEvent:
     """Return the event in a WebSocket frame. Bytes are a binary frame, which the API does not use (row S21)."""
     event = _decode(frame)
     if event.get("type") == _APPEND and (append := _parse_append(event)) is not None:
@@ -242,9 +250,11 @@ def _parse_append(event: Mapping[str, Any]) -> InputAudioBufferAppend | None:
     return InputAudioBufferAppend(audio, event_id)
 
 
-def _decode(frame: str | bytes | Mapping[str, Any]) -> Mapping[str, Any]:
+def _decode(frame: ClientFrame) -> Mapping[str, Any]:
     if isinstance(frame, Mapping):
         return frame
+    if isinstance(frame, ClientEventError):
+        raise frame
     if isinstance(frame, bytes):
         raise ClientEventError(
             "invalid_value", "Binary frames are not supported: send each event as a text frame of JSON."
@@ -263,15 +273,26 @@ def _decode(frame: str | bytes | Mapping[str, Any]) -> Mapping[str, Any]:
 def decode_audio(text: str, param: str, sample_bytes: int, event_id: str | None) -> bytes:
     """Decode base64 audio of at most 15 MiB and a whole number of samples; raises `ClientEventError`."""
     if len(text) > MAX_AUDIO_BASE64:
-        message = f"Invalid value for '{param}': at most 15 MiB of audio in one event."
-        raise ClientEventError("invalid_value", message, param, event_id=event_id)
+        raise too_much_audio(param, event_id)
     try:
         audio = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise ClientEventError(
-            "invalid_value", f"Invalid value for '{param}': it is not base64.", param, event_id=event_id
-        ) from None
+        raise no_base64(param, event_id) from None
     if len(audio) % sample_bytes:
-        message = f"Invalid value for '{param}': not a whole number of {sample_bytes}-byte samples."
-        raise ClientEventError("invalid_value", message, param, event_id=event_id)
+        raise half_a_sample(param, sample_bytes, event_id)
     return audio
+
+
+def too_much_audio(param: str, event_id: str | None) -> ClientEventError:
+    message = f"Invalid value for '{param}': at most 15 MiB of audio in one event."
+    return ClientEventError("invalid_value", message, param, event_id=event_id)
+
+
+def no_base64(param: str, event_id: str | None) -> ClientEventError:
+    message = f"Invalid value for '{param}': it is not base64."
+    return ClientEventError("invalid_value", message, param, event_id=event_id)
+
+
+def half_a_sample(param: str, sample_bytes: int, event_id: str | None) -> ClientEventError:
+    message = f"Invalid value for '{param}': not a whole number of {sample_bytes}-byte samples."
+    return ClientEventError("invalid_value", message, param, event_id=event_id)

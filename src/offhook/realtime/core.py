@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Protocol
 
+from offhook.realtime.client_events import ClientFrame
 from offhook.realtime.engine import EngineEvent
+from offhook.realtime.long_events import Ear
 from offhook.realtime.outbox import Output
 
 __all__ = ["SessionCore"]
@@ -47,9 +49,11 @@ class SessionCore(Protocol):
 
     def detach(self, sender: int) -> None: ...
 
-    def receive_client_event(
-        self, event: Mapping[str, Any] | str | bytes, *, sender: int, now: float
-    ) -> None: ...
+    @property
+    def ear(self) -> Ear | None:
+        """What to make of the sound in an event of many megabytes; `None`: the event is to be given whole."""
+
+    def receive_client_event(self, event: ClientFrame, *, sender: int, now: float) -> None: ...
 
     def receive_digit(self, digit: str, now: float, received_at: float) -> None: ...
 

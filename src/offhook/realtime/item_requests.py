@@ -8,7 +8,7 @@ from offhook.realtime import client_events as client
 from offhook.realtime import server_events as events
 from offhook.realtime.conversation import AUDIO_HELD_S, Conversation, Item
 from offhook.realtime.engine import AudioFormat
-from offhook.realtime.items import ItemReference, create_item
+from offhook.realtime.items import DecodedAudio, ItemReference, create_item
 from offhook.realtime.outbox import Outbox, RetrievedItem
 from offhook.realtime.session_config import AudioConfig
 from offhook.realtime.sideband_audio import bytes_per_ms, convert, sample_bytes
@@ -111,7 +111,10 @@ class ItemRequests:
         """`param` is where the item stands in the client's event."""
         source = audio.input.format.type
 
-        def decode(text: str, place: str) -> bytes:
+        def decode(text: str | DecodedAudio, place: str) -> bytes | bytearray:
+            if isinstance(text, DecodedAudio):
+                same = text.format == audio_format
+                return text.audio if same else convert(bytes(text.audio), text.format, audio_format)
             given_audio = client.decode_audio(text, f"{param}.{place}", sample_bytes(source), None)
             return convert(given_audio, source, audio_format)
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, Tag
+from pydantic import Field, Tag, ValidatorFunctionWrapHandler, WrapValidator
 
 from offhook.realtime.conversation import Item, Line
+from offhook.realtime.engine import AudioFormat
 from offhook.realtime.validation import ApiModel, by_type, choose
 
 __all__ = [
     "AssistantMessage",
     "ClientItem",
+    "DecodedAudio",
     "FunctionCall",
     "FunctionCallOutput",
     "InputItem",
@@ -27,6 +30,18 @@ Status = Literal["completed", "incomplete", "in_progress"]
 ItemId = Annotated[str, Field(min_length=1, max_length=128)]
 
 
+@dataclass(frozen=True, slots=True)
+class DecodedAudio:
+    """Sound of a client's item that was too long to be decoded in one go; no client can write this."""
+
+    audio: bytearray
+    format: AudioFormat
+
+
+def _unless_decoded(value: Any, judge: ValidatorFunctionWrapHandler) -> Any:
+    return value if isinstance(value, DecodedAudio) else judge(value)
+
+
 class InputText(ApiModel):
     type: Literal["input_text"]
     text: str
@@ -34,7 +49,8 @@ class InputText(ApiModel):
 
 class InputAudio(ApiModel):
     type: Literal["input_audio"]
-    audio: str | None = None
+    audio: Annotated[str | None, WrapValidator(_unless_decoded)] = None
+    "Base64, or `DecodedAudio`."
     transcript: str | None = None
 
 
@@ -45,7 +61,8 @@ class OutputText(ApiModel):
 
 class OutputAudio(ApiModel):
     type: Literal["output_audio"]
-    audio: str | None = None
+    audio: Annotated[str | None, WrapValidator(_unless_decoded)] = None
+    "Base64, or `DecodedAudio`."
     transcript: str | None = None
 
 
@@ -140,7 +157,10 @@ InputItem = Annotated[
 
 
 def create_item(
-    given: ClientItem, item_id: str, decode: Callable[[str, str], bytes], bytes_per_ms: int
+    given: ClientItem,
+    item_id: str,
+    decode: Callable[[str | DecodedAudio, str], bytes | bytearray],
+    bytes_per_ms: int,
 ) -> Item:
     """
     Return a conversation's item for what a client wrote.
@@ -156,10 +176,14 @@ def create_item(
     assert isinstance(given, SystemMessage | UserMessage | AssistantMessage)
     item = Item(item_id, given.type, role=given.role)
     for index, part in enumerate(given.content):
-        content = part.model_dump(exclude_none=True)
-        encoded = content.pop("audio", None)
+        content = part.model_dump(exclude_none=True, exclude={"audio"})
+        encoded = getattr(part, "audio", None)
         if encoded:
-            item.audio += decode(encoded, f"content[{index}].audio")
+            audio = decode(encoded, f"content[{index}].audio")
+            if item.audio or not isinstance(audio, bytearray):
+                item.audio += audio
+            else:
+                item.audio = audio  # to copy it would take milliseconds
             item.audio_ms = len(item.audio) / bytes_per_ms
         if content["type"] in ("input_audio", "output_audio"):
             content.setdefault("transcript", None)

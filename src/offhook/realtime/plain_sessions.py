@@ -14,12 +14,12 @@ from offhook.clock import Clock
 from offhook.realtime.directory import EngineDirectory
 from offhook.realtime.engine import AudioFormat, Engine, EngineStart, EngineUnavailable
 from offhook.realtime.engine_at_need import EngineAtNeed
-from offhook.realtime.long_append import LONG, in_pieces
+from offhook.realtime.long_text import LongText
 from offhook.realtime.outbox import SessionNote
 from offhook.realtime.runner import Attachment, Listener, SessionRunner
 from offhook.realtime.session import Session
 from offhook.realtime.session_config import parse_accept
-from offhook.realtime.sideband_audio import common_format, sample_bytes
+from offhook.realtime.sideband_audio import common_format
 
 __all__ = ["PlainSession", "PlainSessions", "SessionRefused"]
 
@@ -27,8 +27,6 @@ log = logging.getLogger("offhook.realtime")
 
 ENGINE_S = 5.0
 "How long an engine may take from the first sound or question to being ready."
-HEARING_S = 0.002
-"How often it is looked whether a long append was heard, which the runner's timer sees to."
 NORMAL, GOING_AWAY, INTERNAL_ERROR = 1000, 1001, 1011
 """
 Close codes. Clients that reconnect do so after the last two, and a session without a call can be had again: from
@@ -89,23 +87,11 @@ class PlainSession:
         await self._runner.start(self._start)
         return self._runner.attach(listener)
 
-    async def receive(self, frame: str | bytes, attachment: Attachment) -> None:
+    async def receive(self, frame: str | bytes | LongText, attachment: Attachment) -> None:
         """Take a frame from the client. Returns when the next one may come, which is after a long append is heard."""
-        if isinstance(frame, bytes) or len(frame) <= LONG:
-            attachment.receive(frame)
-            await self._heard()
-            return
-        for piece in in_pieces(frame, sample_bytes(self._core.config.audio.input.format.type)):
-            if self._runner.closed:
-                return
-            if piece:
-                attachment.receive(piece)
-            await asyncio.sleep(0)
-            await self._heard()
-
-    async def _heard(self) -> None:
-        while self._core.behind and not self._runner.closed:  # noqa: ASYNC110
-            await asyncio.sleep(HEARING_S)
+        if (reading := attachment.receive(frame)) is not None:
+            await reading
+        await self._runner.heard()
 
     async def close(self, reason: str, code: int = NORMAL) -> None:
         """End the session, and free its engine. Safe to call twice."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from offhook.realtime import server_events as events
-from offhook.realtime.client_events import ClientEventError
+from offhook.realtime.client_events import ClientEventError, ClientFrame
 from offhook.realtime.engine import (
     AudioFormat,
     EngineEvent,
@@ -151,9 +151,10 @@ class Relay:
     def detach(self, sender: int) -> None:
         self._clients.detach(sender)
 
-    def receive_client_event(
-        self, event: Mapping[str, Any] | str | bytes, *, sender: int, now: float
-    ) -> None:
+    ear = None
+    """Events go up as they are, however long."""
+
+    def receive_client_event(self, event: ClientFrame, *, sender: int, now: float) -> None:
         """Send a client's event up, except what concerns the phone."""
         event_id: str | None = None
         try:

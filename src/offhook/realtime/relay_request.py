@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from offhook.realtime.client_events import ClientEventError
+from offhook.realtime.client_events import ClientEventError, ClientFrame
 
 __all__ = ["can_be_relayed", "parse_request", "with_our_formats"]
 
@@ -28,8 +28,10 @@ def can_be_relayed(frame: str | bytes, event: object) -> bool:
     return True
 
 
-def parse_request(event: Mapping[str, Any] | str | bytes) -> dict[str, Any]:
+def parse_request(event: ClientFrame) -> dict[str, Any]:
     """Return a client event. Raises `ClientEventError`."""
+    if isinstance(event, ClientEventError):
+        raise event
     if isinstance(event, bytes):
         raise ClientEventError("invalid_event", "Binary frames are not used; send events as text.")
     if isinstance(event, str):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import orjson
 
 from offhook.clock import Clock
+from offhook.realtime.client_events import ClientFrame
 from offhook.realtime.core import SessionCore
 from offhook.realtime.engine import (
     CancelResponse,
@@ -27,6 +28,8 @@ from offhook.realtime.engine import (
     Transcribe,
     VoiceActivity,
 )
+from offhook.realtime.long_events import in_pieces
+from offhook.realtime.long_text import LongText
 from offhook.realtime.outbox import (
     ClearPlayout,
     HearAudio,
@@ -46,6 +49,8 @@ logger = logging.getLogger("offhook.realtime")
 
 # Told to a client on a call only if it asked for audio (decision 6 of the design).
 _AUDIO_EVENT = "response.output_audio.delta"
+HEARING_S = 0.002
+"How often it is looked whether a long append was heard, which the runner's timer sees to."
 _NOBODY = 0
 "As a sender; clients are counted from 1."
 
@@ -85,9 +90,16 @@ class Attachment:
         self.events = events
         self._runner = runner
 
-    def receive(self, frame: str | bytes) -> None:
-        """Hand over a frame from the client: text as `str`, a binary frame as `bytes`."""
+    def receive(self, frame: str | bytes | LongText) -> Awaitable[None] | None:
+        """
+        Hand over a frame from the client: text as `str`, a binary frame as `bytes`.
+
+        A long text takes a while: the next frame may come when what this returns is done.
+        """
+        if isinstance(frame, LongText):
+            return self._runner.receive_long_event(frame, self)
         self._runner.receive_client_event(frame, self)
+        return None
 
     def detach(self) -> None:
         """The client's connection is gone. Safe to call twice."""
@@ -238,10 +250,29 @@ class SessionRunner:
         if self._attachments.pop(attachment.sender, None) is not None:
             self._do(self.session.detach, attachment.sender)
 
-    def receive_client_event(self, frame: str | bytes, attachment: Attachment) -> None:
+    async def receive_long_event(self, frame: LongText, attachment: Attachment) -> None:
+        """Take an event of many megabytes, a piece at a time, and wait until its sound is heard."""
+        ear = self.session.ear
+        if ear is None:
+            self.receive_client_event(str(frame), attachment)
+            return
+        for piece in in_pieces(frame, ear):
+            if self.closed:
+                return
+            if piece is not None:
+                self.receive_client_event(piece, attachment)
+            await asyncio.sleep(0)
+            await self.heard()
+
+    async def heard(self) -> None:
+        """Return when the session has heard what a client appended."""
+        while self.session.behind and not self.closed:  # noqa: ASYNC110
+            await asyncio.sleep(HEARING_S)
+
+    def receive_client_event(self, frame: ClientFrame, attachment: Attachment) -> None:
         self._do(self._receive_client_event, frame, attachment.sender)
 
-    def _receive_client_event(self, frame: str | bytes, sender: int) -> None:
+    def _receive_client_event(self, frame: ClientFrame, sender: int) -> None:
         if sender in self._attachments:
             self.session.receive_client_event(frame, sender=sender, now=self._clock.monotonic())
 

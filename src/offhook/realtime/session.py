@@ -8,7 +8,7 @@ all rooms.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from offhook.realtime import client_events as client
@@ -30,6 +30,7 @@ from offhook.realtime.engine import (
 )
 from offhook.realtime.item_requests import ItemRequests
 from offhook.realtime.listening import Commit, Listening
+from offhook.realtime.long_events import Ear
 from offhook.realtime.outbox import (
     ClearPlayout,
     HearAudio,
@@ -195,9 +196,12 @@ class Session:
         """A client went away; the session goes on (row S15)."""
         self._clients.pop(sender, None)
 
-    def receive_client_event(
-        self, event: Mapping[str, Any] | str | bytes, *, sender: int, now: float
-    ) -> None:
+    @property
+    def ear(self) -> Ear:
+        """What to make of the sound in an event of many megabytes."""
+        return Ear(not self.sip, self.config.audio.input.format.type, self.audio_format)
+
+    def receive_client_event(self, event: client.ClientFrame, *, sender: int, now: float) -> None:
         """Handle a frame from a client. Whatever is wrong with it is told to that client alone (row S21)."""
         if self.closed:
             return

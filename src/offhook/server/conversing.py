@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 
 from starlette.types import Receive, Scope, Send
 
+from offhook.realtime.long_text import LongText
+
 from .sideband_writer import SidebandWriter
 
 __all__ = ["PROTOCOL", "Take", "converse"]
@@ -14,8 +16,8 @@ __all__ = ["PROTOCOL", "Take", "converse"]
 PROTOCOL = "realtime"
 "The subprotocol that is chosen when it is offered (API row S08)."
 
-Take = Callable[[str | bytes], Awaitable[None] | None]
-"What takes a client's frame: text as `str`, binary as `bytes`. The next one is read when what it returns is done."
+Take = Callable[[str | bytes | LongText], Awaitable[None] | None]
+"What takes a client's frame: a text, or binary as `bytes`. The next one is read when what it returns is done."
 
 
 async def converse(writer: SidebandWriter, take: Take, scope: Scope, receive: Receive, send: Send) -> None:

@@ -7,23 +7,19 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Iterator
-from typing import Any
 
 import h11
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.http11 import Request as HandshakeRequest
+
+from .websocket import MAX_MESSAGE, WebSocketProtocol
 
 __all__ = ["HttpServer"]
 
 HEADER_TIMEOUT = 10.0
 "Seconds for a request's head, so that a peer that dribbles it holds no connection."
 KEEP_ALIVE = 30.0
-MAX_WS_MESSAGE = 21 * 1024 * 1024
-"An append event may hold 15 MiB of audio, which are 20 in base64 (API row S19)."
 
 
 class HttpServer:
@@ -38,8 +34,8 @@ class HttpServer:
         config = uvicorn.Config(
             app,
             http=_HttpProtocol,
-            ws=_WebSocketProtocol,
-            ws_max_size=MAX_WS_MESSAGE,
+            ws=WebSocketProtocol,
+            ws_max_size=MAX_MESSAGE,
             # Events are small and many: compressing them costs more than it saves, and the SDKs offer none (row S09).
             ws_per_message_deflate=False,
             lifespan="off",
@@ -122,26 +118,6 @@ class _HttpProtocol(H11Protocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
-
-
-class _WebSocketProtocol(WebSocketsSansIOProtocol):
-    """
-    Lets an app cut a connection, by the ASGI extension `offhook.abort`.
-
-    A peer that does not read takes no close frame either, and closing waits for what is written to be read.
-    """
-
-    def handle_connect(self, event: HandshakeRequest) -> None:
-        super().handle_connect(event)
-        scope: dict[str, Any] | None = getattr(self, "scope", None)
-        if scope is not None:
-            scope["extensions"]["offhook.abort"] = {"call": self.transport.abort}
-
-    async def send(self, message: ASGISendEvent) -> None:
-        await super().send(message)
-        if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
-            # uvicorn logs an answer other than the upgrade as an app that forgot to answer.
-            self.handshake_complete = True
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,12 +19,13 @@ from offhook import ids
 from offhook.calls import event_frame
 from offhook.calls.errors import CallError
 from offhook.realtime.client_secrets import ClientSecret
+from offhook.realtime.long_text import LongText
 from offhook.tenants import Project
 
 from .auth import authenticate
 from .client_secrets import guest
 from .context import deny, request_id_of
-from .conversing import PROTOCOL, converse
+from .conversing import PROTOCOL, Take, converse
 from .document import SECURITY
 from .errors import documented
 from .passthrough_sideband import PassthroughSideband
@@ -150,16 +151,16 @@ class SidebandRoute:
             call.timeline.record("sideband", writer.dropped or "detached", request_id=request_id)
 
 
-def _noted(call: Call, receive: Callable[[str | bytes], None]) -> Callable[[str | bytes], None]:
+def _noted(call: Call, receive: Take) -> Take:
     """Have what an app asks of a call's session stand on the call's timeline too."""
     left = MAX_NOTED
 
-    def hand_on(frame: str | bytes) -> None:
+    def hand_on(frame: str | bytes | LongText) -> Awaitable[None] | None:
         nonlocal left
         if left and (note := event_frame.note_of(frame)) is not None:
             left -= 1
             call.timeline.record("session", note[0], **note[1])
-        receive(frame)
+        return receive(frame)
 
     return hand_on
 

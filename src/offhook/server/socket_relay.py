@@ -317,7 +317,7 @@ class _Relay:
                 self._close = _close_of(message)
                 return ""
             text = message.get("text")
-            frame: str | bytes = text if text is not None else message["bytes"]
+            frame: str | bytes = str(text) if text is not None else message["bytes"]
             tap.sent(frame)
             try:
                 async with asyncio.timeout(self._stall_s):

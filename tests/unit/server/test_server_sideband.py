@@ -285,15 +285,29 @@ async def test_frames_go_to_the_session_as_they_came(node):
     assert received == ['{"type":"response.create"}', "not json", b"\x00\x01", "fragmented ü"]
 
 
-async def test_a_frame_of_15_mebibytes_is_taken(node):
+@pytest.mark.parametrize("frame", ["x" * (15 * 1024 * 1024), "xü€" * 100_000])
+async def test_a_large_frame_is_taken_whole(node, frame):
     call = node.calls.add("rtc_u0_1", state="active")
-    frame = "x" * (15 * 1024 * 1024)
     async with sideband(node) as ws:
         await ws.recv()
         await ws.send(frame)
         await until(call.runner.heard.is_set)
         (attachment,) = call.runner.attachments
-        assert attachment.received == [frame]
+        assert [str(one) for one in attachment.received] == [frame]
+
+
+async def test_a_large_text_that_is_none_costs_its_sender_the_connection(node):
+    call = node.calls.add("rtc_u0_1", state="active")
+    async with sideband(node) as good, sideband(node) as ws:
+        await ws.recv(), await good.recv()
+        with contextlib.suppress(ConnectionClosed):
+            await ws.send(b"x" * 300_000 + b"\xff" + b"x" * 900_000, text=True)
+        with pytest.raises(ConnectionClosed) as caught:
+            await ws.recv()
+        assert caught.value.rcvd.code == 1007
+        await until(lambda: len(call.runner.attachments) == 1)
+        call.runner.say({"type": "one"})
+        assert json.loads(await good.recv())["type"] == "one"
 
 
 async def test_the_end_of_a_call_drains_what_is_queued_and_closes_1000(node):
