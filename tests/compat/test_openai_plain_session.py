@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from openai import AsyncOpenAI
-from websockets.exceptions import InvalidStatus
 
 from testbed import Node
 from testbed.model_session import LOUD, ModelSession
@@ -127,11 +126,3 @@ async def test_what_is_for_calls_only_is_refused_by_name(client: AsyncOpenAI) ->
         error: Event = (await session.wait_for("error"))["error"]
     assert (error["code"], error["event_id"]) == ("unsupported_event", "clear_1")
     assert "conversation.item.truncate" in error["message"]
-
-
-async def test_transcription_sessions_are_refused_before_the_upgrade(client: AsyncOpenAI) -> None:
-    with pytest.raises(InvalidStatus) as caught:
-        async with client.realtime.connect(model="gpt-realtime", extra_query={"intent": "transcription"}):
-            pass
-    assert caught.value.response.status_code == 501
-    assert b'"param":"intent"' in caught.value.response.body

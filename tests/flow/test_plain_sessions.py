@@ -181,8 +181,7 @@ async def test_a_session_opens_with_its_model_and_pcm(path, query):
     [
         ("", 400, "missing_required_parameter", "call_id"),
         ("?model=", 400, "missing_required_parameter", "call_id"),
-        ("?model=m&intent=transcription", 501, "not_supported", "intent"),
-        ("?intent=transcription", 501, "not_supported", "intent"),
+        ("?model=m&intent=translation", 400, "invalid_value", "intent"),
         ("?model=hosted", 501, "not_supported", "model"),
         ("?model=m&call_id=rtc_u0_1", 404, "call_id_not_found", ""),
     ],

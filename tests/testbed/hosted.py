@@ -229,6 +229,9 @@ class HostedApi:
             call = HostedCall(
                 "", {"model": query.get("model") or query["deployment"]}
             )  # a session of its own
+        if query.get("intent") == "transcription":
+            kind = {"type": "transcription", "object": "realtime.transcription_session"}
+            call = HostedCall("", kind)
         at_place = request.target.partition("?")[0] == f"{_PREFIX[self._form]}/realtime"
         if call is None or call.accepted is None or call.over or not at_place or not self._is_form(request):
             fault = _error(404, "No session found for the provided call_id", "call_id_not_found", "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from typing import Any
+from typing import Any, Self
 
 from openai import AsyncOpenAI
 
@@ -23,14 +23,14 @@ FRAME = 960
 class ModelSession(Sideband):
     """`client.realtime.connect(model=...)`; every frame is judged as a sideband's is, and the order at the end."""
 
-    def __init__(self, client: AsyncOpenAI, model: str = "gpt-realtime") -> None:
-        super().__init__(client, "")
+    def __init__(self, client: AsyncOpenAI, model: str = "gpt-realtime", **query: str) -> None:
+        super().__init__(client, "", model=model)
         self._strictness = Strictness(audio=True)
-        self._model = model
+        self._query |= query
 
-    async def __aenter__(self) -> ModelSession:
+    async def __aenter__(self) -> Self:
         self.connection = await self._stack.enter_async_context(
-            self._client.realtime.connect(model=self._model)
+            self._client.realtime.connect(model=self._model, extra_query=self._query)
         )
         self._reader = asyncio.create_task(self._read())
         await self.wait_for("session.created")
@@ -42,9 +42,12 @@ class ModelSession(Sideband):
         assert not [kind for kind in self.types if kind.startswith("output_audio_buffer.")]
 
     async def speak(self) -> None:
-        for start in range(0, len(LOUD + QUIET), FRAME):
-            piece = (LOUD + QUIET)[start : start + FRAME]
-            await self.connection.input_audio_buffer.append(audio=base64.b64encode(piece).decode())
+        await self.append(LOUD + QUIET)
+
+    async def append(self, audio: bytes, frame: int = FRAME) -> None:
+        for start in range(0, len(audio), frame):
+            piece = base64.b64encode(audio[start : start + frame]).decode()
+            await self.connection.input_audio_buffer.append(audio=piece)
 
     def sound(self) -> bytes:
         return b"".join(base64.b64decode(e["delta"]) for e in self.of_type("response.output_audio.delta"))

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import Field, ValidationError
 
-from .session_config import SessionConfig, parse_accept
+from .session_config import SessionConfig
+from .transcription_config import TranscriptionConfig, parse_session
 from .validation import ApiModel, to_request_error
 
 __all__ = [
@@ -50,7 +51,7 @@ class ClientSecret:
     "The session object that it was made with."
     characters: int
     "Of its JSON."
-    config: SessionConfig
+    config: SessionConfig | TranscriptionConfig
     names_model: bool
     "Whether the model was chosen with it. If not, the session's URL names it."
     expires_at: float
@@ -80,7 +81,7 @@ class SecretRequest:
     """What is asked for, judged whole."""
 
     given: Mapping[str, Any]
-    config: SessionConfig
+    config: SessionConfig | TranscriptionConfig
     names_model: bool
     seconds: int
 
@@ -94,9 +95,8 @@ class SecretRequest:
             raise to_request_error(error) from None
         session = {"type": "realtime", **(asked.session or {})}
         names_model = session.get("model") is not None
-        if not names_model:
-            session["model"] = default_model
-        return cls(session, parse_accept(session), names_model, asked.expires_after.seconds)
+        config = parse_session(session, model=session["model"] if names_model else default_model)
+        return cls(session, config, names_model, asked.expires_after.seconds)
 
 
 class ClientSecrets:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     from offhook.realtime.core import SessionCore
     from offhook.realtime.session_config import SessionConfig
+    from offhook.realtime.transcription_config import TranscriptionConfig
 
 __all__ = [
     "AudioFormat",
@@ -370,7 +371,7 @@ class EngineFactory(Protocol):
 
     def create_session(
         self,
-        config: SessionConfig,
+        config: SessionConfig | TranscriptionConfig,
         *,
         session_id: str,
         audio_format: AudioFormat,

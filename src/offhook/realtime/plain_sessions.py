@@ -18,8 +18,8 @@ from offhook.realtime.long_text import LongText
 from offhook.realtime.outbox import SessionNote
 from offhook.realtime.runner import Attachment, Listener, SessionRunner
 from offhook.realtime.session import Session
-from offhook.realtime.session_config import parse_accept
 from offhook.realtime.sideband_audio import common_format
+from offhook.realtime.transcription_config import TranscriptionConfig, parse_session
 
 __all__ = ["PlainSession", "PlainSessions", "SessionRefused"]
 
@@ -144,15 +144,15 @@ class PlainSessions:
         """
         Take a place and an engine's slot; `close` gives them back. `project_limit` 0: the node's.
 
-        `given` is a session object that was judged before, by `parse_accept`; without it all is as by default.
+        `given` is a session object that was judged before, by `parse_session`; without it all is as by default.
 
         Raises `SessionRefused`, `EngineUnavailable`, and `PhoneCallsOnly` for a model without such sessions.
         """
         self._check_room(project_id, project_limit)
         factory = self._engines.select(model)
         session_id = ids.opaque_id("sess")
-        config = parse_accept({"type": "realtime", **(given or {}), "model": model})
-        audio = config.audio
+        config = parse_session({"type": "realtime", **(given or {})}, model=model)
+        audio = (config.session if isinstance(config, TranscriptionConfig) else config).audio
         core = factory.create_session(
             config,
             session_id=session_id,

@@ -337,7 +337,7 @@ class Session:
             raise ClientEventError(
                 "missing_required_parameter", "Missing required parameter: 'session'.", "session"
             )
-        updated = merge_update(self.config, event.session)
+        updated = self._merge(event.session)
         voice = self.config.audio.output.voice
         if updated.audio.output.voice != voice and self._responses.has_spoken:
             # The rest of the update counts (row E07).
@@ -354,6 +354,9 @@ class Session:
         self._idle_timeout_s = _idle_timeout_s(updated)
         self._listening.configure(updated)
         self._outbox.event(events.session_updated(self.describe()))
+
+    def _merge(self, session: Any) -> SessionConfig:
+        return merge_update(self.config, session)
 
     def _suit_format(self) -> None:
         """There is no sound yet: have the engine hear and speak as the client does."""

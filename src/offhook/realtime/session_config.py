@@ -312,6 +312,13 @@ def parse_accept(
         raise ConfigError(
             "missing_required_parameter", "Missing required parameter: 'session.type'.", "session.type"
         )
+    if given["type"] == "transcription":
+        raise ConfigError(
+            "invalid_value",
+            "Invalid value: 'transcription'. A phone call's session is 'realtime'. To have one written down and not "
+            "answered, set 'audio.input.transcription', and 'audio.input.turn_detection.create_response' to false.",
+            "session.type",
+        )
     config = _validate({"model": default_model} | _without_nulls(given, _SESSION_NULLS))
     if not stored_prompts:
         refuse_stored_prompt(config.prompt, given.get("instructions"), "session", ConfigError)
@@ -351,6 +358,13 @@ def merge_update(config: SessionConfig, session: Any) -> SessionConfig:
     if given.get("type") is None:
         raise ConfigError(
             "missing_required_parameter", "Missing required parameter: 'session.type'.", "session.type"
+        )
+    if given["type"] == "transcription":
+        raise ConfigError(
+            "invalid_parameter",
+            "Passing a transcription session update event to a realtime session is not allowed. Open a session with "
+            "?intent=transcription, or say 'realtime'.",
+            "session.type",
         )
     update = _without_nulls(given, _SESSION_NULLS)
     present = config.model_dump()

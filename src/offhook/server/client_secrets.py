@@ -21,6 +21,7 @@ from offhook.realtime.client_secrets import (
     TooManySecrets,
 )
 from offhook.realtime.session_config import DEFAULT_MODEL
+from offhook.realtime.transcription_config import TranscriptionConfig
 from offhook.realtime.validation import RequestError
 from offhook.tenants import Project, Projects
 
@@ -50,12 +51,18 @@ def client_secret_router(services: ServerServices, secrets: ClientSecrets) -> AP
         except RequestError as error:
             raise CallError(400, error.message, code=error.code, param=error.param, type=error.type) from None
         if services.models is not None and services.models.relays(asked.config.model):
+            is_transcription = isinstance(asked.config, TranscriptionConfig)
+            remedy = (
+                "Ask the upstream for one."
+                if is_transcription
+                else "Ask the upstream for one, or give another model."
+            )
             raise CallError(
                 501,
                 f"Sessions of the model '{asked.config.model}' are relayed to an upstream, for which this node makes "
-                "no client secrets. Ask the upstream for one, or give another model.",
+                f"no client secrets. {remedy}",
                 code="not_supported",
-                param="session.model",
+                param="session.type" if is_transcription else "session.model",
                 type="server_error",
             )
         try:

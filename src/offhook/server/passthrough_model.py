@@ -13,11 +13,12 @@ from offhook.calls.errors import CallError
 from offhook.calls.hosted import HostedCall
 from offhook.clock import Clock
 from offhook.realtime.engines.upstream.target import handshake
+from offhook.realtime.session_config import DEFAULT_MODEL
 from offhook.tenants import Project
 
 from .context import request_id_of
 from .passthrough import RELAYED, Destination
-from .plain import engine_unavailable, model_asked_for
+from .plain import TRANSCRIPTION, engine_unavailable, model_asked_for
 from .sideband_limits import SidebandLimits
 from .socket_relay import OPEN_S, Attempt, SocketRelay
 
@@ -61,16 +62,22 @@ class PassthroughModel:
         """
         query = QueryParams(scope["query_string"])
         model = model_asked_for(scope)
-        if "call_id" in query or "intent" in query or not model or RELAYED in Headers(scope=scope):
+        intent = query.get("intent")
+        if "call_id" in query or not (model or intent) or RELAYED in Headers(scope=scope):
             return False
-        destinations = self._upstreams(model)
+        if intent not in (None, TRANSCRIPTION):
+            return False
+        destinations = self._upstreams(model or DEFAULT_MODEL)
         if not destinations:
             return False
         if self._draining:
             raise engine_unavailable("The node is draining.")
         attempts = [
             Attempt(
-                one, *handshake(one.upstream, model), min(OPEN_S, one.upstream.silence_s), "of this model"
+                one,
+                *handshake(one.upstream, model, intent),
+                min(OPEN_S, one.upstream.silence_s),
+                "of this model",
             )
             for one in destinations
         ]

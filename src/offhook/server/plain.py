@@ -1,4 +1,8 @@
-"""`GET /v1/realtime?model=...`: a WebSocket that has a session of its own, without a call (API row S03)."""
+"""
+A WebSocket that has a session of its own, without a call (API row S03).
+
+`GET /v1/realtime?model=...` talks; `GET /v1/realtime?intent=transcription` only writes down.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from offhook.calls.errors import CallError
 from offhook.realtime.client_secrets import ClientSecret
 from offhook.realtime.engine import EngineUnavailable, PhoneCallsOnly
 from offhook.realtime.plain_sessions import PlainSession, SessionRefused
+from offhook.realtime.session_config import DEFAULT_MODEL
 from offhook.tenants import Project
 
 from .conversing import PROTOCOL, converse
@@ -22,6 +27,8 @@ __all__ = ["PlainRoute", "Sessions", "engine_unavailable", "model_asked_for"]
 
 AZURE_BEFORE_V1 = "/openai/realtime"
 "Azure's path whose own word for the model is `deployment` (API row A02)."
+TRANSCRIPTION = "transcription"
+"The one intent that there is."
 
 
 class Sessions(Protocol):
@@ -60,7 +67,7 @@ class PlainRoute:
             model = secret.config.model
         if query.get("call_id") or not (model or "intent" in query):
             return False
-        session = self._open(project, model, query, secret)
+        session = self._open(project, model or DEFAULT_MODEL, _given(query, secret))
         writer = SidebandWriter(self._limits)
         try:
             chosen = PROTOCOL if PROTOCOL in scope["subprotocols"] else None
@@ -74,15 +81,10 @@ class PlainRoute:
             await session.close(writer.dropped or "the client went away")
         return True
 
-    def _open(
-        self, project: Project, model: str, query: QueryParams, secret: ClientSecret | None
-    ) -> PlainSession:
-        if "intent" in query:
-            raise _not_supported("Sessions with an intent, such as transcription, are not served.", "intent")
+    def _open(self, project: Project, model: str, given: Mapping[str, Any] | None) -> PlainSession:
         if self._sessions is None:
             raise _not_supported("This node serves sessions of phone calls only (?call_id=).", "model")
         try:
-            given = secret.given if secret is not None else None
             return self._sessions.open(project.id, model, project_limit=project.max_calls, given=given)
         except PhoneCallsOnly as error:
             raise _not_supported(
@@ -107,6 +109,23 @@ def model_asked_for(scope: Scope) -> str:
     query = QueryParams(scope["query_string"])
     names = ("deployment", "model") if scope["path"] == AZURE_BEFORE_V1 else ("model", "deployment")
     return next((model for name in names if (model := query.get(name))), "")
+
+
+def _given(query: QueryParams, secret: ClientSecret | None) -> Mapping[str, Any] | None:
+    """Return the session object to begin with. Raises `CallError` 400 for an intent that cannot be had."""
+    intent = query.get("intent")
+    if intent not in (None, TRANSCRIPTION):
+        message = f"Invalid value: '{intent[:80]}'. Supported values are: '{TRANSCRIPTION}'."
+        raise CallError(400, message, code="invalid_value", param="intent")
+    if secret is None:
+        return {"type": TRANSCRIPTION} if intent else None
+    if intent and secret.given["type"] != TRANSCRIPTION:
+        message = (
+            "This client secret opens realtime sessions. Leave out 'intent', or make one with 'session.type': "
+            f"'{TRANSCRIPTION}'."
+        )
+        raise CallError(400, message, code="invalid_value", param="intent")
+    return secret.given
 
 
 def engine_unavailable(message: str) -> CallError:

@@ -183,7 +183,7 @@ def _parse_events(query: QueryParams) -> frozenset[str]:
 def _no_call_id() -> CallError:
     return CallError(
         400,
-        "Missing required parameter: 'call_id' of an accepted call, or 'model' for a session without a call.",
+        "Missing required parameter: 'call_id' of an accepted call, or 'model' or 'intent' for a session without a call.",
         code="missing_required_parameter",
         param="call_id",
     )
@@ -230,11 +230,14 @@ async def _open_session(
     call_id: Annotated[str | None, Query(description="Of an accepted call: its sideband.")] = None,
     model: Annotated[str | None, Query(description="Without a call: of a session of its own.")] = None,
     deployment: Annotated[str | None, Query(description="Azure's word for the model.")] = None,
+    intent: Annotated[
+        str | None, Query(description="`transcription`: a session that only writes down what it hears.")
+    ] = None,
     events: Annotated[
         str | None, Query(description="What else to tell of a call: `call`, `audio` or both with a comma.")
     ] = None,
 ) -> Response:
-    """Open a WebSocket for a call that was accepted (`call_id`), or for a session without a call (`model`)."""
+    """Open a WebSocket for a call that was accepted (`call_id`), or for a session without one (`model`, `intent`)."""
     raise CallError(426, "This is a WebSocket endpoint. Connect with ws: or wss:.", code="upgrade_required")
 
 

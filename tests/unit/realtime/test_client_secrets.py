@@ -77,7 +77,8 @@ def test_the_model_may_be_left_to_the_url(desk: Desk, body: dict[str, Any]) -> N
         ({"expires": 1}, "unknown_parameter", "expires"),
         ({"session": []}, "invalid_type", "session"),
         ({"session": {"voice": "cedar"}}, "unknown_parameter", "session.voice"),
-        ({"session": {"type": "transcription"}}, "invalid_value", "session.type"),
+        ({"session": {"type": "translation"}}, "invalid_value", "session.type"),
+        ({"session": {"type": "transcription", "tools": []}}, "unknown_parameter", "session.tools"),
         ({"session": {"max_output_tokens": 0}}, "invalid_value", "session.max_output_tokens"),
     ],
 )

@@ -353,7 +353,8 @@ def test_a_format_is_replaced_whole() -> None:
     [
         ({}, "missing_required_parameter", "session.type"),
         ("x", "invalid_type", "session"),
-        ({"type": "transcription"}, "invalid_value", "session.type"),
+        ({"type": "transcription"}, "invalid_parameter", "session.type"),
+        ({"type": "translation"}, "invalid_value", "session.type"),
         ({"type": "realtime", "model": 3}, "invalid_type", "session.model"),
         ({"type": "realtime", "audio": {"input": 3}}, "invalid_type", "session.audio.input"),
         (

@@ -57,6 +57,35 @@ def test_each_kind_is_opened_as_it_wants(upstream, url, header):
     assert "'k'" not in repr(upstream)
 
 
+@pytest.mark.parametrize(
+    ("upstream", "url"),
+    [
+        (
+            Upstream("o", "wss://api.openai.com/v1", kind="openai", model="mine"),
+            "wss://api.openai.com/v1/realtime?intent=transcription",
+        ),
+        (
+            Upstream("a", "https://r.openai.azure.com", kind="azure", deployment="dep"),
+            "wss://r.openai.azure.com/openai/v1/realtime?intent=transcription",
+        ),
+        (
+            Upstream("a", "https://r.openai.azure.com", kind="azure", deployment="dep", api_version="v"),
+            "wss://r.openai.azure.com/openai/realtime?api-version=v&intent=transcription",
+        ),
+        (
+            Upstream("x", "ws://127.0.0.1:9/v1", model="theirs"),
+            "ws://127.0.0.1:9/v1/realtime?model=theirs&intent=transcription",
+        ),
+        (
+            Upstream("x", "ws://127.0.0.1:9/v1", kind="offhook"),
+            "ws://127.0.0.1:9/v1/realtime?model=asked&intent=transcription",
+        ),
+    ],
+)
+def test_the_hosted_services_take_no_model_with_an_intent(upstream, url):
+    assert handshake(upstream, "asked", "transcription")[0] == url
+
+
 def test_the_host_tells_the_kind():
     assert guess_kind("wss://r.openai.azure.com/x") == "azure"
     assert guess_kind("https://api.openai.com/v1") == "openai"

@@ -12,6 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from offhook.clock import SystemClock
 from offhook.realtime.engines.upstream.target import Upstream
+from offhook.realtime.session_config import DEFAULT_MODEL
 from offhook.server import Destination, PassthroughModel
 from offhook.server.sideband_limits import SidebandLimits
 from offhook.tenants import Project
@@ -39,7 +40,14 @@ async def relaying(start_node, apis):
                 "two", f"http://127.0.0.1:{second.port}", key=AZURE_KEY, kind="azure", deployment="theirs"
             )
         )
-        table = {"m": [one], "listed": [one, two], "far": [down, two], "down": [down], "on-azure": [two]}
+        table = {
+            "m": [one],
+            DEFAULT_MODEL: [one],
+            "listed": [one, two],
+            "far": [down, two],
+            "down": [down],
+            "on-azure": [two],
+        }
         models = PassthroughModel(
             lambda model: table.get(model, ()), SystemClock(), SidebandLimits(), max_sessions=3
         )
@@ -76,6 +84,26 @@ async def test_a_session_of_a_model_is_the_upstreams_own(relaying, apis):
         assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1001, "limit")
 
 
+@pytest.mark.parametrize(
+    ("asked", "number", "goes_up"),
+    [
+        # No kind that the hosted services are: others may choose by the model.
+        ("intent=transcription&model=m", 0, [("model", "m"), ("intent", "transcription")]),
+        ("intent=transcription", 0, [("intent", "transcription")]),
+        ("intent=transcription&model=on-azure", 1, [("intent", "transcription")]),
+    ],
+)
+async def test_a_transcription_session_is_the_upstreams_own_too(relaying, apis, asked, number, goes_up):
+    async with plain(relaying, asked) as app:
+        assert json.loads(await app.recv())["session"]["object"] == "realtime.transcription_session"
+        upstream = await apis[number].opened()
+        assert upstream.request.query == goes_up
+        update = '{"type":"session.update","session":{"type":"transcription"}}'
+        await app.send(update)
+        await upstream.until(lambda: upstream.received, "update")
+        assert upstream.received == [update]
+
+
 @pytest.mark.parametrize("step", [(429, b"", {}), (500, b"", {}), (401, KEY.encode(), {}), "hang"])
 async def test_the_next_of_a_list_is_tried(relaying, apis, step):
     first, second = apis
@@ -108,7 +136,7 @@ async def test_what_the_last_one_answers_is_the_answer(relaying, apis):
 
 @pytest.mark.parametrize(
     ("query", "status"),
-    [("model=ours", 501), ("model=m&intent=transcription", 501), ("model=m&call_id=rtc_x", 404)],
+    [("model=ours", 501), ("model=m&intent=translation", 400), ("model=m&call_id=rtc_x", 404)],
 )
 async def test_nothing_else_goes_up(relaying, apis, query, status):
     with pytest.raises(InvalidStatus) as raised:

@@ -58,6 +58,8 @@ from offhook.realtime.engine import (
 from offhook.realtime.session import Session
 from offhook.realtime.session_config import SessionConfig
 from offhook.realtime.tokens import Allowance
+from offhook.realtime.transcription_config import TranscriptionConfig
+from offhook.realtime.transcription_session import create_session
 
 __all__ = ["Call", "Reply", "Script", "ScriptedEngine", "ScriptedFactory", "Turn"]
 
@@ -285,9 +287,9 @@ class ScriptedFactory:
         self._taken += 1
         return ScriptedEngine(self.script, self._free)
 
-    def create_session(self, config: SessionConfig, **options: Any) -> Session:
+    def create_session(self, config: SessionConfig | TranscriptionConfig, **options: Any) -> Session:
         """Turns, conversation and responses are ours; see `EngineFactory.create_session`."""
-        return Session(config, rules=self._rules, **options)
+        return create_session(config, rules=self._rules, **options)
 
     def describe(self) -> Mapping[str, object]:
         return {

@@ -29,6 +29,8 @@ from ...engine import (
 )
 from ...session import Session
 from ...session_config import SessionConfig
+from ...transcription_config import TranscriptionConfig
+from ...transcription_session import create_session
 from . import weights
 from .brain import Apology, Brain, BrainPart, CallArguments, CallStarted, Ended, Say
 from .brain_chat import ChatBrain
@@ -148,9 +150,9 @@ class LocalFactory:
     def release(self, engine: LocalEngine) -> None:
         self._engines.discard(engine)
 
-    def create_session(self, config: SessionConfig, **options: Any) -> Session:
+    def create_session(self, config: SessionConfig | TranscriptionConfig, **options: Any) -> Session:
         """Turns, conversation and responses are ours; see `EngineFactory.create_session`."""
-        return Session(config, rules=self._rules, **options)
+        return create_session(config, rules=self._rules, **options)
 
     def describe(self) -> Mapping[str, object]:
         pools = {

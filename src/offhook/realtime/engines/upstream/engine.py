@@ -33,6 +33,7 @@ from offhook.realtime.relay import Relay
 from offhook.realtime.relay_hold import HoldSentence
 from offhook.realtime.session_config import SessionConfig
 from offhook.realtime.sideband_audio import AudioConverter
+from offhook.realtime.transcription_config import TranscriptionConfig
 
 from .audio import DeltaAudio
 from .connection import MAX_AUDIO, Connection, Refused, open_connection, trust
@@ -293,7 +294,7 @@ class UpstreamFactory:
 
     def create_session(
         self,
-        config: SessionConfig,
+        config: SessionConfig | TranscriptionConfig,
         *,
         session_id: str,
         audio_format: AudioFormat,
@@ -304,6 +305,7 @@ class UpstreamFactory:
         if not sip:
             names = ", ".join(upstream.name for upstream in self._upstreams)
             raise PhoneCallsOnly(f"its upstream ({names}) serves phone calls only on this node")
+        assert isinstance(config, SessionConfig), "a call's session is not a transcription session"
         return Relay(
             config,
             session_id=session_id,

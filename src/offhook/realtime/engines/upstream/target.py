@@ -64,22 +64,26 @@ def guess_kind(url: str) -> Kind:
     return "other"
 
 
-def handshake(upstream: Upstream, model: str) -> tuple[str, Mapping[str, str]]:
+def handshake(upstream: Upstream, model: str, intent: str | None = None) -> tuple[str, Mapping[str, str]]:
     """
     Return the WebSocket's URL and the headers that carry the key.
 
     `model` is what the app asked for. A query in the configured URL stands; a base (`.../v1`) gets `/realtime`.
+    With an `intent` the hosted services take no model, and refuse one; others may choose by it.
     """
     parts = urlsplit(upstream.url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    name = upstream.deployment or upstream.model or model
-    if _is_legacy(upstream, query):
-        if upstream.api_version:
-            query.setdefault("api-version", upstream.api_version)
-        query.setdefault("deployment", name)
-    else:
-        query.setdefault("model", name)
     path = _path(upstream, parts.path, query)
+    name = upstream.deployment or upstream.model or model
+    legacy = _is_legacy(upstream, query)
+    if legacy and upstream.api_version:
+        query.setdefault("api-version", upstream.api_version)
+    if name:
+        query.setdefault("deployment" if legacy else "model", name)
+    if intent:
+        query["intent"] = intent
+        if upstream.kind in ("openai", "azure"):
+            query = {word: value for word, value in query.items() if word not in ("model", "deployment")}
     headers = dict(_key(upstream))
     if upstream.speaks_beta and upstream.kind != "azure":
         headers["OpenAI-Beta"] = "realtime=v1"
