@@ -106,6 +106,12 @@ def test_wrong_sound_is_named_by_its_place(audio: str, words: str) -> None:
         assert words in error.message
 
 
+def test_base64_that_ends_before_its_end_is_none_wherever_it_is_cut() -> None:
+    audio = 2 * sound(SOUND[:1000])["audio"]
+    for size in range(40, 1300):
+        assert "not base64" in fault({"type": "input_audio_buffer.append", "audio": audio}, size).message
+
+
 def test_other_faults_are_what_they_are_in_short_events() -> None:
     unknown = fault(
         {"type": "input_audio_buffer.append", "audio": sound()["audio"], "more": 1, "event_id": "mine"}
