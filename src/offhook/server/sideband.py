@@ -183,7 +183,7 @@ def _parse_events(query: QueryParams) -> frozenset[str]:
 def _no_call_id() -> CallError:
     return CallError(
         400,
-        "Missing required parameter: 'call_id' of an accepted call, or 'model' or 'intent' for a session without a call.",
+        "Missing required parameter: 'call_id' of an accepted call, or 'model' or 'intent' for a session without one.",
         code="missing_required_parameter",
         param="call_id",
     )
