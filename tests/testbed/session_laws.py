@@ -457,6 +457,7 @@ class SessionLaws:
         assert given == [item_id for item_id in self.order if item_id in given]
         left_out = {item.id for item in self.session.conversation if item.left_out}
         assert not left_out.intersection(given), "what was left out came again"
+        assert left_out.isdisjoint(self.order[-1:]), "the newest was left out"
         missing = set(self.order) - set(given) - left_out
         assert all(self._roles[item_id] == "assistant" for item_id in missing)
 

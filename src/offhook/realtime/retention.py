@@ -40,6 +40,9 @@ class Retention:
     def items(self, plan: ResponsePlan) -> list[dict[str, Any]]:
         """Return the conversation for a response. Raises `ContextTooLong` when `truncation` is `disabled`."""
         self.left_out = 0
+        if (newest := next(self._conversation.newest_first(), None)) is not None:
+            # What came after it may have been deleted.
+            newest.left_out = False
         room = self._room(plan)
         if room is None or self._fits(room):
             return self._conversation.to_engine()

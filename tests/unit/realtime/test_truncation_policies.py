@@ -150,6 +150,14 @@ def test_the_newest_item_is_always_sent() -> None:
     assert sent(talk) == ["b"]
 
 
+def test_the_newest_item_is_sent_also_when_it_had_been_left_out() -> None:
+    talk = desk(1020)
+    add(talk, *"abc")
+    assert sent(talk) == ["c"]
+    talk.send("conversation.item.delete", item_id="c")
+    assert sent(talk) == ["b"]
+
+
 def test_an_engine_without_a_bound_gets_all() -> None:
     talk = desk(None)
     add(talk, *(f"item_{number}" for number in range(400)))
