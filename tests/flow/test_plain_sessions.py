@@ -2,156 +2,31 @@
 
 import asyncio
 import base64
-import contextlib
 import json
 
 import numpy as np
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed
 
 from offhook.audio import g711, tones
-from offhook.calls.errors import call_not_found
-from offhook.clock import SystemClock
-from offhook.realtime.directory import EngineDirectory
 from offhook.realtime.engine import EngineUnavailable
-from offhook.realtime.engines.scripted import Call, Reply, Script, ScriptedFactory, Turn
-from offhook.realtime.engines.upstream.engine import UpstreamFactory
-from offhook.realtime.engines.upstream.target import Upstream
-from offhook.realtime.long_events import Ear, in_pieces
-from offhook.realtime.long_text import LongText
-from offhook.realtime.plain_sessions import PlainSessions
-from offhook.realtime.session import Session
-from offhook.server import HttpServer, ServerServices, create_app
+from offhook.realtime.engines.scripted import Reply, Script, ScriptedFactory, Turn
 from offhook.server.sideband_limits import SidebandLimits
-from offhook.tenants import ConfiguredProjects, Project
-
-SCRIPT = Script(
-    turns=(
-        Turn(
-            "What is the weather?",
-            (Reply("", (Call("get_weather", '{"city":"Berlin"}'),)), Reply("It is sunny in Berlin.")),
-        ),
-        Turn("Tell me a story.", (Reply("Once upon a time. " * 20, sentence_ms=200),)),
-        Turn("Stop.", (Reply("Fine."),)),
-    )
+from testbed.plain_desk import (
+    FRAME,
+    QUIET,
+    SCRIPT,
+    append,
+    formats,
+    receive,
+    say,
+    serving,
+    sound_of,
+    speak,
+    update,
 )
-FRAME = {
-    "audio/pcm": tones.tone(300.0, 20, level=0.3, rate=24000).astype("<i2").tobytes(),
-    "audio/pcmu": g711.encode(tones.tone(300.0, 20, level=0.3), "PCMU"),
-    "audio/pcma": g711.encode(tones.tone(300.0, 20, level=0.3), "PCMA"),
-}
-QUIET = {"audio/pcm": b"\0" * 960, "audio/pcmu": b"\xff" * 160, "audio/pcma": b"\xd5" * 160}
-
-
-class NoCalls:
-    def find(self, project_id, call_id):
-        raise call_not_found()
-
-    def list(self, project_id):
-        return []
-
-
-class Desk:
-    """A server whose sessions the test can reach."""
-
-    def __init__(self, server, sessions, factory):
-        self.server, self.sessions, self.factory = server, sessions, factory
-
-    def connect(self, query="?model=gpt-realtime", *, path="/v1/realtime", key="sk-a", **headers):
-        host, port = self.server.address
-        return connect(
-            f"ws://{host}:{port}{path}{query}",
-            additional_headers={"Authorization": f"Bearer {key}", **headers},
-            compression=None,
-            max_size=None,
-        )
-
-    async def refused(self, *args, **kwargs):
-        with pytest.raises(InvalidStatus) as caught:
-            async with self.connect(*args, **kwargs):
-                pass
-        answer = caught.value.response
-        return answer.status_code, json.loads(answer.body)["error"]
-
-
-@contextlib.asynccontextmanager
-async def serving(script=SCRIPT, *, slots=0, limit_s=3600.0, most=50, factory=None, limits=None, **project):
-    clock = SystemClock()
-    factory = factory or ScriptedFactory(script, slots=slots)
-    engines = EngineDirectory(
-        {"scripted": factory, "up": UpstreamFactory([Upstream("openai", "wss://api.openai.com/v1")])},
-        default="scripted",
-        models={"hosted": "up"},
-    )
-    await engines.start()
-    sessions = PlainSessions(engines, clock=clock, max_sessions=most, session_limit_s=limit_s)
-    projects = ConfiguredProjects(
-        [Project("proj_a", api_keys=("sk-a",), **project), Project("proj_b", api_keys=("sk-b",))]
-    )
-    services = ServerServices(
-        projects=projects,
-        calls=NoCalls(),
-        clock=clock,
-        sessions=sessions,
-        sideband=limits or SidebandLimits(),
-    )
-    server = HttpServer(create_app(services), host="127.0.0.1", port=0)
-    await server.start()
-    try:
-        yield Desk(server, sessions, factory)
-    finally:
-        await sessions.close(grace_s=0)
-        await server.close()
-        await engines.close()
-
-
-async def receive(ws, *types, seen=None):
-    """Return the next event of these types; `seen` gets all that come."""
-    async with asyncio.timeout(15):
-        while True:
-            event = json.loads(await ws.recv())
-            if seen is not None:
-                seen.append(event)
-            if event["type"] in types:
-                return event
-
-
-async def say(ws, kind, **fields):
-    await ws.send(json.dumps({"type": kind, **fields}))
-
-
-def append_frame(audio):
-    return json.dumps({"type": "input_audio_buffer.append", "audio": base64.b64encode(audio).decode()})
-
-
-async def append(ws, audio):
-    await ws.send(append_frame(audio))
-
-
-async def speak(ws, audio_format="audio/pcm", *, loud=20, quiet=40):
-    for frame, count in ((FRAME[audio_format], loud), (QUIET[audio_format], quiet)):
-        for _ in range(count):
-            await append(ws, frame)
-
-
-def sound_of(events):
-    return b"".join(
-        base64.b64decode(e["delta"]) for e in events if e["type"] == "response.output_audio.delta"
-    )
-
-
-async def update(ws, **session):
-    await say(ws, "session.update", session={"type": "realtime", **session})
-    return (await receive(ws, "session.updated", "error"))["session"]
-
-
-def formats(hears, speaks):
-    def of(name):
-        return {"type": name, "rate": 24000} if name == "audio/pcm" else {"type": name}
-
-    return {"audio": {"input": {"format": of(hears)}, "output": {"format": of(speaks)}}}
-
+from testbed.waiting import until
 
 # Opening.
 
@@ -236,7 +111,7 @@ async def test_no_engine_is_503_and_the_slot_comes_back():
             await receive(first, "session.created")
             status, error = await desk.refused()
             assert (status, error["code"]) == (503, "engine_unavailable")
-        await _until(lambda: desk.sessions.live == 0)
+        await until(lambda: desk.sessions.live == 0)
         async with desk.connect() as second:
             await receive(second, "session.created")
 
@@ -251,7 +126,7 @@ async def test_a_project_is_bounded_by_its_own_limit_and_the_node_by_its():
             status, error = await desk.refused(key="sk-b")
             assert (status, "node is full" in error["message"]) == (429, True)
         await first.close()
-        await _until(lambda: desk.sessions.live == 0)
+        await until(lambda: desk.sessions.live == 0)
         async with desk.connect() as again:
             await receive(again, "session.created")
 
@@ -286,7 +161,7 @@ async def test_the_session_expires():
         with pytest.raises(ConnectionClosed) as caught:
             await receive(ws, "never")
         assert caught.value.rcvd.code == 1000
-        await _until(lambda: desk.sessions.live == 0)
+        await until(lambda: desk.sessions.live == 0)
 
 
 async def test_an_engine_that_dies_is_told_and_closes_with_1011():
@@ -298,7 +173,7 @@ async def test_an_engine_that_dies_is_told_and_closes_with_1011():
         with pytest.raises(ConnectionClosed) as caught:
             await receive(ws, "never")
         assert caught.value.rcvd.code == 1011
-        await _until(lambda: desk.sessions.live == 0)
+        await until(lambda: desk.sessions.live == 0)
 
 
 async def test_a_client_that_is_too_far_behind_is_dropped_and_its_place_is_free():
@@ -309,7 +184,7 @@ async def test_a_client_that_is_too_far_behind_is_dropped_and_its_place_is_free(
             with pytest.raises(ConnectionClosed) as caught:
                 await receive(ws, "never")
             assert caught.value.rcvd is None
-        await _until(lambda: desk.sessions.live == 0)
+        await until(lambda: desk.sessions.live == 0)
         async with desk.connect() as again:
             await receive(again, "session.created")
 
@@ -469,95 +344,3 @@ async def test_speech_interrupts_a_response_and_the_client_says_what_was_heard()
         kept = (await receive(ws, "conversation.item.retrieved"))["item"]["content"][0]
         assert kept["transcript"] == "Once upon"[: len(kept["transcript"])]
         assert len(base64.b64decode(kept["audio"])) == 600 * 48
-
-
-async def test_minutes_in_one_append_are_heard_whole_before_the_next_event_and_hold_nobody_up():
-    async with serving() as desk, desk.connect() as ws, desk.connect() as other:
-        await update(ws, audio={"input": {"turn_detection": None}})
-        await receive(other, "session.created")
-        await append(ws, FRAME["audio/pcm"] * 50 * 60)
-        await say(ws, "input_audio_buffer.commit")
-        item = (await receive(ws, "conversation.item.done"))["item"]
-        await say(other, "response.create")
-        await receive(other, "response.done")
-        await say(ws, "conversation.item.retrieve", item_id=item["id"])
-        whole = (await receive(ws, "conversation.item.retrieved"))["item"]["content"][0]["audio"]
-        assert base64.b64decode(whole) == FRAME["audio/pcm"] * 50 * 60
-
-
-LONG = FRAME["audio/pcm"] * 50 * 20
-
-
-async def test_a_long_append_is_never_judged_in_one_go(monkeypatch):
-    taken = []
-    receive_client_event = Session.receive_client_event
-
-    def watch(self, event, **kwargs):
-        taken.append(len(event if isinstance(event, str) else event["audio"]))
-        receive_client_event(self, event, **kwargs)
-
-    monkeypatch.setattr(Session, "receive_client_event", watch)
-    async with serving() as desk, desk.connect() as ws:
-        await update(ws, audio={"input": {"turn_detection": None}})
-        await append(ws, LONG)
-        await say(ws, "input_audio_buffer.commit")
-        item = (await receive(ws, "conversation.item.done"))["item"]
-        await say(ws, "conversation.item.retrieve", item_id=item["id"])
-        whole = (await receive(ws, "conversation.item.retrieved"))["item"]["content"][0]["audio"]
-    assert base64.b64decode(whole) == LONG
-    assert max(taken) < 128 * 1024 + 200
-
-
-@pytest.mark.parametrize(
-    ("audio", "message"),
-    [
-        (base64.b64encode(LONG).decode()[:-7] + "*" + base64.b64encode(LONG).decode()[-6:], "not base64"),
-        ("AA==" * 100_000, "not base64"),
-        (base64.b64encode(LONG + b"x").decode(), "not a whole number of 2-byte samples"),
-    ],
-)
-async def test_of_a_long_append_with_a_fault_at_its_end_nothing_is_taken(audio, message):
-    async with serving() as desk, desk.connect() as ws:
-        await update(ws, audio={"input": {"turn_detection": None}})
-        await say(ws, "input_audio_buffer.append", audio=audio, event_id="mine")
-        error = (await receive(ws, "error"))["error"]
-        assert (error["code"], error["param"], error["event_id"]) == ("invalid_value", "audio", "mine")
-        assert message in error["message"]
-        await say(ws, "input_audio_buffer.commit")
-        assert (await receive(ws, "error"))["error"]["code"] == "input_audio_buffer_commit_empty"
-
-
-async def test_one_append_holds_15_mib_of_audio_and_no_more():
-    most = bytes(15 * 1024 * 1024)
-    ear = Ear(appends=True, hears="audio/pcm", holds="audio/pcm")
-    pieces = [piece for piece in in_pieces(LongText.cut(append_frame(most)), ear) if piece]
-    assert sum(len(base64.b64decode(piece["audio"])) for piece in pieces) == len(most)
-    async with serving() as desk, desk.connect() as ws:
-        await ws.send(append_frame(most + b"xx"))
-        error = (await receive(ws, "error"))["error"]
-        assert "at most 15 MiB" in error["message"]
-        await say(ws, "response.create")
-        assert (await receive(ws, "response.done"))["response"]["status"] == "completed"
-
-
-async def test_a_long_append_may_be_written_in_any_of_jsons_ways():
-    audio = base64.b64encode(LONG).decode()
-    escaped = json.dumps(audio).replace("/", r"\/")
-    async with serving() as desk, desk.connect() as ws:
-        await update(ws, audio={"input": {"turn_detection": None}})
-        for frame in (
-            f'{{"audio" : {escaped}, "type":"input_audio_buffer.append"}}',
-            f'{{"audio" :\n"{audio}","event_id":null, "type":"input_audio_buffer.append"}}',
-        ):
-            await ws.send(frame)
-            await say(ws, "input_audio_buffer.commit")
-            item = (await receive(ws, "conversation.item.done"))["item"]
-            await say(ws, "conversation.item.retrieve", item_id=item["id"])
-            whole = (await receive(ws, "conversation.item.retrieved"))["item"]["content"][0]["audio"]
-            assert base64.b64decode(whole) == LONG
-
-
-async def _until(holds):
-    async with asyncio.timeout(15):
-        while not holds():
-            await asyncio.sleep(0.005)
