@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -24,13 +25,28 @@ from .history import SPANS, history
 from .project_desk import MAX_ID, MAX_NAME, ProjectDesk
 from .refers import find_refer
 from .services import KeptCaptures, ServerServices
+from .shapes import (
+    AnyCall,
+    ApiKeyShown,
+    CallRefer,
+    CallTimeline,
+    CallVerdict,
+    CapacityHistory,
+    CapacityShown,
+    Deleted,
+    ListOf,
+    MadeApiKey,
+    PageOf,
+    ProjectShown,
+    RefusedSourceShown,
+    found,
+)
 from .timeline_response import timeline_response
 
 __all__ = ["admin_router"]
 
 Limit = Annotated[int, Query(ge=1, le=100, description="How many at most.")]
 Wanted = Annotated[str | None, Query(description="Of this project alone.")]
-JSON = "application/json"
 Route = Callable[..., Awaitable[Response]]
 
 
@@ -48,8 +64,8 @@ def admin_router(services: ServerServices, key: AdminKey, directory: CallDirecto
         path: str,
         route: Route,
         *errors: int,
+        shape: type[BaseModel] | str,
         body: dict[str, Any] | None = None,
-        media: str = JSON,
     ) -> None:
         router.add_api_route(
             path,
@@ -57,7 +73,7 @@ def admin_router(services: ServerServices, key: AdminKey, directory: CallDirecto
             methods=[method],
             response_class=Response,
             responses={
-                200: {"description": "Done.", "content": {media: {}}},
+                **found(shape, "Done."),
                 **documented(*sorted({401, *errors, *((408, 413) if body else ())})),
             },
             openapi_extra={"security": [{"admin": []}], **(body or {})},
@@ -118,13 +134,13 @@ def _add_calls(add: Callable[..., None], directory: CallDirectory, captures: Kep
         """Return one transfer."""
         return _json(find_refer(await directory.refers(None, call_id), number))
 
-    add("GET", "/calls", list_calls, 400)
-    add("GET", "/calls/{call_id:path}/timeline", get_call_timeline, 404, 503)
-    add("GET", "/calls/{call_id:path}/verdict", get_call_verdict, 404, 503)
-    add("GET", "/calls/{call_id:path}/pcap", get_call_capture, 400, 404, 409, 503, media=CAPTURE)
-    add("GET", "/calls/{call_id:path}/refers", list_call_refers, 404, 503)
-    add("GET", "/calls/{call_id:path}/refers/{number}", get_call_refer, 400, 404, 503)
-    add("GET", "/calls/{call_id:path}", get_call, 404, 503)
+    add("GET", "/calls", list_calls, 400, shape=PageOf[AnyCall])
+    add("GET", "/calls/{call_id:path}/timeline", get_call_timeline, 404, 503, shape=CallTimeline)
+    add("GET", "/calls/{call_id:path}/verdict", get_call_verdict, 404, 503, shape=CallVerdict)
+    add("GET", "/calls/{call_id:path}/pcap", get_call_capture, 400, 404, 409, 503, shape=CAPTURE)
+    add("GET", "/calls/{call_id:path}/refers", list_call_refers, 404, 503, shape=ListOf[CallRefer])
+    add("GET", "/calls/{call_id:path}/refers/{number}", get_call_refer, 400, 404, 503, shape=CallRefer)
+    add("GET", "/calls/{call_id:path}", get_call, 404, 503, shape=AnyCall)
 
 
 def _add_node(add: Callable[..., None], services: ServerServices) -> None:
@@ -145,9 +161,9 @@ def _add_node(add: Callable[..., None], services: ServerServices) -> None:
         """Return, for each period of the last hours, its calls, their ends, set-up time and sound."""
         return _json(await history(services, hours))
 
-    add("GET", "/refused_sources", list_refused_sources, 400)
-    add("GET", "/capacity/history", get_capacity_history, 400, 409, 503)
-    add("GET", "/capacity", get_capacity)
+    add("GET", "/refused_sources", list_refused_sources, 400, shape=ListOf[RefusedSourceShown])
+    add("GET", "/capacity/history", get_capacity_history, 400, 409, 503, shape=CapacityHistory)
+    add("GET", "/capacity", get_capacity, shape=CapacityShown)
 
 
 def _add_projects(add: Callable[..., None], desk: ProjectDesk) -> None:
@@ -184,14 +200,24 @@ def _add_projects(add: Callable[..., None], desk: ProjectDesk) -> None:
         """Have a key open nothing from now on. Sidebands that it opened stay open."""
         return _json(await desk.revoke_key(project_id, key_id))
 
-    add("GET", "/projects", list_projects)
-    add("POST", "/projects", create_project, 400, 409, 503, body=_NEW_PROJECT)
-    add("GET", "/projects/{project_id}", get_project, 404)
-    add("POST", "/projects/{project_id}", update_project, 400, 404, 409, 503, body=_PROJECT)
-    add("DELETE", "/projects/{project_id}", delete_project, 404, 409, 503)
-    add("GET", "/projects/{project_id}/keys", list_keys, 404)
-    add("POST", "/projects/{project_id}/keys", create_key, 400, 404, 409, 503, body=_KEY)
-    add("DELETE", "/projects/{project_id}/keys/{key_id}", revoke_key, 404, 409, 503)
+    add("GET", "/projects", list_projects, shape=ListOf[ProjectShown])
+    add("POST", "/projects", create_project, 400, 409, 503, shape=ProjectShown, body=_NEW_PROJECT)
+    add("GET", "/projects/{project_id}", get_project, 404, shape=ProjectShown)
+    add(
+        "POST",
+        "/projects/{project_id}",
+        update_project,
+        400,
+        404,
+        409,
+        503,
+        shape=ProjectShown,
+        body=_PROJECT,
+    )
+    add("DELETE", "/projects/{project_id}", delete_project, 404, 409, 503, shape=Deleted)
+    add("GET", "/projects/{project_id}/keys", list_keys, 404, shape=ListOf[ApiKeyShown])
+    add("POST", "/projects/{project_id}/keys", create_key, 400, 404, 409, 503, shape=MadeApiKey, body=_KEY)
+    add("DELETE", "/projects/{project_id}/keys/{key_id}", revoke_key, 404, 409, 503, shape=ApiKeyShown)
 
 
 _NAME: dict[str, Any] = {"name": {"type": "string", "maxLength": MAX_NAME}}

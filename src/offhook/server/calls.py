@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Path, Query
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -27,6 +28,7 @@ from .passthrough import Screen
 from .refers import REFER_BODY, ReferAudit, find_refer, refer_target, refer_under_way, screen_refer
 from .rest_entry import rest_entry
 from .services import ServerServices
+from .shapes import AnyCall, CallRefer, CallTimeline, CallVerdict, ListOf, PageOf, found
 from .timeline_response import timeline_response
 
 if TYPE_CHECKING:
@@ -35,8 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["CallRoutes"]
 
 CallId = Annotated[str, Path(description="The call's id, as `realtime.call.incoming` gave it. Opaque.")]
-
-JSON = "application/json"
 
 Act = Callable[["Call", Any], Awaitable[Response | None]]
 
@@ -94,24 +94,34 @@ class CallRoutes:
             )
 
     def _add_views(self, router: APIRouter) -> None:
-        for path, route, errors, name in (
-            ("/calls", self.list_calls, (400, 401), "list_calls"),
-            ("/calls/{call_id:path}/timeline", self.timeline, (401, 404, 503), "get_call_timeline"),
-            ("/calls/{call_id:path}/verdict", self.verdict, (401, 404, 503), "get_call_verdict"),
-            ("/calls/{call_id:path}/pcap", self.pcap, (400, 401, 404, 409, 503), "get_call_capture"),
-            ("/calls/{call_id:path}/refers", self.list_refers, (401, 404, 503), "list_call_refers"),
-            ("/calls/{call_id:path}/refers/{number}", self.get_refer, (400, 401, 404, 503), "get_call_refer"),
-            ("/calls/{call_id:path}", self.get, (401, 404, 503), "get_call"),
-        ):
+        views: list[tuple[str, Any, type[BaseModel] | str, tuple[int, ...], str]] = [
+            ("", self.list_calls, PageOf[AnyCall], (400, 401), "list_calls"),
+            ("/{call_id:path}/timeline", self.timeline, CallTimeline, (401, 404, 503), "get_call_timeline"),
+            ("/{call_id:path}/verdict", self.verdict, CallVerdict, (401, 404, 503), "get_call_verdict"),
+            ("/{call_id:path}/pcap", self.pcap, CAPTURE, (400, 401, 404, 409, 503), "get_call_capture"),
+            (
+                "/{call_id:path}/refers",
+                self.list_refers,
+                ListOf[CallRefer],
+                (401, 404, 503),
+                "list_call_refers",
+            ),
+            (
+                "/{call_id:path}/refers/{number}",
+                self.get_refer,
+                CallRefer,
+                (400, 401, 404, 503),
+                "get_call_refer",
+            ),
+            ("/{call_id:path}", self.get, AnyCall, (401, 404, 503), "get_call"),
+        ]
+        for path, route, shape, errors, name in views:
             router.add_api_route(
-                path,
+                f"/calls{path}",
                 route,
                 methods=["GET"],
                 response_class=Response,
-                responses={
-                    200: {"description": "Found.", "content": {CAPTURE if route == self.pcap else JSON: {}}},
-                    **documented(*errors),
-                },
+                responses={**found(shape), **documented(*errors)},
                 openapi_extra=SECURITY,
                 operation_id=name,
             )

@@ -30,6 +30,7 @@ from .body import optional_object, read_json
 from .document import SECURITY, json_body
 from .errors import documented
 from .services import ServerServices
+from .shapes import ClientSecretShown, found
 
 __all__ = ["client_secret_router", "guest"]
 
@@ -89,7 +90,7 @@ def client_secret_router(services: ServerServices, secrets: ClientSecrets) -> AP
         methods=["POST"],
         response_class=Response,
         responses={
-            200: {"description": "Made.", "content": {"application/json": {}}},
+            **found(ClientSecretShown, "Made."),
             **documented(
                 400, 401, 408, 413, 429, 501, meanings={429: "Too many are good.", 501: "Not for this model."}
             ),

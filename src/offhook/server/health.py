@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
+from .shapes import Health, found
+
 __all__ = ["health_router"]
 
 
@@ -15,13 +17,18 @@ def health_router(
 ) -> APIRouter:
     router = APIRouter(tags=["health"], redirect_slashes=False)
 
-    @router.get("/healthz", operation_id="healthz")
+    @router.get("/healthz", operation_id="healthz", responses=found(Health, "It answers."))
     async def healthz() -> JSONResponse:
         """The event loop runs and answers."""
         return JSONResponse({"status": "ok"})
 
     @router.get(
-        "/readyz", operation_id="readyz", responses={503: {"description": "Not now; `reasons` says why."}}
+        "/readyz",
+        operation_id="readyz",
+        responses={
+            **found(Health, "It takes calls."),
+            503: {"model": Health, "description": "Not now; `reasons` says why."},
+        },
     )
     async def readyz() -> JSONResponse:
         """

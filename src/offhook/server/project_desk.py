@@ -15,7 +15,7 @@ from offhook.calls.errors import CallError
 from offhook.clock import Clock
 from offhook.tenants import ApiKey, JoinedProjects, Project, StoredProject, TenantStore, Trunk
 
-from .body import type_name
+from .body import refuse_unknown, type_name
 from .slowly import slowly
 
 __all__ = ["ProjectDesk", "SettingsError", "describe_key", "describe_project"]
@@ -141,10 +141,7 @@ class ProjectDesk:
         """Make a key, also for a project of the configuration. `key` is in this answer and nowhere else."""
         given = dict(body)
         name = _text(given, "name", MAX_NAME) if "name" in given else ""
-        if unknown := next((one for one in given if one != "name"), None):
-            raise CallError(
-                400, f"Unknown parameter: '{unknown[:80]}'.", code="unknown_parameter", param=unknown[:80]
-            )
+        refuse_unknown(given, ("name",))
         async with self._changing:
             self._existing(project_id)
             if len(self._projects.keys_of(project_id)) >= MAX_KEYS:

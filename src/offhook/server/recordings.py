@@ -20,6 +20,7 @@ from .document import SECURITY, json_body
 from .errors import documented, unreadable
 from .rest_entry import rest_entry
 from .services import KeptRecordings, ServerServices
+from .shapes import Deleted, RecordingShown, found
 
 __all__ = ["RecordingRoutes", "create_sound_response"]
 
@@ -40,19 +41,18 @@ class RecordingRoutes:
 
     def router(self) -> APIRouter:
         router = APIRouter(prefix="/realtime", tags=["recordings"], redirect_slashes=False)
-        json: dict[str, Any] = {"application/json": {}}
-        for path, method, route, name, content, errors, extra in (
-            ("", "POST", self.act, "record_call", json, (400, 401, 404, 408, 409, 413), _BODY),
-            ("", "GET", self.get, "get_call_recording", json, (401, 404), {}),
-            (".wav", "GET", self.play, "play_call_recording", {WAV: {}}, (401, 404, 409), {}),
-            ("", "DELETE", self.delete, "delete_call_recording", json, (401, 404, 409), {}),
+        for path, method, route, name, shape, errors, extra in (
+            ("", "POST", self.act, "record_call", RecordingShown, (400, 401, 404, 408, 409, 413), _BODY),
+            ("", "GET", self.get, "get_call_recording", RecordingShown, (401, 404), {}),
+            (".wav", "GET", self.play, "play_call_recording", WAV, (401, 404, 409), {}),
+            ("", "DELETE", self.delete, "delete_call_recording", Deleted, (401, 404, 409), {}),
         ):
             router.add_api_route(
                 f"/calls/{{call_id:path}}/recording{path}",
                 route,
                 methods=[method],
                 response_class=Response,
-                responses={200: {"description": "Done.", "content": content}, **documented(*errors)},
+                responses={**found(shape, "Done."), **documented(*errors)},
                 openapi_extra={**SECURITY, **extra},
                 operation_id=name,
             )

@@ -13,6 +13,7 @@ from .auth import authenticate
 from .document import SECURITY
 from .errors import documented
 from .services import ServerServices
+from .shapes import ListOf, RefusedSourceShown, found
 
 __all__ = ["refused_router"]
 
@@ -46,7 +47,7 @@ def refused_router(services: ServerServices) -> APIRouter:
         methods=["GET"],
         response_class=Response,
         responses={
-            200: {"description": "Found.", "content": {"application/json": {}}},
+            **found(ListOf[RefusedSourceShown]),
             **documented(400, 401),
         },
         openapi_extra=SECURITY,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Path, Query
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -17,6 +18,7 @@ from .auth import authenticate
 from .document import SECURITY
 from .errors import documented
 from .services import ServerServices
+from .shapes import PageOf, WebhookDelivery, WebhookDeliveryAttempts, found
 
 __all__ = ["STATES", "delivery_router", "describe_attempt", "describe_delivery"]
 
@@ -24,6 +26,11 @@ STATES = ("waiting", "delivered", "expired", "exhausted")
 _MEANINGS = {
     404: "No delivery of this project has that id.",
     409: "The endpoint is gone, or an attempt is under way.",
+}
+_SHAPES: dict[str, type[BaseModel]] = {
+    "list_webhook_deliveries": PageOf[WebhookDelivery],
+    "get_webhook_delivery": WebhookDeliveryAttempts,
+    "redeliver_webhook": WebhookDelivery,
 }
 DeliveryId = Annotated[str, Path(description="The delivery's id, `whd_...`.")]
 
@@ -67,7 +74,7 @@ def delivery_router(services: ServerServices) -> APIRouter:
             methods=[method],
             response_class=Response,
             responses={
-                200: {"description": "Done.", "content": {"application/json": {}}},
+                **found(_SHAPES[name], "Done."),
                 **documented(*errors, meanings=_MEANINGS),
             },
             openapi_extra=SECURITY,

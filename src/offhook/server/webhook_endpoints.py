@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Path, Query
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -19,6 +20,15 @@ from .document import SECURITY, json_body
 from .endpoint_desk import MAX_NAME, MAX_URL, EndpointDesk
 from .errors import documented
 from .services import ServerServices
+from .shapes import (
+    Deleted,
+    EventTypes,
+    MadeEndpoint,
+    PageOf,
+    WebhookEndpointShown,
+    WebhookTest,
+    found,
+)
 
 __all__ = ["endpoint_router"]
 
@@ -79,7 +89,7 @@ def endpoint_router(services: ServerServices, *, azure: bool = False) -> APIRout
             methods=[method],
             response_class=Response,
             responses={
-                200: {"description": "Done.", "content": {"application/json": {}}},
+                **found(_SHAPES[name], "Done."),
                 **documented(*errors, meanings=_MEANINGS),
             },
             openapi_extra={**SECURITY, **_BODIES.get(name, {})},
@@ -88,6 +98,16 @@ def endpoint_router(services: ServerServices, *, azure: bool = False) -> APIRout
     return router
 
 
+_SHAPES: dict[str, type[BaseModel]] = {
+    "create_webhook_endpoint": MadeEndpoint,
+    "list_webhook_endpoints": PageOf[WebhookEndpointShown],
+    "get_webhook_endpoint": WebhookEndpointShown,
+    "update_webhook_endpoint": WebhookEndpointShown,
+    "delete_webhook_endpoint": Deleted,
+    "rotate_webhook_endpoint_secret": MadeEndpoint,
+    "test_webhook_endpoint": WebhookTest,
+    "list_webhook_event_types": EventTypes,
+}
 _PARTS: dict[str, Any] = {
     "name": {"type": "string", "minLength": 1, "maxLength": MAX_NAME},
     "url": {"type": "string", "minLength": 1, "maxLength": MAX_URL, "description": "`https:`, public."},

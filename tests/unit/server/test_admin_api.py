@@ -264,6 +264,12 @@ async def test_what_makes_no_project_is_said(http, body, status, code, param):
     assert [project.id for project in http.projects.known.all()] == ["proj_file"]
 
 
+@pytest.mark.parametrize("name", ["scopes", "", " "])
+async def test_a_key_has_a_name_and_nothing_else(http, name):
+    response = await http.post("/admin/api/projects/proj_file/keys", json={"name": "desk", name: 1})
+    assert refusal(response) == (400, "unknown_parameter", name)
+
+
 async def test_what_cannot_be_kept_changes_nothing(http, monkeypatch):
     async def never(self, work):
         return False

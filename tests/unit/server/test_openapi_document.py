@@ -105,6 +105,14 @@ def test_every_operation_says_who_may_and_what_goes_wrong(document):
                 assert media["schema"] == {"$ref": "#/components/schemas/ErrorResponse"}, f"{where}: {status}"
 
 
+def test_every_answer_in_json_has_a_shape(document):
+    for path, method, operation in operations(document):
+        for media, content in operation["responses"].get("200", {}).get("content", {}).items():
+            if media == "application/json":
+                assert "$ref" in content["schema"], f"{method} {path}"
+    assert len(document["components"]["schemas"]) > 30
+
+
 def test_every_body_is_an_object_and_may_be_late_or_too_large(document):
     bodies = [(path, one) for path, _, one in operations(document) if "requestBody" in one]
     assert len(bodies) > 15
