@@ -14,9 +14,8 @@ import pytest
 
 from offhook.cli.phone.voice import synthesise
 from offhook.media import negotiate
-from offhook.realtime.engines.local.config import default_cache_dir
 from testbed import DeveloperApp, Node, Phone, PhoneCall, Sideband
-from testbed.language_model import Exchange, LanguageModel
+from testbed.language_model import Exchange, LanguageModel, engine_of
 from testbed.line import Heard, Line
 
 pytestmark = [pytest.mark.models, pytest.mark.alone]
@@ -51,16 +50,7 @@ def address() -> Iterator[socket.socket]:
 
 @pytest.fixture(scope="module")
 def chat_node(tmp_path_factory: pytest.TempPathFactory, address: socket.socket) -> Iterator[Node]:
-    engine = f"""
-        kind = "local"
-        workers = 1
-        model_dir = {json.dumps(str(default_cache_dir()))}
-        [engine.brain]
-        kind = "chat_completions"
-        base_url = "http://127.0.0.1:{address.getsockname()[1]}/v1"
-        model = "test"
-        timeout_s = 1
-    """
+    engine = engine_of(address, timeout_s=1)
     with Node(tmp_path_factory.mktemp("chat-node"), engine=engine, seats=20) as running:
         yield running
 

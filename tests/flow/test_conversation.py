@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -11,15 +10,12 @@ from typing import Any
 import pytest
 from openai import AsyncOpenAI
 
-from offhook.realtime.engines.local.config import default_cache_dir
 from testbed import Node
-from testbed.language_model import Exchange, LanguageModel
+from testbed.language_model import Exchange, LanguageModel, engine_of
 from testbed.model_session import LOUD, ModelSession
 from testbed.script import GREETING, SCRIPT
 
 TEXT = {"type": "realtime", "output_modalities": ["text"], "instructions": "Be brief."}
-MANUAL = {"type": "realtime", "audio": {"input": {"turn_detection": None}}}
-OPENAI_SESSION = {"max_retries": 0}
 
 
 def written(text: str, **fields: Any) -> dict[str, Any]:
@@ -66,7 +62,7 @@ async def answered(session: ModelSession) -> dict[str, Any]:
 
 @pytest.fixture
 async def client(node: Node) -> AsyncIterator[AsyncOpenAI]:
-    async with AsyncOpenAI(api_key=node.seat().api_key, base_url=node.base_url, **OPENAI_SESSION) as ready:
+    async with AsyncOpenAI(api_key=node.seat().api_key, base_url=node.base_url, max_retries=0) as ready:
         yield ready
 
 
@@ -178,7 +174,7 @@ async def test_a_strict_node_refuses_a_truncation_past_the_end(
     engine = 'kind = "scripted"\nstrict_truncation = true'
     with Node(tmp_path_factory.mktemp("strict-node"), script=SCRIPT, engine=engine) as strict:
         async with (
-            AsyncOpenAI(api_key=strict.seat().api_key, base_url=strict.base_url, **OPENAI_SESSION) as client,
+            AsyncOpenAI(api_key=strict.seat().api_key, base_url=strict.base_url, max_retries=0) as client,
             ModelSession(client) as session,
         ):
             items = session.connection.conversation.item
@@ -210,16 +206,7 @@ def address() -> Iterator[socket.socket]:
 @pytest.fixture(scope="module")
 def chat_node(tmp_path_factory: pytest.TempPathFactory, address: socket.socket) -> Iterator[Node]:
     """Its model takes in 5,000 tokens: some 900 for the conversation, when 4,096 are kept for the answer."""
-    engine = f"""
-        kind = "local"
-        workers = 1
-        model_dir = {json.dumps(str(default_cache_dir()))}
-        [engine.brain]
-        kind = "chat_completions"
-        base_url = "http://127.0.0.1:{address.getsockname()[1]}/v1"
-        model = "test"
-        context_tokens = 5000
-    """
+    engine = engine_of(address, context_tokens=5000)
     with Node(tmp_path_factory.mktemp("context-node"), engine=engine, seats=10) as running:
         yield running
 
@@ -240,7 +227,7 @@ async def model(address: socket.socket) -> AsyncIterator[LanguageModel]:
 async def talk(chat_node: Node, model: LanguageModel) -> AsyncIterator[ModelSession]:
     seat = chat_node.seat()
     async with (
-        AsyncOpenAI(api_key=seat.api_key, base_url=chat_node.base_url, **OPENAI_SESSION) as client,
+        AsyncOpenAI(api_key=seat.api_key, base_url=chat_node.base_url, max_retries=0) as client,
         ModelSession(client) as session,
     ):
         await session.connection.session.update(session=TEXT)

@@ -11,9 +11,24 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any
 
+from offhook.realtime.engines.local.config import default_cache_dir
+
 from .waiting import PATIENCE_S
 
-__all__ = ["Exchange", "LanguageModel"]
+__all__ = ["Exchange", "LanguageModel", "engine_of"]
+
+
+def engine_of(bound: socket.socket, **brain: int) -> str:
+    """Return the `[engine]` of a node whose agents the language model at this socket speaks for."""
+    return f"""
+        kind = "local"
+        workers = 1
+        model_dir = {json.dumps(str(default_cache_dir()))}
+        [engine.brain]
+        kind = "chat_completions"
+        base_url = "http://127.0.0.1:{bound.getsockname()[1]}/v1"
+        model = "test"
+    """ + "\n".join(f"{name} = {value}" for name, value in brain.items())
 
 
 class Exchange:
