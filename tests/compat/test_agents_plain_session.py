@@ -119,3 +119,21 @@ async def test_an_agent_talks_calls_its_tool_and_is_interrupted(
     assert [event for event in listener.seen if isinstance(event, RealtimeToolEnd)]
     assert [event for event in listener.seen if isinstance(event, RealtimeAudioInterrupted)]
     assert not [record.getMessage() for record in caplog.records if record.name.startswith("openai.agents")]
+
+
+async def test_headers_of_ones_own_carry_the_key(node: Node) -> None:
+    """`headers` take the place of the SDK's own, of `Authorization` too: so it speaks to Azure (row S06)."""
+    agents.set_tracing_disabled(True)
+    base = node.base_url.replace("http", "ws", 1).removesuffix("/v1")
+    session = await RealtimeRunner(RealtimeAgent(name="Receptionist", instructions="Be brief.")).run(
+        model_config={
+            "headers": {"api-key": node.seats[0].api_key},
+            "url": f"{base}/openai/v1/realtime?model=our-deployment",
+        }
+    )
+    async with session:
+        listener = Listener(session)
+        assert (await listener.until("session.created"))["session"]["model"] == "our-deployment"
+        assert (await listener.until("session.updated"))["session"]["instructions"] == "Be brief."
+        listener.stop()
+    assert not [event for event in listener.seen if isinstance(event, RealtimeError)]

@@ -2,7 +2,7 @@
 A session on a clock that the test turns by hand: no socket, no waiting.
 
 `Caller` is a call by phone, with the session's runner and the scripted engine; `Desk` is the pure session, with an
-engine that the test plays. Each event is judged by the types of both Python SDKs as it comes.
+engine that the test plays. Each event is judged by the types of three SDKs as it comes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from offhook.realtime.engines.scripted import Script, ScriptedEngine
 from offhook.realtime.runner import SessionRunner
 from offhook.realtime.session import RetrievedItem, ServerEvent, Session, SessionNote
 from offhook.realtime.session_config import parse_accept
+
+from . import agents_js
 
 __all__ = [
     "SPOKEN",
@@ -41,12 +43,13 @@ LOUD, QUIET = b"\x00" * 160, b"\xff" * 160
 
 
 def check(event: dict[str, Any]) -> None:
-    """Judge an event as openai-python types it and as openai-agents validates it."""
+    """Judge an event as openai-python types it and as both openai-agents validate it."""
     OPENAI.validate_python(event)
     # openai-agents does this itself before it validates.
     AGENTS.validate_python(
         event | {"previous_item_id": ""} if event.get("previous_item_id", 0) is None else event
     )
+    assert not (passed_over := agents_js.faults(event)), passed_over
 
 
 class Clock:

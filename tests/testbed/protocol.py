@@ -11,6 +11,8 @@ from typing import Any
 from openai.types.realtime import RealtimeServerEvent
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from . import agents_js
+
 __all__ = ["ProtocolFault", "Strictness", "check_order", "unknown_fields", "validate"]
 
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
@@ -36,7 +38,7 @@ class Strictness:
 
 
 def validate(frame: bytes, strictness: Strictness) -> dict[str, Any]:
-    """Return a frame's event. Raises `ProtocolFault` unless the SDK's types take it as it stands."""
+    """Return a frame's event. Raises `ProtocolFault` unless the types of both SDKs take it as it stands."""
     event = json.loads(frame)
     kind = event.get("type", "")
     if kind.startswith("call."):
@@ -51,6 +53,10 @@ def validate(frame: bytes, strictness: Strictness) -> dict[str, Any]:
         raise ProtocolFault(f"{kind} does not validate: {_about(error, kind)}\n{frame.decode()}") from None
     if parsed.type != kind:
         raise ProtocolFault(f"{kind} was taken for {parsed.type}")
+    if passed_over := agents_js.faults(event):
+        raise ProtocolFault(
+            f"{kind} is a generic event to the JavaScript SDK: {passed_over}\n{frame.decode()}"
+        )
     if extras := unknown_fields(parsed):
         raise ProtocolFault(f"{kind} has fields that the types do not know: {extras}\n{frame.decode()}")
     return dict(event)

@@ -9,6 +9,7 @@ schemas, and here by openai-python's types.
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,6 +19,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
 from testbed import Node, Phone, Strictness  # noqa: E402
+from testbed.agents_js import RULES  # noqa: E402
 from testbed.app_process import AppProcess  # noqa: E402
 from testbed.npm import install, node, version  # noqa: E402
 from testbed.script import GREETING, LONG, SCRIPT, SHORT, SLOW, TOOL  # noqa: E402
@@ -98,6 +100,10 @@ async def hold_session(offhook: Node, program: str) -> None:
 def main() -> None:
     program = node(HERE.parent / "node22")
     install(HERE)
+    printed = subprocess.run(
+        [program, str(HERE / "schema.mjs")], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert printed.stdout == RULES.read_text(), f"{RULES.name} is not what schema.mjs prints"
     print(f"@openai/agents-realtime {version(HERE, '@openai/agents-realtime')}", flush=True)
     with (
         tempfile.TemporaryDirectory(prefix="offhook-compat-") as folder,
