@@ -43,7 +43,7 @@ def client_secret_router(services: ServerServices, secrets: ClientSecrets) -> AP
         """
         Make a token for somebody who must not have the project's key, such as a web page.
 
-        It opens sessions without a call (`?model=`) with the configuration that is given here, until it expires.
+        It opens sessions without a call (`?model=`, `?intent=`), configured as is said here, until it expires.
         """
         project = authenticate(request.headers, services.projects)
         body = optional_object(await read_json(request))
@@ -53,11 +53,7 @@ def client_secret_router(services: ServerServices, secrets: ClientSecrets) -> AP
             raise CallError(400, error.message, code=error.code, param=error.param, type=error.type) from None
         if services.models is not None and services.models.relays(asked.config.model):
             is_transcription = isinstance(asked.config, TranscriptionConfig)
-            remedy = (
-                "Ask the upstream for one."
-                if is_transcription
-                else "Ask the upstream for one, or give another model."
-            )
+            remedy = "Ask the upstream for one" + ("." if is_transcription else ", or give another model.")
             raise CallError(
                 501,
                 f"Sessions of the model '{asked.config.model}' are relayed to an upstream, for which this node makes "

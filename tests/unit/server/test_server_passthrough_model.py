@@ -7,10 +7,13 @@ import socket
 
 import pytest
 import pytest_asyncio
+from openai import APIStatusError
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from offhook import ids
 from offhook.clock import SystemClock
+from offhook.realtime.client_secrets import ClientSecrets
 from offhook.realtime.engines.upstream.target import Upstream
 from offhook.realtime.session_config import DEFAULT_MODEL
 from offhook.server import Destination, PassthroughModel
@@ -56,7 +59,8 @@ async def relaying(start_node, apis):
             Project("proj_b", api_keys=("sk-b",)),
             Project("proj_small", api_keys=("sk-small",), max_calls=1),
         ]
-        async with start_node(projects, models=models) as node:
+        secrets = ClientSecrets(wall=SystemClock().wall, new_id=ids.opaque_id, new_value=ids.api_key)
+        async with start_node(projects, models=models, client_secrets=secrets) as node:
             node.models = models
             yield node
 
@@ -143,6 +147,23 @@ async def test_nothing_else_goes_up(relaying, apis, query, status):
         await plain(relaying, query)
     assert raised.value.response.status_code == status
     assert not apis[0].requests
+
+
+@pytest.mark.parametrize(
+    ("session", "param", "remedy"),
+    [
+        ({"type": "realtime", "model": "m"}, "session.model", "give another model"),
+        ({"type": "transcription"}, "session.type", "Ask the upstream"),
+    ],
+)
+async def test_no_client_secret_is_made_for_it(relaying, session, param, remedy):
+    """Row R26: of a transcription session it is the model of the default that counts."""
+    async with relaying.openai(max_retries=0) as client:
+        with pytest.raises(APIStatusError, match=remedy) as refused:
+            await client.realtime.client_secrets.create(session=session)
+        assert (refused.value.status_code, refused.value.param) == (501, param)
+        made = await client.realtime.client_secrets.create(session={"type": "realtime", "model": "ours"})
+        assert made.session.model == "ours"
 
 
 async def test_nor_does_a_session_without_our_key_or_one_that_was_relayed(relaying, apis):
