@@ -78,8 +78,8 @@ class SessionLaws:
         self.greeted: set[int] = set()
         self.closing = self.closed = False
         self.event_ids: set[str] = set()
-        self.item_ids: set[str] = set()
-        "All that were ever told."
+        self.item_ids: dict[str, None] = {}
+        "All that were ever told, in order."
         self.order: list[str] = []
         "The conversation, as a client would put it together."
         self.items_open: set[str] = set()
@@ -139,7 +139,9 @@ class SessionLaws:
                 assert told.asked, "the engine was not asked"
                 assert not told.done, "a response was cancelled that is over"
             case Transcribe():
-                assert output.revision > self.revisions.get(output.item_id, 0), "a revision came again"
+                assert output.revision > self.revisions.get(output.item_id, 0), (
+                    f"revision {output.revision} of {output.item_id} after {self.revisions.get(output.item_id)}"
+                )
                 self.revisions[output.item_id] = output.revision
             case PlayAudio():
                 assert self.sip, "a client plays the sound itself"
@@ -147,6 +149,8 @@ class SessionLaws:
                 assert self.speaker is not None
                 assert not self.responses[self.speaker].done, "sound of a response that is over"
                 self.queue.append([self.speaker, len(output.audio)])
+                for made in self.responses[self.speaker].outputs:
+                    self._cut_at.pop(made.item["id"], None)
             case ClearPlayout():
                 assert self.sip
                 self.cleared, self._silenced = True, self.sounding
@@ -248,7 +252,7 @@ class SessionLaws:
         previous = event["previous_item_id"]
         assert previous is None or previous in self.order, f"behind {previous}, which is not there"
         self.order.insert(0 if previous is None else self.order.index(previous) + 1, item_id)
-        self.item_ids.add(item_id)
+        self.item_ids[item_id] = None
         self.items_open.add(item_id)
         self._roles[item_id] = event["item"].get("role", "")
         for told in (self.transcribed, self._touched):
@@ -312,7 +316,7 @@ class SessionLaws:
 
     def _name(self, item_id: str) -> None:
         assert item_id not in self.item_ids, "an item's id came again"
-        self.item_ids.add(item_id)
+        self.item_ids[item_id] = None
 
     # Responses.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -96,6 +97,7 @@ class Listening:
         # Where the engine has listened to. A client may append faster than that goes.
         self._heard_ms = 0.0
         self._pending: dict[str, Utterance] = {}
+        self._revisions: Counter[str] = Counter()
 
     @property
     def speaking(self) -> bool:
@@ -171,14 +173,17 @@ class Listening:
 
     def time_out(self, start_ms: float, now: float) -> None:
         """Nobody said anything since `start_ms` (row O14)."""
-        utterance = Utterance(self._outbox.new_id("item"), start_ms)
         end_ms = self.buffer.end_ms
-        self._outbox.event(events.timeout_triggered(utterance.item_id, round(start_ms), round(end_ms)))
+        # Where a client sends no sound, its clock stands still.
+        utterance = Utterance(self._outbox.new_id("item"), min(start_ms, end_ms))
+        self._outbox.event(
+            events.timeout_triggered(utterance.item_id, round(utterance.start_ms), round(end_ms))
+        )
         self._commit(utterance, end_ms, end_ms, now, transcribe=False)
 
     def transcribe_item(self, item: Item, now: float) -> None:
         """Ask for the words of a user item that a client made from audio; clients hear of the conversation's."""
-        utterance = Utterance(item.id, 0.0, revision=1, deadline=now + TRANSCRIPT_TIMEOUT_S)
+        utterance = Utterance(item.id, 0.0, deadline=now + TRANSCRIPT_TIMEOUT_S)
         utterance.item = item if item.id not in self._conversation else None
         self._pending[item.id] = utterance
         self._ask(utterance, bytes(item.audio))
@@ -240,11 +245,13 @@ class Listening:
             self._conversation.release(utterance.item_id)
 
     def _transcribe(self, utterance: Utterance, end_ms: float) -> None:
-        utterance.revision += 1
         utterance.result = None
         self._ask(utterance, self.buffer.read(utterance.start_ms, end_ms))
 
     def _ask(self, utterance: Utterance, audio: bytes) -> None:
+        # Counted on by id: a client may delete an item and make it anew, while the first one's words are under way.
+        self._revisions[utterance.item_id] += 1
+        utterance.revision = self._revisions[utterance.item_id]
         asked = self._config.audio.input.transcription
         language = asked.language if asked is not None else None
         prompt = asked.prompt if asked is not None else None

@@ -54,7 +54,7 @@ def _unknown(fault: Mapping[str, Any], known: Mapping[str, Any], removed: set[_P
     match fault["type"]:
         case "extra_forbidden":
             return path
-        case "union_tag_not_found" if isinstance(value, Mapping) and isinstance(value.get("type"), str):
+        case "union_tag_not_found" | "type_not_found" if _names_type(value):
             return path
         case "literal_error" if isinstance(value, str) and path != ("type",):
             return path
@@ -63,6 +63,10 @@ def _unknown(fault: Mapping[str, Any], known: Mapping[str, Any], removed: set[_P
             return path[:-1]
         case _:
             return None
+
+
+def _names_type(value: Any) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("type"), str)
 
 
 def _resolve(value: Any, location: Sequence[int | str]) -> _Path:

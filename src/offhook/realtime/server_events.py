@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from offhook.realtime.validation import RequestError
+
 __all__ = [
     "audio_cleared",
     "audio_delta",
@@ -31,6 +33,7 @@ __all__ = [
     "output_item_added",
     "output_item_done",
     "rate_limits_updated",
+    "refusal",
     "response_created",
     "response_done",
     "session_created",
@@ -73,6 +76,11 @@ def error(
         "type": "error",
         "error": {"type": kind, "code": code, "message": message, "param": param, "event_id": event_id},
     }
+
+
+def refusal(fault: RequestError, event_id: str | None) -> Event:
+    """What a client gets for an event that cannot be served."""
+    return error(fault.message, code=fault.code, param=fault.param, event_id=event_id, kind=fault.type)
 
 
 # The caller's side.

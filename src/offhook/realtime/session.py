@@ -47,7 +47,8 @@ from offhook.realtime.playout import Playout
 from offhook.realtime.response import ResponsePlan
 from offhook.realtime.response_requests import ResponseRequests
 from offhook.realtime.responses import Responses
-from offhook.realtime.session_config import ServerVad, SessionConfig, merge_update
+from offhook.realtime.session_config import SessionConfig, merge_update
+from offhook.realtime.session_update import settle_update
 from offhook.realtime.sideband_audio import bytes_per_ms, common_format, sample_bytes
 from offhook.realtime.validation import RequestError
 from offhook.weak import weakly
@@ -116,7 +117,7 @@ class Session:
         self._responded = False
         self._interrupting: set[str] = set()
         self._idle_from_ms = 0.0
-        self._idle_timeout_s = _idle_timeout_s(config)
+        self._idle_timeout_s = config.audio.input.idle_timeout_s
         self._format_stands = sip
         "Nothing changes `audio_format` any more."
         self._appended = AppendedAudio(audio_format)
@@ -337,21 +338,15 @@ class Session:
             raise ClientEventError(
                 "missing_required_parameter", "Missing required parameter: 'session'.", "session"
             )
-        updated = self._merge(event.session)
-        voice = self.config.audio.output.voice
-        if updated.audio.output.voice != voice and self._responses.has_spoken:
-            # The rest of the update counts (row E07).
-            output = updated.audio.output.model_copy(update={"voice": voice})
-            updated = updated.model_copy(
-                update={"audio": updated.audio.model_copy(update={"output": output})}
-            )
-            message = "Cannot update a conversation's voice if assistant audio is present."
-            fault = RequestError("cannot_update_voice", message, "session.audio.output.voice")
+        updated, faults = settle_update(
+            self.config, self._merge(event.session), has_spoken=self._responses.has_spoken
+        )
+        for fault in faults:
             self._refuse(fault, sender, event.event_id)
         self.config = updated
         if not self._format_stands:
             self._suit_format()
-        self._idle_timeout_s = _idle_timeout_s(updated)
+        self._idle_timeout_s = updated.audio.input.idle_timeout_s
         self._listening.configure(updated)
         self._outbox.event(events.session_updated(self.describe()))
 
@@ -505,16 +500,4 @@ class Session:
         return bytes_per_ms(self.audio_format)
 
     def _refuse(self, error: RequestError, sender: int, event_id: str | None) -> None:
-        self._outbox.event(
-            events.error(
-                error.message, code=error.code, param=error.param, event_id=event_id, kind=error.type
-            ),
-            to=sender,
-        )
-
-
-def _idle_timeout_s(config: SessionConfig) -> float | None:
-    turn_detection = config.audio.input.turn_detection
-    if not isinstance(turn_detection, ServerVad) or turn_detection.idle_timeout_ms is None:
-        return None
-    return turn_detection.idle_timeout_ms / 1000
+        self._outbox.event(events.refusal(error, event_id), to=sender)

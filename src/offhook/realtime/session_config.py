@@ -89,7 +89,7 @@ AudioFormatConfig = Annotated[
 
 class NoiseReduction(ApiModel):
     type: Literal["near_field", "far_field"]
-    strength: Annotated[float, Field(ge=0, le=1)] | None = None
+    strength: Annotated[float, Field(ge=0, le=1)] = 1.0
 
 
 class Transcription(ApiModel):
@@ -133,9 +133,16 @@ class AudioInput(ApiModel):
     noise_reduction: NoiseReduction | None = None
     turn_detection: TurnDetection | None = ServerVad()
 
+    @property
+    def idle_timeout_s(self) -> float | None:
+        """After how long a silence the session speaks up by itself (row O14)."""
+        if not isinstance(self.turn_detection, ServerVad) or self.turn_detection.idle_timeout_ms is None:
+            return None
+        return self.turn_detection.idle_timeout_ms / 1000
+
 
 class VoiceId(ApiModel):
-    id: str
+    id: Annotated[str, Field(min_length=1)]
 
 
 Voice = Annotated[
@@ -386,6 +393,7 @@ _SESSION_NULLS = {
     "audio.input.noise_reduction",
     "audio.input.transcription",
     "audio.input.turn_detection.idle_timeout_ms",
+    *(f"audio.input.transcription.{name}" for name in Transcription.model_fields),
 }
 # Objects whose parts can be updated one by one. A new `type` starts from that type's defaults.
 _MERGED = {
@@ -396,6 +404,18 @@ _MERGED = {
     "audio.input.noise_reduction",
     "audio.input.transcription",
 }
+_PARTS: dict[str, list[type[ApiModel]]] = {
+    "": [SessionConfig],
+    "audio": [AudioConfig],
+    "audio.input": [AudioInput],
+    "audio.input.format": [PcmFormat],
+    "audio.input.noise_reduction": [NoiseReduction],
+    "audio.input.transcription": [Transcription],
+    "audio.input.turn_detection": [ServerVad, SemanticVad],
+    "audio.output": [AudioOutput],
+    "audio.output.format": [PcmFormat],
+}
+_KNOWN = {path: {name for model in models for name in model.model_fields} for path, models in _PARTS.items()}
 _RENAMED = {
     "session.modalities": "session.output_modalities",
     "session.voice": "session.audio.output.voice",
@@ -407,6 +427,22 @@ _RENAMED = {
     "session.turn_detection": "session.audio.input.turn_detection",
     "session.max_response_output_tokens": "session.max_output_tokens",
 }
+_REMEDIES = {
+    "session.audio.input.noise_reduction": 'Give an object such as {"type": "near_field"}, or null.',
+    "session.audio.input.transcription": 'Give an object such as {"model": "whisper-1"}, or null.',
+    "session.audio.input.turn_detection": 'Give {"type": "server_vad"}, {"type": "semantic_vad"}, or null.',
+    "session.audio.output.voice": 'Give a voice\'s name, or {"id": "voice_..."}.',
+    "session.max_output_tokens": "Give an integer from 1 to 4096, or 'inf'.",
+    "session.tool_choice": 'Give one of these, or {"type": "function", "name": "..."}.',
+    "session.tracing": "Give 'auto', an object with 'workflow_name', 'group_id' or 'metadata', or null.",
+    "session.truncation": 'Or give {"type": "retention_ratio", "retention_ratio": 0.8}.',
+    **dict.fromkeys(
+        ("session.id", "session.object", "session.expires_at", "session.client_secret"),
+        "The server sets it: leave it out.",
+    ),
+    "session.temperature": "The GA API has none: leave it out.",
+}
+"What to do about a wrong value, where the fault alone does not say it."
 
 
 def _object(value: Any, param: str) -> Mapping[str, Any]:
@@ -420,11 +456,11 @@ def _object(value: Any, param: str) -> Mapping[str, Any]:
 
 
 def _without_nulls(value: Mapping[str, Any], meaningful: set[str], path: str = "") -> dict[str, Any]:
-    """Drop the nulls that mean `not given`, in the session and its audio objects."""
+    """Drop the nulls that mean `not given`, in the session and its audio objects; not those of fields nobody knows."""
     kept: dict[str, Any] = {}
     for name, part in value.items():
         here = f"{path}.{name}" if path else name
-        if part is None and here not in meaningful:
+        if part is None and here not in meaningful and name in _KNOWN.get(path, ()):
             continue
         kept[name] = _without_nulls(part, meaningful, here) if _is_nested(here, part) else part
     return kept
@@ -454,7 +490,8 @@ def _validate(session: Mapping[str, Any]) -> SessionConfig:
     try:
         return SessionConfig.model_validate(session)
     except ValidationError as error:
-        raise to_request_error(error, "session", unknown_hints=_RENAMED, error_type=ConfigError) from None
+        remedies = _REMEDIES | {old: f"In the GA API this is '{new}'." for old, new in _RENAMED.items()}
+        raise to_request_error(error, "session", remedies=remedies, error_type=ConfigError) from None
 
 
 def _strip(value: dict[str, Any], name: str) -> None:

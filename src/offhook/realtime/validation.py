@@ -51,6 +51,9 @@ JsonObject = Annotated[dict[str, Any], AfterValidator(_check_depth)]
 "An object with anything in it, such as a tool's JSON Schema."
 
 
+_SUPPORTED = "Supported values are:"
+
+
 def by_type(tags: Mapping[str, str]) -> Discriminator:
     """
     Choose a union's member by the input's `type`.
@@ -63,7 +66,16 @@ def by_type(tags: Mapping[str, str]) -> Discriminator:
         kind = value.get("type") if isinstance(value, Mapping) else getattr(value, "type", None)
         return tags.get(kind) if isinstance(kind, str) else None
 
-    return Discriminator(choose)
+    supported = [f"'{kind}'" for kind in tags]
+    return Discriminator(
+        choose,
+        custom_error_type="type_not_found",
+        custom_error_message=f"{_SUPPORTED} {_listed(supported)}.",
+    )
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def choose(tag_of: Callable[[Any], str | None]) -> Discriminator:
@@ -106,13 +118,13 @@ def to_request_error(
     error: ValidationError,
     prefix: str = "",
     *,
-    unknown_hints: Mapping[str, str] | None = None,
+    remedies: Mapping[str, str] | None = None,
     error_type: type[RequestError] = RequestError,
 ) -> RequestError:
     """
     Return the first complaint of a `ValidationError` as the API states it.
 
-    `unknown_hints` maps the path of a field that was renamed to its present path.
+    `remedies` maps the path of a field to what a client should do when it is wrong or unknown.
     """
     details = error.errors(include_url=False)
     # A missing field explains more than what else is wrong; an unknown one, less.
@@ -121,8 +133,10 @@ def to_request_error(
     )
     param = _dotted(prefix, [part for part in first["loc"] if not str(part).startswith("@")])
     code, message, param = _explain(first, param)
-    if code == "unknown_parameter" and unknown_hints and param in unknown_hints:
-        message += f" In the GA API this is '{unknown_hints[param]}'."
+    if remedies and param in remedies:
+        message += f" {remedies[param]}"
+    elif code == "unknown_parameter":
+        message += " Leave it out."
     return error_type(code, message, param or None)
 
 
@@ -132,8 +146,8 @@ def _explain(detail: ErrorDetails, param: str) -> tuple[str, str, str]:
         return _missing(param)
     if kind == "extra_forbidden":
         return "unknown_parameter", f"Unknown parameter: '{param}'.", param
-    if kind == "union_tag_not_found":
-        return _explain_union(value, param)
+    if kind in ("union_tag_not_found", "type_not_found"):
+        return _explain_union(value, param, detail["msg"])
     if kind in _EXPECTED:
         return _mistyped(param, _EXPECTED[kind], value)
     context = detail.get("ctx") or {}
@@ -141,14 +155,18 @@ def _explain(detail: ErrorDetails, param: str) -> tuple[str, str, str]:
         expected = str(context["expected"]).replace(" or ", " and ")
         if not isinstance(value, str) and "'" in expected:
             return _mistyped(param, "a string", value)
-        return "invalid_value", f"Invalid value: '{_short(value)}'. Supported values are: {expected}.", param
+        return "invalid_value", f"Invalid value: '{_short(value)}'. {_SUPPORTED} {expected}.", param
     if kind == "value_error":
         return "invalid_value", f"Invalid value for '{param}': {context.get('error', detail['msg'])}.", param
     reason = detail["msg"][:1].lower() + detail["msg"][1:]
-    return "invalid_value", f"Invalid value for '{param}': {reason}, but got {_short(value)}.", param
+    return (
+        "invalid_value",
+        f"Invalid value for '{param}': {reason}, but got {_short(value) or 'none'}.",
+        param,
+    )
 
 
-def _explain_union(value: object, param: str) -> tuple[str, str, str]:
+def _explain_union(value: object, param: str, supported: str) -> tuple[str, str, str]:
     if not isinstance(value, Mapping):
         return _mistyped(param, "an object", value)
     path = f"{param}.type" if param else "type"
@@ -158,6 +176,8 @@ def _explain_union(value: object, param: str) -> tuple[str, str, str]:
     if not isinstance(kind, str):
         return _mistyped(path, "a string", kind)
     message = f"Invalid value for '{path}': '{_short(kind)}' is not supported."
+    if supported.startswith(_SUPPORTED):
+        message += f" {supported}"
     for known, remedy in _NOT_SERVED.items():
         if kind.startswith(known):
             message += f" {remedy}"

@@ -10,7 +10,6 @@ import pytest
 from offhook.realtime.engine import (
     CancelResponse,
     ResponseSpeech,
-    ResponseText,
     Transcribe,
     Transcribed,
 )
@@ -70,101 +69,6 @@ def test_a_bad_frame_is_answered_and_harms_nothing(frame: Any, code: str, param:
     assert (error["type"], error["code"]) == ("invalid_request_error", code)
     assert (error["param"], error["event_id"]) == (param, event_id)
     assert desk.respond().items == []
-
-
-# session.update.
-
-
-def test_update_answers_with_the_whole_session() -> None:
-    desk = Desk()
-    (event,) = desk.send("session.update", session={"type": "realtime", "instructions": "Be brief."})
-    assert event["type"] == "session.updated"
-    assert event["session"]["instructions"] == "Be brief."
-    assert event["session"]["audio"]["input"]["turn_detection"]["interrupt_response"] is True
-    assert desk.respond().instructions == "Be brief."
-
-
-def test_a_bad_update_changes_nothing() -> None:
-    desk = Desk(instructions="Old.")
-    error = desk.error(
-        "session.update",
-        event_id="u1",
-        session={"type": "realtime", "instructions": "New.", "tools": [{"type": "mcp"}]},
-    )
-    assert (error["code"], error["param"], error["event_id"]) == (
-        "invalid_value",
-        "session.tools[0].type",
-        "u1",
-    )
-    assert desk.respond().instructions == "Old."
-
-
-def test_what_both_agents_sdks_send_at_attach_is_fine() -> None:
-    """Rows X07, X08, X09, E06, E08."""
-    desk = Desk(model="mine")
-    pcm = {"type": "audio/pcm", "rate": 24000}
-    updates: list[dict[str, Any]] = [
-        {
-            "type": "realtime",
-            "model": "gpt-realtime",
-            "output_modalities": ["audio"],
-            "audio": {
-                "input": {
-                    "format": None,
-                    "transcription": {"model": "gpt-4o-mini-transcribe"},
-                    "turn_detection": {"type": "semantic_vad"},
-                },
-                "output": {"format": None, "voice": "ash"},
-            },
-            "tools": [{"type": "function", "name": "f", "description": "", "parameters": {}}],
-        },
-        {"type": "realtime", "model": "gpt-realtime-2.1", "tracing": "auto"},
-        {
-            "type": "realtime",
-            "audio": {
-                "input": {"format": pcm, "noise_reduction": None},
-                "output": {"format": pcm, "voice": "ash", "speed": 1},
-            },
-        },
-    ]
-    for session in updates:
-        (event,) = desk.send("session.update", session=session)
-        assert event["type"] == "session.updated"
-        assert event["session"]["model"] == "mine"
-    assert event["session"]["tracing"] == "auto"
-    assert event["session"]["tools"][0]["name"] == "f"
-
-
-def test_a_voice_cannot_change_once_heard_but_the_rest_can() -> None:
-    """Row E07."""
-    desk = Desk(audio={"output": {"voice": "ash"}})
-    command = desk.respond()
-    desk.say(command, "Hello.")
-    desk.finish(command)
-    events = desk.send(
-        "session.update",
-        event_id="u1",
-        session={"type": "realtime", "instructions": "New.", "audio": {"output": {"voice": "coral"}}},
-    )
-    assert types(events) == ["error", "session.updated"]
-    assert (events[0]["error"]["code"], events[0]["error"]["event_id"]) == ("cannot_update_voice", "u1")
-    assert events[1]["session"]["audio"]["output"]["voice"] == "ash"
-    assert events[1]["session"]["instructions"] == "New."
-    (event,) = desk.send(
-        "session.update", session={"type": "realtime", "audio": {"output": {"voice": "ash"}}}
-    )
-    assert event["type"] == "session.updated"
-
-
-def test_an_update_during_a_response_counts_for_the_next() -> None:
-    """Row E09."""
-    desk = Desk(output_modalities=["text"])
-    first = desk.respond()
-    desk.send("session.update", session={"type": "realtime", "output_modalities": ["audio"]})
-    events = desk.engine(ResponseText(first.response_id, first.generation, "Hello."))
-    assert "response.output_text.delta" in types(events)
-    desk.finish(first)
-    assert desk.respond().audio is True
 
 
 # The end of a session.

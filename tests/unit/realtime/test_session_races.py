@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from offhook.realtime.engine import EngineFailed, Respond, VoiceActivity
+from offhook.realtime.engine import EngineFailed, Respond, Transcribe, Transcribed, VoiceActivity
 from offhook.realtime.session import SessionClosed
-from testbed.by_hand import Desk, types
+from testbed.by_hand import TRANSCRIBED, Desk, types
 
 HELLO: dict[str, Any] = {
     "type": "message",
@@ -140,3 +140,31 @@ def test_a_later_cut_makes_nothing_longer() -> None:
     (truncated,) = (e for e in events if e["type"] == "conversation.item.truncated")
     assert truncated["audio_end_ms"] == 400
     assert words.transcript == before
+
+
+def test_words_of_an_item_that_was_deleted_are_not_those_of_another_with_its_id() -> None:
+    """Row E22: they come late, and the client has made its item anew."""
+    desk = Desk(**TRANSCRIBED)
+    sound = HELLO | {"id": "mine", "content": [{"type": "input_audio", "audio": "AAAAAAAA"}]}
+    asked = []
+    for again in (False, True):
+        if again:
+            desk.send("conversation.item.delete", item_id="mine")
+        desk.send("conversation.item.create", item=sound)
+        asked += desk.commands(Transcribe)
+    assert desk.engine(Transcribed("mine", asked[0].revision, "Old words.", 1.0)) == []
+    events = desk.engine(Transcribed("mine", asked[1].revision, "New words.", 1.0))
+    assert [event.get("transcript") for event in events][-1:] == ["New words."]
+
+
+def test_a_silence_without_sound_does_not_end_before_it_began() -> None:
+    """Row O14: a client that sends nothing while it waits."""
+    turn_detection = {"type": "server_vad", "idle_timeout_ms": 5000}
+    desk = Desk(sip=False, audio={"input": {"turn_detection": turn_detection}})
+    command = desk.respond()
+    desk.say(command, "Are you there?", 1000)
+    desk.finish(command)
+    desk.now = desk.session.next_timer() or 0.0
+    desk.session.handle_timer(desk.now)
+    (timed_out,) = (e for e in desk.drain() if e["type"] == "input_audio_buffer.timeout_triggered")
+    assert timed_out["audio_start_ms"] <= timed_out["audio_end_ms"]

@@ -115,7 +115,7 @@ def test_an_update_merges_field_by_field() -> None:
     after = updated(before, audio={"input": {"turn_detection": {"silence_duration_ms": 200}}})
     assert after["turn_detection"]["threshold"] == 0.9
     assert after["turn_detection"]["silence_duration_ms"] == 200
-    assert after["noise_reduction"] == {"type": "near_field", "strength": None}
+    assert after["noise_reduction"] == {"type": "near_field", "strength": 1.0}
     assert updated(before, audio={"input": {"noise_reduction": None}})["noise_reduction"] is None
     assert updated(before, audio={"input": {"turn_detection": None}})["turn_detection"] is None
     assert updated(before, audio={"input": {"transcription": None}})["transcription"] is None
