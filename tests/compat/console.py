@@ -78,6 +78,28 @@ class Microphone:
             await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
 
 
+class Came:
+    """How often each type of event has come, for a program that waits by itself."""
+
+    def __init__(self) -> None:
+        self._types: list[str] = []
+
+    def add(self, event_type: str) -> None:
+        self._types.append(event_type)
+
+    def count(self, event_type: str) -> int:
+        return self._types.count(event_type)
+
+    async def until(self, event_type: str, count: int) -> None:
+        """Wait until so many have come."""
+        async with asyncio.timeout(30):
+            while self.count(event_type) < count:
+                await asyncio.sleep(0.01)
+
+    async def one_more(self, event_type: str) -> None:
+        await self.until(event_type, self.count(event_type) + 1)
+
+
 async def guarded(coroutine: Any) -> None:
     """Await it; what it raises is told as a fault."""
     try:

@@ -1,5 +1,5 @@
 """
-A developer's app on openai-agents, unmodified: takes calls by webhook, or with `plain` talks without one.
+A developer's app on openai-agents, unmodified: takes calls by webhook, or with `plain` or `by hand` talks without one.
 
 The webhook is `examples/realtime/twilio_sip` of the SDK in small: verify, accept, attach by `OpenAIRealtimeSIPModel`.
 Only the URLs are a node's; the WebSocket's stands in the model's configuration (API row S05).
@@ -27,10 +27,12 @@ from fastapi import FastAPI, Request, Response
 from openai import AsyncOpenAI
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from console import Microphone, TellFaults, guarded, running, tell, tell_versions
+from console import Came, Microphone, TellFaults, guarded, running, tell, tell_versions
 
 KEY, BASE_URL = os.environ["OPENAI_API_KEY"], os.environ["OPENAI_BASE_URL"]
 WEBSOCKET_URL = BASE_URL.replace("http", "ws", 1) + "/realtime"
+
+LOUD = b"\x10\x27\xf0\xd8" * 12000
 
 
 @agents.function_tool(name_override="look_up_opening_hours")
@@ -49,11 +51,13 @@ SETTINGS = {
 }
 
 
-async def follow(session: Any) -> None:
+async def follow(session: Any, came: Came | None = None) -> None:
     """Tell all that the session yields. Its end is the session's."""
     try:
         async for event in session:
             tell_event(event)
+            if came and event.type == "raw_model_event" and event.data.type == "raw_server_event":
+                came.add(event.data.data["type"])
     finally:
         tell("session over")
 
@@ -85,8 +89,7 @@ async def take_call(call_id: str) -> None:
         }
     )
     async with session:
-        greet = {"type": "response.create", "other_data": {"response": {"instructions": "Greet the caller."}}}
-        await session.model.send_event(RealtimeModelSendRawMessage(message=greet))
+        await ask_for_response(session, instructions="Greet the caller.")
         await follow(session)
 
 
@@ -128,12 +131,66 @@ async def talk_without_a_call() -> None:
     tell("hung up")
 
 
+async def talk_by_hand() -> None:
+    """A session whose turns the app ends, which is interrupted by the app, and which another agent takes over."""
+    sales = RealtimeAgent(name="Sales", instructions="Sell.", handoff_description="Knows the prices.")
+    session = await RealtimeRunner(AGENT.clone(handoffs=[sales])).run(
+        model_config={
+            "api_key": KEY,
+            "url": f"{WEBSOCKET_URL}?model=gpt-realtime",
+            "initial_model_settings": {
+                "modalities": ["audio"],
+                "voice": "ash",
+                "speed": 1.1,
+                "input_audio_format": "pcm16",
+                "output_audio_format": "pcm16",
+                "input_audio_noise_reduction": {"type": "near_field"},
+                "input_audio_transcription": {"model": "gpt-4o-mini-transcribe"},
+                "turn_detection": None,
+                "tool_choice": "auto",
+                "tracing": "auto",
+            },
+        }
+    )
+    came, microphone = Came(), Microphone(session.send_audio)
+    async with session, running(follow(session, came), microphone.run()):
+        # The second is the tracing's, which the SDK asks for once it has seen the session.
+        await came.until("session.updated", 2)
+        await session.send_message("Hello you.")
+        await came.until("response.done", 1)
+        microphone.speak(LOUD)
+        await microphone.silent()
+        await session.model.send_event(
+            RealtimeModelSendRawMessage(message={"type": "input_audio_buffer.commit"})
+        )
+        await came.until("input_audio_buffer.committed", 1)
+        await ask_for_response(session)
+        # The call of a tool, and its outcome, of which the second sentence comes some seconds later.
+        await came.until("response.created", 3)
+        await came.until("response.output_audio_transcript.delta", 2)
+        await came.until("response.output_audio.delta", 3)
+        await session.interrupt()
+        await came.until("response.done", 3)
+        await session.update_agent(sales)
+        await came.until("session.updated", 3)
+        await ask_for_response(session, conversation="none", output_modalities=["text"], input=[])
+        await came.until("response.done", 4)
+    tell("hung up")
+
+
+async def ask_for_response(session: Any, **response: Any) -> None:
+    message = {"type": "response.create", "other_data": {"response": response}}
+    await session.model.send_event(RealtimeModelSendRawMessage(message=message))
+
+
 async def main() -> None:
     logging.getLogger().addHandler(TellFaults())
     agents.set_tracing_disabled(True)
     tell_versions("openai-agents", "openai", "websockets")
     if sys.argv[1:] == ["plain"]:
         return await talk_without_a_call()
+    if sys.argv[1:] == ["by hand"]:
+        return await talk_by_hand()
     client = AsyncOpenAI()  # OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_WEBHOOK_SECRET
     webhook_socket = socket.socket(fileno=int(os.environ["WEBHOOK_FD"]))
     server = uvicorn.Server(uvicorn.Config(make_api(client), log_config=None, lifespan="off"))

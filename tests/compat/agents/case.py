@@ -1,4 +1,4 @@
-"""openai-agents in an environment of its own: a call by SIP, then a session without one. The argument is whose."""
+"""openai-agents in an environment of its own: a call by SIP, then sessions without one. The argument is whose."""
 
 from __future__ import annotations
 
@@ -57,13 +57,36 @@ async def talk_by_phone(app: AppProcess, call: PhoneCall) -> None:
     print(f"  two keys, the end of the call; {len(app.events)} events, all valid and in order", flush=True)
 
 
+async def follow_by_hand(app: AppProcess) -> None:
+    """What the app does goes by itself."""
+    await app.told("tool ran", day=DAY)
+    await app.told("audio_interrupted")
+    await app.told("hung up")
+    responses = [event["response"] for event in app.events if event["type"] == "response.done"]
+    statuses = [response["status"] for response in responses]
+    assert statuses == ["completed", "completed", "cancelled", "completed"], statuses
+    assert (responses[-1]["conversation_id"], responses[-1]["output_modalities"]) == (None, ["text"]), (
+        responses
+    )
+    updates = [event["session"] for event in app.events if event["type"] == "session.updated"]
+    assert [session["tracing"] for session in updates] == [None, "auto", "auto"], updates
+    assert updates[0]["audio"]["input"]["turn_detection"] is None, updates
+    # The agent that took over has no tools.
+    assert (updates[-1]["instructions"], updates[-1]["tools"]) == ("Sell.", []), updates
+    await app.event("conversation.item.truncated")
+    app.judge(Strictness(audio=True), embedded=True, excused="response_cancel_not_active")
+    print(f"  by hand: turns, a handover; {len(app.events)} events, all valid and in order", flush=True)
+
+
 async def drive(node: Node, python: Path) -> None:
-    for plain in (False, True):
+    for mode in ("", "plain", "by hand"):
         seat = node.seat()
-        command = [str(python), str(HERE / "app.py"), *(["plain"] if plain else [])]
+        command = [str(python), str(HERE / "app.py"), *([mode] if mode else [])]
         async with AppProcess(node, seat, command) as app, Phone(node) as phone:
             versions = await app.told("versions", patience_s=IMPORT_S)
-            if plain:
+            if mode == "by hand":
+                await follow_by_hand(app)
+            elif mode == "plain":
                 # 0.6.5 does not tell what was heard when the server has cancelled the response.
                 await talk(app, truncates=versions["openai-agents"] != "0.6.5")
             else:
@@ -75,7 +98,7 @@ def main() -> None:
     python = virtual_environment(name, HERE.parent / name / "requirements.txt")
     with (
         tempfile.TemporaryDirectory(prefix="offhook-compat-") as folder,
-        Node(Path(folder), script=SCRIPT, seats=2) as node,
+        Node(Path(folder), script=SCRIPT, seats=3) as node,
     ):
         asyncio.run(asyncio.wait_for(drive(node, python), 240))
 

@@ -10,7 +10,7 @@ import asyncio
 from typing import Any
 
 from app import TOOL, Ear, make_service, make_worker, tell_faults, tell_what_is_parsed
-from console import running, tell, tell_versions
+from console import Came, running, tell, tell_versions
 from pipecat.adapters.llm.schemas.tools_schema import ToolsSchema
 from pipecat.frames.frames import (
     InterruptionFrame,
@@ -53,27 +53,15 @@ def make_properties() -> events.SessionProperties:
     )
 
 
-class Told:
-    """Waits for what the service gets, by how often it has come."""
+def count_what_is_parsed(came: Came) -> None:
+    parse = events.parse_server_event
 
-    def __init__(self) -> None:
-        self._came: list[str] = []
-        parse = events.parse_server_event
+    def counted(frame: str) -> Any:
+        event = parse(frame)
+        came.add(event.type if event else "")
+        return event
 
-        def counted(frame: str) -> Any:
-            event = parse(frame)
-            self._came.append(event.type if event else "")
-            return event
-
-        events.parse_server_event = counted
-
-    def count(self, event_type: str) -> int:
-        return self._came.count(event_type)
-
-    async def until(self, event_type: str, count: int) -> None:
-        async with asyncio.timeout(30):
-            while self.count(event_type) < count:
-                await asyncio.sleep(0.01)
+    events.parse_server_event = counted
 
 
 async def take_a_turn(ear: Ear, service: OpenAIRealtimeLLMService) -> None:
@@ -83,47 +71,48 @@ async def take_a_turn(ear: Ear, service: OpenAIRealtimeLLMService) -> None:
     await service.queue_frame(UserStoppedSpeakingFrame())
 
 
-async def talk(ear: Ear, service: OpenAIRealtimeLLMService, told: Told) -> None:
+async def talk(ear: Ear, service: OpenAIRealtimeLLMService, came: Came) -> None:
     ids: list[str] = []
 
     @service.event_handler("on_conversation_item_created")
     async def keep_id(service: Any, item_id: str, item: Any) -> None:
         ids.append(item_id)
 
-    await told.until("response.done", 1)
+    await came.until("response.done", 1)
     await take_a_turn(ear, service)
     # The call of a tool, and its outcome.
-    await told.until("response.created", 3)
-    await told.until("response.output_audio.delta", told.count("response.output_audio.delta") + 1)
+    await came.until("response.created", 3)
+    await came.one_more("response.output_audio.delta")
     await service.queue_frame(InterruptionFrame())
-    await told.until("conversation.item.truncated", 1)
-    await told.until("response.done", 3)
+    await came.until("conversation.item.truncated", 1)
+    await came.until("response.done", 3)
     item = await service.retrieve_conversation_item(ids[-1])
     tell("retrieved", same=item.id == ids[-1], role=item.role)
     added = len(ids)
     await service.queue_frame(LLMMessagesAppendFrame([{"role": "developer", "content": "It is Sunday."}]))
-    await told.until("conversation.item.done", added + 1)
+    await came.until("conversation.item.done", added + 1)
     delta = OpenAIRealtimeLLMService.Settings(system_instruction="Be brief.")
     await service.queue_frame(LLMUpdateSettingsFrame(delta=delta))
-    await told.until("session.updated", 3)
+    await came.until("session.updated", 3)
     await service.reset_conversation()
-    await told.until("session.updated", 4)
+    await came.until("session.updated", 4)
     # A tool that begins the conversation anew leads to this by its result. The context goes up first.
     await service._create_response()
-    await told.until("response.done", 4)
+    await came.until("response.done", 4)
 
 
 async def main() -> None:
     tell_faults("is not emitting turn frames")
     tell_versions("pipecat-ai", "openai", "websockets")
     tell_what_is_parsed()
-    ear, service, told = Ear(), make_service(make_properties()), Told()
+    ear, service, came = Ear(), make_service(make_properties()), Came()
+    count_what_is_parsed(came)
     worker = make_worker(ear, service, LLMContext(HISTORY, ToolsSchema(standard_tools=[TOOL])))
     runner = WorkerRunner(handle_sigint=False)
     await runner.add_workers(worker)
     await worker.queue_frames([LLMRunFrame()])
     async with running(runner.run()):
-        await talk(ear, service, told)
+        await talk(ear, service, came)
         await worker.cancel()
     tell("hung up")
 
