@@ -116,13 +116,14 @@ async def test_a_call_is_hung_up(azure: AsyncOpenAI, app: DeveloperApp, phone: P
     assert (await call.ended()).cause == "remote_bye"
 
 
+@pytest.mark.parametrize("way", [by_endpoint, since_v1])
 @pytest.mark.parametrize(("asked", "sent"), [(None, 603), (486, 486), (408, 408)])
 async def test_a_declined_call_gets_azures_sip_codes(
-    app: DeveloperApp, phone: Phone, asked: int | None, sent: int
+    app: DeveloperApp, phone: Phone, way: Make, asked: int | None, sent: int
 ) -> None:
     """Row A08: declined is 603; what else Azure's papers name is sent when the app says so."""
     call, call_id = await ringing(app, phone)
-    async with by_endpoint(app.node, app.seat.api_key) as azure:
+    async with way(app.node, app.seat.api_key) as azure:
         await azure.realtime.calls.reject(call_id, **({} if asked is None else {"status_code": asked}))
     assert (await call.refused()).status == sent
 
