@@ -18,12 +18,12 @@ sys.path.insert(0, str(HERE.parent))
 from testbed import scripts  # noqa: E402
 
 CASES = {
-    "agents": [sys.executable, str(HERE / "agents" / "case.py")],
-    "agents065": [sys.executable, str(HERE / "agents" / "case.py"), "agents065"],
     "livekit": [sys.executable, str(HERE / "livekit" / "case.py")],
     "livekit-js": [sys.executable, str(HERE / "livekit-js" / "case.py")],
-    "agents-js": [sys.executable, str(HERE / "agents-js" / "case.py")],
+    "agents": [sys.executable, str(HERE / "agents" / "case.py")],
+    "agents065": [sys.executable, str(HERE / "agents" / "case.py"), "agents065"],
     "pipecat": [sys.executable, str(HERE / "pipecat" / "case.py")],
+    "agents-js": [sys.executable, str(HERE / "agents-js" / "case.py")],
     "node": [sys.executable, str(HERE / "node" / "case.py")],
 }
 """Each client's command, the longest first. What stands in a `case.py` runs with Offhook's own Python."""
