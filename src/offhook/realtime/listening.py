@@ -253,7 +253,7 @@ class Listening:
         self._revisions[utterance.item_id] += 1
         utterance.revision = self._revisions[utterance.item_id]
         asked = self._config.audio.input.transcription
-        language = asked.language if asked is not None else None
+        language = asked.spoken if asked is not None else None
         prompt = asked.prompt if asked is not None else None
         self._outbox.command(
             Transcribe(utterance.item_id, utterance.revision, audio, language or None, prompt or None)

@@ -102,6 +102,13 @@ class Transcription(ApiModel):
     keywords: list[str] | None = None
     delay: Literal["minimal", "low", "medium", "high", "xhigh"] | None = None
 
+    @property
+    def spoken(self) -> str | None:
+        """The language that the words are in, where only one was named."""
+        if self.languages is not None and len(self.languages) == 1:
+            return self.language or self.languages[0]
+        return self.language
+
 
 class ServerVad(ApiModel):
     type: Literal["server_vad"] = "server_vad"

@@ -443,3 +443,22 @@ def test_the_session_expires() -> None:
     (event,) = client.wait()
     assert event["error"]["code"] == "session_expired"
     assert client.now == 610
+
+
+@pytest.mark.parametrize(
+    ("transcription", "language"),
+    [
+        ({"language": "de"}, "de"),
+        ({"languages": ["de"]}, "de"),
+        ({"languages": ["de", "fr"]}, None),
+        ({"languages": ["de", "fr"], "language": "fr"}, "fr"),
+        ({"languages": []}, None),
+    ],
+)
+def test_one_language_is_the_language(transcription: dict[str, Any], language: str | None) -> None:
+    """Row G11: openai-agents says `languages` where it used to say `language`."""
+    client = Client(audio={"input": {"turn_detection": None, "transcription": transcription}})
+    client.append(TONE["audio/pcm"])
+    client.send("input_audio_buffer.commit")
+    (transcribe,) = [output for output in client.outputs if isinstance(output, Transcribe)]
+    assert transcribe.language == language
