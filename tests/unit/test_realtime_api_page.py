@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,91 +22,15 @@ from offhook.realtime.engine import Respond
 from offhook.realtime.relay_request import with_our_formats
 from offhook.realtime.session_config import ConfigError, parse_accept
 from offhook.realtime.transcription_config import TranscriptionConfig
+from testbed.api_page import EVENTS, PAGE, ROOT, SECTIONS, STOPS, Line, Section, events_of, section
 from testbed.by_hand import Desk
 from testbed.sdk_types import CLIENT_EVENTS, OBJECTS, SERVER_EVENTS, Way, body, fields, path_of, values, walk
 
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs/reference/realtime-api.md").read_text()
-EVENTS = {**CLIENT_EVENTS, **SERVER_EVENTS}
 WHOLE = {
     "RealtimeSessionCreateRequest": RealtimeSessionCreateResponse,
     "RealtimeTranscriptionSessionCreateRequest": RealtimeTranscriptionSessionCreateResponse,
 }
 "Objects that the server answers with more fields than it is sent."
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of a table: what it is about, and its cells by the heads of their columns."""
-
-    name: str
-    cells: Mapping[str, str]
-
-    @property
-    def here(self) -> str:
-        return self.cells.get("here") or self.cells.get("from a client", "")
-
-    @property
-    def word(self) -> str:
-        found = re.match(r"\*\*([a-z ]+)\*\*", self.here)
-        return found[1] if found else ""
-
-    @property
-    def refusal(self) -> tuple[str, str]:
-        found = re.match(r"\*\*refused\*\* `(\w+)`, `([^`]+)`", self.here)
-        assert found, f"{self.name}: a refusal names its code and its param"
-        return found[1], found[2]
-
-
-@dataclass(frozen=True)
-class Section:
-    title: str
-    text: str
-    tables: tuple[tuple[tuple[str, ...], tuple[Line, ...]], ...]
-
-    @property
-    def types(self) -> list[str]:
-        found = re.search(r"^Types? ((?:`\w+`[,\s]*)+)\.", self.text, re.M)
-        return re.findall(r"`(\w+)`", found[1]) if found else []
-
-    def lines(self, head: str) -> list[Line]:
-        return [line for heads, lines in self.tables for line in lines if heads[0] == head]
-
-    @property
-    def events(self) -> list[str]:
-        return [line.name for line in self.lines("event")]
-
-
-def _tables(text: str) -> Iterator[tuple[tuple[str, ...], tuple[Line, ...]]]:
-    for table in re.findall(r"(?:^\|.*\|\n)+", text, re.M):
-        head, _, *rows = (
-            [cell.strip() for cell in row.strip("|\n").split("|")] for row in table.splitlines()
-        )
-        assert all(len(row) == len(head) for row in rows), f"a line has not as many cells as its head: {rows}"
-        yield tuple(head), tuple(Line(row[0].strip("`"), dict(zip(head, row, strict=True))) for row in rows)
-
-
-SECTIONS = [
-    Section(title, text, tuple(_tables(text)))
-    for title, text in re.findall(r"^##+ (.*)\n((?:(?!##).*\n)*)", PAGE, re.M)
-]
-STOPS = frozenset(name for section in SECTIONS for name in section.types)
-
-
-def section(title: str) -> Section:
-    return next(one for one in SECTIONS if one.title == title)
-
-
-def _of(line: Line, events: Iterable[str]) -> set[str]:
-    """Return the events that a field's line is about: all, all but some, or those whose names end so."""
-    cell = line.cells["of"]
-    tails = tuple(re.findall(r"`([^`]+)`", cell))
-    events = set(events)
-    if cell.startswith("all"):
-        return {event for event in events if not tails or event not in tails}
-    for tail in tails:
-        assert any(event.endswith(tail) for event in events), f"{line.name}: no event here ends with {tail}"
-    return {event for event in events if event.endswith(tails)}
 
 
 def _ways(name: str, path: str) -> list[Way]:
@@ -130,15 +51,13 @@ def test_every_field_of_every_event_is_on_the_page_and_none_that_does_not_exist(
         common = SERVER_EVENTS if one.title == "What the server sends" else one.events
         for line in one.lines("field"):
             if "of" in line.cells:
-                named |= {(event, line.name) for event in _of(line, common)}
+                named |= {(event, line.name) for event in events_of(line, common)}
     there = {
         (event, path_of(way))
         for event, kinds in EVENTS.items()
         for kind in kinds
         for way in walk(kind, STOPS)
     }
-    # The server numbers these too, whatever the types say (row V07).
-    there.add(("input_audio_buffer.dtmf_event_received", "event_id"))
     assert named == there
 
 
