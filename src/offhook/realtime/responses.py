@@ -317,7 +317,7 @@ class Responses:
         # A client may have cut it shorter than it was heard.
         heard_ms = min(heard_ms, int(item.audio_ms)) if item.truncated else heard_ms
         self._conversation.truncate(item, heard_ms)
-        if item.id in self._conversation:
+        if self._conversation.get(item.id) is item:
             self._outbox.event(events.item_truncated(item.id, item.audio_index or 0, heard_ms))
             self._outbox.note("interrupted", f"heard {heard_ms} ms: {item.transcript}", item_id=item.id)
 

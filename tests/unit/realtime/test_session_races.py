@@ -168,3 +168,16 @@ def test_a_silence_without_sound_does_not_end_before_it_began() -> None:
     desk.session.handle_timer(desk.now)
     (timed_out,) = (e for e in desk.drain() if e["type"] == "input_audio_buffer.timeout_triggered")
     assert timed_out["audio_start_ms"] <= timed_out["audio_end_ms"]
+
+
+def test_an_item_with_the_id_of_one_that_still_sounds_is_not_cut_with_it() -> None:
+    """Rows E18, O09: the client deleted what was said, and has put an item of its own in its place."""
+    desk = Desk()
+    command = desk.respond()
+    made = next(e for e in desk.say(command, "Hello there.", 2000) if "item" in e)["item"]["id"]
+    desk.finish(command)
+    desk.send("conversation.item.delete", item_id=made)
+    desk.send("conversation.item.create", item=HELLO | {"id": made})
+    events = desk.hear(200, 0.9)
+    assert "output_audio_buffer.cleared" in types(events)
+    assert "conversation.item.truncated" not in types(events)
