@@ -19,6 +19,7 @@ from openai.types.realtime import (
 
 from offhook.realtime.client_events import parse_client_event
 from offhook.realtime.engine import Respond
+from offhook.realtime.engines.upstream.beta import BetaDialect
 from offhook.realtime.relay_request import with_our_formats
 from offhook.realtime.session_config import ConfigError, parse_accept
 from offhook.realtime.transcription_config import TranscriptionConfig
@@ -338,3 +339,34 @@ def test_a_field_on_its_way_to_an_upstream(one: Section, name: str, line: Line) 
             else:
                 assert said.startswith("goes up")
                 assert line.name.startswith("audio") or _at(up, line.name) == value
+
+
+OLDER = section("Upstreams of Azure's older form")
+
+
+def _older(line: Line) -> str:
+    """Return the first word that the older form has for it."""
+    return line.cells["older form"].split("`")[1]
+
+
+@pytest.mark.parametrize("line", OLDER.lines("GA"), ids=lambda line: line.name)
+def test_a_field_in_the_older_form(line: Line) -> None:
+    words = set(re.findall(r"`(\w+)`", line.cells["older form"]))
+    for way in _ways("RealtimeSessionCreateRequest", line.name):
+        for value in values(way):
+            up = BetaDialect().up({"type": "session.update", "session": body(way, value)})["session"]
+            assert up.keys() == {_older(line)}
+            given = up[_older(line)]
+            if "format" in line.name:
+                assert given in words
+            elif line.name == "output_modalities[]":
+                assert given == {"text": ["text"], "audio": ["text", "audio"]}[value[0]]
+            else:
+                assert given == value
+
+
+def test_events_of_the_older_form() -> None:
+    for line in OLDER.lines("GA event"):
+        (event,) = BetaDialect().down({"type": _older(line), "event_id": "event_1"})
+        assert event["type"] == line.name
+    assert len(OLDER.lines("GA event")) == 6
