@@ -37,7 +37,7 @@ def main(description: str, scripts: Mapping[str, Sequence[str]], *, at_once: int
     Take names from the command line and run those scripts, without names all of them.
 
     `scripts` holds each one's command by its name, the longest first, so that none of them is left alone at the end.
-    Returns the exit status: 1 when one of them failed.
+    What fails beside another must do well by itself. Returns the exit status: 1 when one of them failed.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -56,6 +56,9 @@ def main(description: str, scripts: Mapping[str, Sequence[str]], *, at_once: int
     failed = {name: said for name, said in outcomes.items() if said}
     # Who reads a log from its end finds the reason there.
     print("\n".join(failed.values()))
+    if failed and arguments.at_once > 1:
+        print(f"\nthese again, one at a time: {', '.join(failed)}", flush=True)
+        failed = {name: said for name in failed if (said := run(name, scripts[name], limit_s))}
     print(
         f"\n{len(names) - len(failed)} of {len(names)} well in {time.monotonic() - began:.0f} s"
         + (f"; failed: {', '.join(failed)}" if failed else "")
