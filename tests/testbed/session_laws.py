@@ -139,9 +139,7 @@ class SessionLaws:
                 assert told.asked, "the engine was not asked"
                 assert not told.done, "a response was cancelled that is over"
             case Transcribe():
-                assert output.revision > self.revisions.get(output.item_id, 0), (
-                    f"revision {output.revision} of {output.item_id} after {self.revisions.get(output.item_id)}"
-                )
+                assert output.revision > self.revisions.get(output.item_id, 0), "a revision came again"
                 self.revisions[output.item_id] = output.revision
             case PlayAudio():
                 assert self.sip, "a client plays the sound itself"
@@ -172,8 +170,6 @@ class SessionLaws:
         assert sum(told.in_conversation for told in self.live) <= 1, "two responses in the conversation"
         assert self._silenced is None, "sound was dropped and nobody was told"
         self.cleared = False
-
-    # Events.
 
     def _judge(self, frame: bytes, to: int | None) -> None:
         event = orjson.loads(frame)
@@ -292,9 +288,7 @@ class SessionLaws:
             self._must = [("input_audio_buffer.committed", self.speech[0])]
         elif kind == "timeout_triggered":
             assert not self.closing
-            assert self.speech is None
-            assert not self.live
-            assert self.sounding is None
+            assert (self.speech, self.sounding, self.live) == (None, None, []), "somebody speaks"
             assert event["audio_start_ms"] <= event["audio_end_ms"]
             self._name(event["item_id"])
             self._timed_out = event["item_id"]
@@ -442,11 +436,9 @@ class SessionLaws:
         for name in response.keys() - changed:
             assert response[name] == told.created[name], f"{name} changed on the way"
         status, details = response["status"], response["status_details"]
-        assert status in ("completed", "cancelled", "incomplete", "failed")
         assert (details is None) == (status == "completed")
         assert details is None or details["type"] == status
         assert status != "failed" or details["error"]["message"]
-        assert response["usage"]["total_tokens"] >= 0
 
     def _ask(self, command: Respond) -> None:
         told = self.responses[command.response_id]
@@ -464,8 +456,6 @@ class SessionLaws:
         assert left_out.isdisjoint(self.order[-1:]), "the newest was left out"
         missing = set(self.order) - set(given) - left_out
         assert all(self._roles[item_id] == "assistant" for item_id in missing)
-
-    # Sound.
 
     def _judge_sound(self, event: dict[str, Any], kind: str) -> None:
         response_id = event["response_id"]

@@ -338,9 +338,8 @@ class Session:
             raise ClientEventError(
                 "missing_required_parameter", "Missing required parameter: 'session'.", "session"
             )
-        updated, faults = settle_update(
-            self.config, self._merge(event.session), has_spoken=self._responses.has_spoken
-        )
+        merged = self._merge(event.session)
+        updated, faults = settle_update(self.config, merged, has_spoken=self._responses.has_spoken)
         for fault in faults:
             self._refuse(fault, sender, event.event_id)
         self.config = updated
