@@ -80,6 +80,18 @@ def test_its_sections_are_about_types_and_its_queries_are_those_of_the_package()
     assert fields(RealtimeConnectParams).keys() <= queries
 
 
+def test_each_line_has_a_test_of_its_own_or_one_of_its_section() -> None:
+    without = [
+        (one.title, line.name)
+        for one in SECTIONS
+        for _, lines in one.tables
+        for line in lines
+        if "test_" not in re.sub(r"^\|.*\n", "", one.text, flags=re.M)
+        and not any("`test_" in cell for cell in line.cells.values())
+    ]
+    assert without == []
+
+
 def test_the_tests_that_it_names_exist() -> None:
     named = set(re.findall(r"`(test_\w+)`", PAGE))
     defined = {

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from offhook.realtime.conversation import ConversationRules
+from offhook.realtime.conversation import MAX_ITEMS, ConversationRules, Item
 from offhook.realtime.engine import (
     Respond,
     ResponseSpeech,
@@ -203,3 +203,13 @@ def test_truncate() -> None:
         desk.error("conversation.item.truncate", item_id="u", content_index=0, audio_end_ms=0)["param"]
         == "item_id"
     )
+
+
+def test_a_full_conversation_takes_no_item_until_one_is_deleted() -> None:
+    desk = Desk()
+    for number in range(MAX_ITEMS):
+        desk.session.conversation.append(Item(f"item_{number}", "message", role="user"))
+    error = desk.error("conversation.item.create", item=MESSAGE)
+    assert (error["code"], error["param"]) == ("conversation_full", "item")
+    desk.send("conversation.item.delete", item_id="item_0")
+    assert types(desk.send("conversation.item.create", item=MESSAGE))[0] == "conversation.item.added"

@@ -340,3 +340,11 @@ def test_cached_tokens_are_part_of_the_input() -> None:
     details = done["response"]["usage"]["input_token_details"]
     assert (details["text_tokens"], details["cached_tokens"]) == (30, 20)
     assert details["cached_tokens_details"] == {"text_tokens": 20, "audio_tokens": 0, "image_tokens": 0}
+
+
+def test_no_response_is_begun_while_the_session_ends() -> None:
+    desk = Desk()
+    desk.respond()
+    desk.session.close("the caller hung up", desk.now)
+    desk.drain()
+    assert desk.error("response.create")["code"] == "session_closing"
