@@ -319,7 +319,9 @@ async def test_frames_of_all_sizes(app: DeveloperApp, phone: Phone) -> None:
     async with attended(app, phone) as on, plain(app, on.call_id) as socket_:
         other = Socket(socket_)
         pieces = [frame[at : at + 100_001] for at in range(0, len(frame), 100_001)]
-        for sent in (frame, pieces):
+        short = frame.replace(audio, audio[:200_000])
+        crumbs = [crumb for at in range(0, len(short), 50) for crumb in (short[at : at + 50], "")]
+        for sent in (frame, pieces, crumbs):
             await other.connection.send(sent)
             error = (await other.until("error"))["error"]
             assert (error["param"], error["event_id"]) == ("type", "large")

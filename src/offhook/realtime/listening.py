@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -97,7 +96,7 @@ class Listening:
         # Where the engine has listened to. A client may append faster than that goes.
         self._heard_ms = 0.0
         self._pending: dict[str, Utterance] = {}
-        self._revisions: Counter[str] = Counter()
+        self._revision = 0
 
     @property
     def speaking(self) -> bool:
@@ -105,8 +104,13 @@ class Listening:
 
     @property
     def pending(self) -> set[str]:
-        """The items whose words are not known yet."""
+        """What is being put into words: items of the conversation, and sound that was given for one response alone."""
         return set(self._pending)
+
+    @property
+    def pending_items(self) -> set[str]:
+        """The conversation's items whose words are not known yet."""
+        return {item_id for item_id, utterance in self._pending.items() if utterance.item is None}
 
     @property
     def ahead_ms(self) -> float:
@@ -249,9 +253,9 @@ class Listening:
         self._ask(utterance, self.buffer.read(utterance.start_ms, end_ms))
 
     def _ask(self, utterance: Utterance, audio: bytes) -> None:
-        # Counted on by id: a client may delete an item and make it anew, while the first one's words are under way.
-        self._revisions[utterance.item_id] += 1
-        utterance.revision = self._revisions[utterance.item_id]
+        # Counted on from item to item: a client may delete one and make it anew while its words are under way.
+        self._revision += 1
+        utterance.revision = self._revision
         asked = self._config.audio.input.transcription
         language = asked.spoken if asked is not None else None
         prompt = asked.prompt if asked is not None else None

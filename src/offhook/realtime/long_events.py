@@ -39,7 +39,10 @@ _EDGE = 16
 _CHUNK = 64 * 1024
 "Characters of base64 of whole samples, whatever their size: a multiple of 8."
 _MARK = "\x7f\x7f"
-_MARKED = re.compile(f"{_MARK}(\\d+){_MARK}")
+_MARKED = re.compile(f"{_MARK}([0-9]{{1,6}}){_MARK}")
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
+_TURN = 1_000
+"Values that are looked at in one go."
 _EVENT_ID = re.compile(r'"event_id"\s*:\s*"([^"\\]{1,512})"')
 
 Piece = Mapping[str, Any] | ClientEventError | None
@@ -190,38 +193,79 @@ def _take_apart(frame: LongText) -> Generator[Piece, None, tuple[str, list[list[
 
 
 def _plain(piece: str) -> str | None:
-    """Return a piece that has neither quotes nor escapes, but perhaps for slashes; `None` for all others."""
-    if '"' in piece or len(piece) <= 2 * _EDGE:
+    """Return a piece of nothing but base64, slashes escaped or not; `None` for all others."""
+    if '"' in piece or len(piece) <= 2 * _EDGE or not piece.isascii():
         return None
     if "\\" in piece:
         # Some encoders escape every slash. A backslash that is escaped itself comes in twos.
         if piece.count("\\") != piece.count("\\/"):
             return None
         piece = piece.replace("\\/", "/")
-    return None if len(piece) <= 2 * _EDGE or "\x7f" in piece else piece
+    if len(piece) <= 2 * _EDGE or piece.encode().translate(None, _BASE64) or piece.isdigit():
+        return None  # also what may stand outside a text: blanks, numbers
+    return piece
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A list or an object in an event. It knows the one around it: to write out each path would take its length."""
+
+    holder: Any
+    around: _Place | None = None
+    key: str | int = ""
+
+    def path(self, key: str) -> tuple[str | int, ...]:
+        """Return where a value in it is; of one that is deep down only the last few keys."""
+        keys: list[str | int] = [key]
+        place: _Place | None = self
+        while place is not None and place.around is not None and len(keys) < _DEEPEST:
+            keys.append(place.key)
+            place = place.around
+        return tuple(reversed(keys))
+
+
+_DEEPEST = 7
+"Keys: more than lead to any sound."
+
+
+def _is_sound(event: Mapping[str, Any], path: tuple[str | int, ...]) -> bool:
+    """Whether the API has sound there. Elsewhere `audio` is a key of the app's own, as in a tool's parameters."""
+    match event.get("type"), path:
+        case "input_audio_buffer.append", ("audio",):
+            return True
+        case "conversation.item.create", ("item", "content", int(), "audio"):
+            return True
+        case "response.create", ("response", "input", int(), "content", int(), "audio"):
+            return True
+    return False
+
+
+def _named(path: tuple[str | int, ...]) -> str:
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).removeprefix(".")
 
 
 def _put_back(
     event: dict[str, Any], stretches: list[list[str]], sounds: list[_Sound]
 ) -> Generator[Piece, None, None]:
     """Put stretches back where their marks are, but for sound, which is noted instead."""
-    left: list[tuple[Any, str]] = [(event, "")] if stretches else []
+    left = [_Place(event)] if stretches else []
+    seen = 0
     while left:
-        holder, path = left.pop()
-        is_list = isinstance(holder, list)
-        for key, value in enumerate(holder) if is_list else list(holder.items()):
-            inner = f"{path}[{key}]" if is_list else f"{path}.{key}".removeprefix(".")
+        place = left.pop()
+        holder = place.holder
+        for key, value in enumerate(holder) if isinstance(holder, list) else list(holder.items()):
             if isinstance(value, dict | list):
-                left.append((value, inner))
-            elif not isinstance(value, str) or _MARK not in value:
-                continue
-            elif key == "audio":
-                sounds.append(_Sound(_long(value, stretches), holder, inner))
-                holder[key] = ""
-            else:
-                holder[key] = str(_long(value, stretches))
-        if len(left) % 100 == 99:
-            yield None
+                left.append(_Place(value, place, key))
+            elif isinstance(value, str) and _MARK in value:
+                text = _long(value, stretches)
+                if key == "audio" and _is_sound(event, path := place.path("audio")):
+                    sounds.append(_Sound(text, holder, _named(path)))
+                    holder[key] = ""
+                else:
+                    holder[key] = str(text)
+            seen += 1
+            if seen % _TURN == 0:
+                yield None
     if any(stretches):
         raise _confused()
 

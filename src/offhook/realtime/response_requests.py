@@ -49,7 +49,7 @@ class ResponseRequests:
         if not self._needs_transcript:
             self._responses.create(plan, context=context)
             return
-        waits_for = self._listening.pending
+        waits_for = self._listening.pending_items
         unheard: list[Item] = []
         if context is not None:
             unheard = [item for item in context if item.needs_words and item.id not in self._conversation]

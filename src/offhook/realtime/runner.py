@@ -256,8 +256,16 @@ class SessionRunner:
         if ear is None:
             self.receive_client_event(str(frame), attachment)
             return
-        for piece in in_pieces(frame, ear):
-            if self.closed:
+        pieces = in_pieces(frame, ear)
+        while not self.closed:
+            try:
+                piece = next(pieces)
+            except StopIteration:
+                return
+            except Exception:
+                logger.exception(
+                    "a long event failed", extra={"event": "session.fault", "session_id": self.session.id}
+                )
                 return
             if piece is not None:
                 self.receive_client_event(piece, attachment)

@@ -437,7 +437,7 @@ class Session:
         if self._responses.current is not None:
             self._outbox.note("response", "none: another response is in progress", item_id=commit.item.id)
             return
-        waits_for = self._listening.pending if self._needs_transcript else set()
+        waits_for = self._listening.pending_items if self._needs_transcript else set()
         plan = ResponsePlan.create(self.config)
         self._responses.create(plan, waits_for=waits_for, turn=commit.item.id, latency=commit.latency)
 

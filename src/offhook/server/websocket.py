@@ -12,12 +12,15 @@ from websockets.http11 import Request as HandshakeRequest
 
 from offhook.realtime.long_text import LONG, LongText
 
-from .fragments import Fragments
+from .fragments import PIECE, Fragments
 
 __all__ = ["MAX_MESSAGE", "WebSocketProtocol"]
 
 MAX_MESSAGE = 21 * 1024 * 1024
 "An append event may hold 15 MiB of audio, which are 20 in base64 (API row S19)."
+
+MOST_SMALL = 1_000
+"Fragments of a text that are kept until they are joined."
 
 _utf8 = codecs.getincrementaldecoder("utf-8")
 
@@ -34,6 +37,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     _fragments: Fragments | None = None
     _decode = _utf8()
     _pieces: list[str]
+    _small: list[str]
+    _small_length: int
 
     def handle_connect(self, event: HandshakeRequest) -> None:
         super().handle_connect(event)
@@ -63,6 +68,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             return
         self.curr_msg_data_type = "text"
         self._decode, self._pieces = _utf8(), []
+        self._small, self._small_length = [], 0
         self._add(event)
 
     def handle_cont(self, event: Frame) -> None:
@@ -76,19 +82,35 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.close_sent:
             return
         try:
-            self._pieces.append(self._decode.decode(event.data, event.fin))
+            text = self._decode.decode(event.data, event.fin)
         except UnicodeDecodeError:
             self.conn.fail(1007, "the text is not UTF-8")
-            self.handle_parser_exception()
+            if self.conn.close_sent is None:
+                self.transport.abort()  # it came before the upgrade was answered
+            else:
+                self.handle_parser_exception()
             return
+        self._small.append(text)
+        self._small_length += len(text)
+        if event.fin or self._small_length >= PIECE or len(self._small) >= MOST_SMALL:
+            self._join()
         if event.fin:
             pieces, self._pieces = self._pieces, []
-            text = LongText.of(pieces)
-            short = len(text) <= LONG
-            self.queue.put_nowait({"type": "websocket.receive", "text": str(text) if short else text})  # type: ignore[typeddict-item]
+            whole = LongText.of(pieces)
+            short = len(whole) <= LONG
+            self.queue.put_nowait({"type": "websocket.receive", "text": str(whole) if short else whole})  # type: ignore[typeddict-item]
             if not self.read_paused:
                 self.read_paused = True
                 self.transport.pause_reading()
+
+    def _join(self) -> None:
+        """A client's own fragments may be of a byte each, or empty: kept apart they would cost more than their text."""
+        joined = "".join(self._small)
+        if self._pieces and len(self._pieces[-1]) + len(joined) <= PIECE:
+            self._pieces[-1] += joined
+        elif joined:
+            self._pieces.append(joined)
+        self._small, self._small_length = [], 0
 
     async def send(self, message: ASGISendEvent) -> None:
         await super().send(message)

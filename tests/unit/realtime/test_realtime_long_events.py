@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -118,7 +119,7 @@ def test_other_faults_are_what_they_are_in_short_events() -> None:
     )
     assert (unknown.code, unknown.param, unknown.event_id) == ("unknown_parameter", "more", "mine")
     assert fault("x" * 5000).code == "invalid_json"
-    assert fault("[" + "1," * 5000 + "1]").code == "invalid_json"
+    assert fault("[" + "1," * 5000 + "1]").code == "invalid_type"
     assert fault('"' + "x" * 5000 + '"').code == "invalid_type"
     assert fault({"type": "no.such", "audio": sound()["audio"], "event_id": "mine"}).event_id == "mine"
 
@@ -175,3 +176,54 @@ def test_a_long_item_is_the_item_that_it_would_be(holds: str) -> None:
     assert len(codes[0]) > 20_000
     # Where a filter is fed in pieces, a sample may be rounded to the next step.
     assert np.abs(codes[0] - codes[1]).max() <= (holds == "audio/pcmu")
+
+
+def test_numbers_and_blanks_may_be_long_too() -> None:
+    tool = {"type": "function", "name": "pick", "parameters": {"enum": list(range(9_000))}}
+    update = {"type": "session.update", "session": {"type": "realtime", "tools": [tool]}}
+    assert read(update) == [update]
+    text = json.dumps({"type": "input_audio_buffer.append", "audio": sound()["audio"]})
+    (append,) = read(
+        text[:-1] + " " * 9_000 + "}", ear=Ear(appends=False, hears="audio/pcm", holds="audio/pcm")
+    )
+    assert append["type"] == "input_audio_buffer.append"
+
+
+@pytest.mark.parametrize("holder", ["tools", "tracing"])
+def test_audio_is_a_key_of_the_apps_own_elsewhere(holder: str) -> None:
+    given = sound()["audio"]
+    session: dict[str, Any] = {"type": "realtime"}
+    if holder == "tools":
+        parameters = {"type": "object", "audio": given}
+        session["tools"] = [{"type": "function", "name": "play", "parameters": parameters}]
+    else:
+        session["tracing"] = {"workflow_name": "w", "metadata": {"audio": given}}
+    update = {"type": "session.update", "session": session}
+    assert read(update) == [update]
+
+
+def test_a_forged_mark_is_text() -> None:
+    for digits in ("9" * 5_000, "12345678", "\u0663"):
+        text = f"\u007f\u007f{digits}\u007f\u007f"
+        event = user({"type": "input_text", "text": text}, sound())
+        (found,) = read(event)
+        assert plainly(found) == event
+    taken = fault(user({"type": "input_text", "text": "\u007f\u007f7\u007f\u007f"}, sound()))
+    assert "U+007F" in str(taken)
+
+
+def test_no_shape_of_an_event_costs_more_than_its_length() -> None:
+    """A long key over many values, and values one in another: a path is written out for none of them."""
+    audio = "A" * 5_000
+    key = '"'.join(["k" * 900] * 100)
+    wide = {"type": "x", key: [[""] for _ in range(30_000)], "audio": audio}
+    tracemalloc.start()
+    try:
+        assert fault(wide).code == "invalid_value"
+        assert tracemalloc.get_traced_memory()[1] < 64 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+    deep: Any = {"audio": audio}
+    for _ in range(150):
+        deep = {key[:900]: deep}
+    assert fault({"type": "x", "deep": deep}).code == "invalid_value"

@@ -147,12 +147,24 @@ def test_a_reference_to_what_is_not_yet_in_words_waits_for_them() -> None:
     for item_id in ("item_a", "item_b"):
         item = {"id": item_id, "type": "message", "role": "user", "content": [SOUND]}
         desk.send("conversation.item.create", item=item)
+    (asked,) = desk.commands(Transcribe)
     reference = [{"type": "item_reference", "id": "item_b"}]
     desk.send("response.create", response={"conversation": "none", "input": reference})
     assert desk.commands(Respond) == []
-    desk.engine(Transcribed("item_b", 1, "Yes.", 1.0))
+    desk.engine(Transcribed("item_b", asked.revision, "Yes.", 1.0))
     (command,) = desk.commands(Respond)
     assert [item["content"][0]["transcript"] for item in command.items] == ["Yes."]
+
+
+def test_the_conversations_response_waits_for_no_sound_of_another() -> None:
+    """Row E15: what was given for one response alone is nobody else's."""
+    desk = Desk()
+    spoken = {"type": "message", "role": "user", "content": [SOUND]}
+    desk.send("response.create", response={"conversation": "none", "input": [spoken]})
+    desk.send("conversation.item.create", item=MESSAGE)
+    desk.send("response.create")
+    (command,) = desk.commands(Respond)
+    assert [item["content"] for item in command.items] == [MESSAGE["content"]]
 
 
 def test_words_that_never_come_do_not_hold_a_response_beside_the_conversation() -> None:
